@@ -1,0 +1,88 @@
+# `make help` lists the targets and the variables.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # `make -j train export bench` still goes in this order
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev,cpu
+CONSTRAINTS ?= constraints.txt
+DATA ?= data
+RUN ?= runs/latest
+BUNDLE ?= bundles/latest
+ARCH ?= unetplusplus
+ENCODER ?= resnet34
+ENCODER_WEIGHTS ?=
+SIZE ?= 512
+RECIPE ?= auto
+EPOCHS ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+optional = $(if $(2),$(1) $(2))
+
+##@ Targets
+help: ## list targets and variables
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "%s%s\n", (NR > 1 ? "\n" : ""), substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2} /^#: / {print "  " substr($$0, 4)}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	touch $@
+
+install: $(STAMP) ## make the environment (.venv) with everything but the packages for a GPU
+
+check: $(STAMP) ## ruff, ruff format --check, mypy strict; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(STAMP) ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+data: $(STAMP) ## find the images in DATA (or draw phantoms), check every file, write the split
+	$(BIN)/tumorseg data prepare $(DATA) $(ARGS)
+
+train: $(STAMP) ## train ARCH with ENCODER on DATA, write RUN
+	$(BIN)/tumorseg train $(DATA) --out $(RUN) --arch $(ARCH) --encoder $(ENCODER) --size $(SIZE) --recipe $(RECIPE) \
+	  $(call optional,--encoder-weights,$(ENCODER_WEIGHTS)) $(call optional,--epochs,$(EPOCHS)) $(ARGS)
+
+export: $(STAMP) ## RUN -> sealed BUNDLE with ONNX FP32 and FP16
+	$(BIN)/tumorseg export $(RUN) --out $(BUNDLE)
+
+bench: $(STAMP) ## latency of PyTorch, ONNX Runtime, TensorRT; report in build/bench/
+	$(BIN)/tumorseg bench $(BUNDLE) --run $(RUN) --out build/bench
+
+parity: $(STAMP) ## does every artefact of BUNDLE decide what PyTorch decided?
+	$(BIN)/tumorseg parity $(BUNDLE) --run $(RUN) --out build/parity
+
+gpu-check: $(STAMP) ## on a machine with an NVIDIA GPU: what no other machine can verify
+	$(BIN)/python -m pytest -m gpu --gpu $(ARGS)
+
+clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+##@ Variables (make train DATA=... EPOCHS=...)
+#: DATA             folder with the datasets; phantoms are drawn into it if it does not exist [data]
+#: RUN              folder of the training run [runs/latest]
+#: BUNDLE           folder of the exported bundle [bundles/latest]
+#: ARCH             unetplusplus, unet or deeplabv3 [unetplusplus]
+#: ENCODER          any encoder of segmentation-models-pytorch [resnet34]
+#: ENCODER_WEIGHTS  imagenet, none, or a file [the recipe's: quick none, full imagenet]
+#: SIZE             height and width of the network's input in pixels, a multiple of 32 [512]
+#: RECIPE           auto (full with CUDA, else quick), quick or full [auto]
+#: EPOCHS           passes over the training images [the recipe's]
+#: PYTHON, VENV     interpreter that makes the environment, and its folder [python3, .venv]
+#: EXTRAS           extras to install; with a GPU: dev,gpu-cu13 [dev,cpu]
+#: CONSTRAINTS      file with tested versions; /dev/null for the newest [constraints.txt]
+#: ARGS             more arguments for test, data, train and gpu-check
+
+.PHONY: help install check format test data train export bench parity gpu-check clean

@@ -1,0 +1,47 @@
+"""The errors that tumorseg raises on purpose.
+
+TumorsegError            exit status 2 unless a leaf says otherwise
+├── InputError           an image, folder, flag or number given by the caller is not usable
+├── BundleError          a run or bundle is incomplete, altered, or of another schema
+├── BackendError         a backend, device or optional package is not available as asked
+└── CheckFailedError     the thing that was checked failed (exit status 1)
+    ├── ParityError      an artefact decides other than PyTorch decided
+    └── OutputError      a backend returned logits of a wrong shape or dtype, or not finite
+
+Messages have one line: what was got, what was expected, what to do. Libraries raise; only the
+command line prints and exits.
+"""
+
+from __future__ import annotations
+
+
+class TumorsegError(Exception):
+    """Base of all errors that tumorseg raises on purpose."""
+
+    exit_code = 2
+
+
+class InputError(TumorsegError):
+    """An image, folder, flag or number given by the caller is not usable."""
+
+
+class BundleError(TumorsegError):
+    """A run or bundle is incomplete, altered, or of another schema."""
+
+
+class BackendError(TumorsegError):
+    """A backend, device or optional package is not available as asked."""
+
+
+class CheckFailedError(TumorsegError):
+    """The thing that was checked failed."""
+
+    exit_code = 1
+
+
+class ParityError(CheckFailedError):
+    """An artefact decides other than PyTorch decided."""
+
+
+class OutputError(CheckFailedError):
+    """A backend returned logits of a wrong shape or dtype, or logits that are not finite."""

@@ -1,0 +1,69 @@
+"""Postprocessing, the only one of the project: logits -> mask at the original size, with its lesions.
+
+Logits (not probabilities) are resized bilinearly with half-pixel centres, then compared with the
+contract's threshold on the scale of logits; a lesion is an 8-connected component of the mask.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_runtime.contract import Contract
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesion:
+    """One connected component of a mask.
+
+    label: name of the class.
+    area_px: area in pixels of the original image.
+    box: left, top, width, height in pixels of the original image.
+    centroid: x, y in pixels of the original image.
+    contour: outer border as (x, y) points in pixels of the original image.
+    """
+
+    label: str
+    area_px: int
+    box: tuple[int, int, int, int]
+    centroid: tuple[float, float]
+    contour: tuple[tuple[int, int], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def resize_logits(logits: FloatArray, height: int, width: int) -> FloatArray:
+    """float32 (K, h, w) -> float32 (K, height, width), bilinear, half-pixel centres, no antialiasing."""
+    if logits.shape[1:] == (height, width):
+        return logits
+    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in logits])
+
+
+def masks_from_logits(logits: FloatArray, contract: Contract, height: int, width: int) -> BoolArray:
+    """Decide every pixel: float32 logits (K, h, w) -> bool (K, height, width)."""
+    return np.asarray(resize_logits(logits, height, width) >= np.float32(contract.logit_threshold))
+
+
+def find_lesions(mask: BoolArray, label: str) -> tuple[Lesion, ...]:
+    """Connected components of a mask (H, W), largest first."""
+    count, components, stats, centroids = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=8
+    )
+    lesions = []
+    for index in range(1, count):
+        left, top, width, height, area = (int(v) for v in stats[index])
+        window = (components[top : top + height, left : left + width] == index).astype(np.uint8)
+        borders, _ = cv2.findContours(window, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
+        points = tuple((int(x), int(y)) for x, y in borders[0].reshape(-1, 2))
+        centroid = (float(centroids[index][0]), float(centroids[index][1]))
+        lesions.append(Lesion(label, area, (left, top, width, height), centroid, points))
+    return tuple(sorted(lesions, key=lambda lesion: (-lesion.area_px, lesion.box, lesion.contour)))

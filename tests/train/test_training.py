@@ -1,0 +1,143 @@
+"""A real training of a small network on a few phantoms, through the command line."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from tumorseg_runtime.errors import BundleError, InputError
+from tumorseg_train.commands.train import move_aside, train
+from tumorseg_train.evaluate import evaluate
+from tumorseg_train.phantoms import write_phantoms
+from tumorseg_train.run import CHECKPOINT, SPLIT, Run
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["--arch", "unet", "--encoder", "resnet18", "--size", "64", "--encoder-weights", "none"]
+SMALL += ["--epochs", "3", "--recipe"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantoms") / "data"
+    write_phantoms(root, brain=14, breast=24, seed=3)
+    return root
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick recipe, with crops that fit into 64x64."""
+    from tumorseg_train.recipe import FOLDER
+
+    path = tmp_path_factory.mktemp("recipe") / "small.toml"
+    text = (FOLDER / "quick.toml").read_text(encoding="utf-8")
+    path.write_text(text.replace("crop = 96", "crop = 32"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "small"
+    result = CliRunner().invoke(train, [str(data), "--out", str(out), *SMALL, str(recipe)])
+    assert result.exit_code == 0, result.output
+    return Run.open(out)
+
+
+def test_learns(run: Run) -> None:
+    with (run.root / "curves.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["train_loss"]) < 0.9 * float(rows[0]["train_loss"])
+    assert run.metrics["validation"]["mean_dice"] == pytest.approx(
+        max(float(row["val_dice"]) for row in rows), rel=1e-4
+    )
+    assert (run.root / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_checkpoint_is_what_was_judged(run: Run) -> None:
+    manifest = run.manifest()
+    again = evaluate(run.model(), manifest, "test", run.contract)
+    assert again == run.metrics["test"]
+    validation = evaluate(run.model(), manifest, "val", run.contract)
+    assert run.data["validation_images_used"] == len(manifest.part("val"))
+    assert validation["mean_dice"] == pytest.approx(run.metrics["validation"]["mean_dice"], abs=1e-3)
+    assert {score["image"] for score in again["scores"]} == {item.image for item in manifest.part("test")}
+
+
+def test_the_run_tells_how_it_came_about(run: Run) -> None:
+    values = json.loads((run.root / "run.json").read_text(encoding="utf-8"))
+    assert values["contract"]["height"] == 64
+    assert values["training"]["recipe"]["crop"] == 32
+    assert values["training"]["recipe"]["epochs"] == 3
+    assert values["data"]["phantoms"] is True
+    assert values["training"]["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert str(run.root) not in json.dumps(values)
+
+
+def test_the_same_seed_gives_the_same_weights(data: Path, recipe: Path, run: Run, tmp_path: Path) -> None:
+    result = CliRunner().invoke(train, [str(data), "--out", str(tmp_path / "again"), *SMALL, str(recipe)])
+    assert result.exit_code == 0, result.output
+    again = Run.open(tmp_path / "again")
+    for (name, first), second in zip(
+        run.model().state_dict().items(), again.model().state_dict().values(), strict=True
+    ):
+        assert np.allclose(first.numpy(), second.numpy(), atol=1e-5), name
+    assert again.data["split_sha256"] == run.data["split_sha256"]
+
+
+def test_damaged_runs_are_refused(run: Run, tmp_path: Path) -> None:
+    for name in ("run.json", SPLIT, CHECKPOINT):
+        (tmp_path / name).write_bytes((run.root / name).read_bytes())
+    assert Run.open(tmp_path).manifest() == run.manifest()
+
+    weights = bytearray((tmp_path / CHECKPOINT).read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / CHECKPOINT).write_bytes(weights)
+    with pytest.raises(BundleError, match=r"checkpoint\.safetensors: SHA-256 differs"):
+        Run.open(tmp_path)
+
+    (tmp_path / CHECKPOINT).write_bytes((run.root / CHECKPOINT).read_bytes())
+    text = (tmp_path / SPLIT).read_text(encoding="utf-8")
+    (tmp_path / SPLIT).write_text(text.replace('"part": "test"', '"part": "train"', 1), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"is not the split that run\.json names"):
+        Run.open(tmp_path).manifest()
+
+    (tmp_path / "run.json").write_text('{"schema": 99}', encoding="utf-8")
+    with pytest.raises(BundleError, match="schema is 99, expected 1"):
+        Run.open(tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(BundleError, match="is it still training"):
+        Run.open(tmp_path)
+
+
+def test_a_run_is_moved_aside_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert move_aside(out) is None
+    out.mkdir()
+    assert move_aside(out) is None
+    (out / SPLIT).write_text("{}", encoding="utf-8")
+    aside = move_aside(out)
+    assert aside is not None
+    assert (aside / SPLIT).is_file()
+    assert not out.exists()
+    out.mkdir()
+    (out / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="exists and is no run"):
+        move_aside(out)
+
+
+def test_impossible_trainings_are_refused_before_they_start(data: Path, recipe: Path, tmp_path: Path) -> None:
+    def refusal(*arguments: str) -> str:
+        result = CliRunner().invoke(train, [str(data), "--out", str(tmp_path / "no"), *SMALL, *arguments])
+        assert isinstance(result.exception, InputError)
+        return str(result.exception)
+
+    assert "crop is 96, expected at most 64" in refusal("quick")
+    assert "expected at least one batch of 1000" in refusal(str(recipe), "--batch-size", "1000")
+    assert "input height is 100" in refusal(str(recipe), "--size", "100")
+    assert "16-mixed" in refusal("full") or torch.cuda.is_available()
+    assert not (tmp_path / "no").exists()

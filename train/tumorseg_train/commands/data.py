@@ -1,0 +1,113 @@
+"""`tumorseg data`: find and check the images, write the split; draw phantoms."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tumorseg_runtime.errors import InputError
+from tumorseg_train.datasets import examine, find_samples, unread_folders
+from tumorseg_train.phantoms import BRAIN, BREAST, NOTE, ensure_data, write_phantoms
+from tumorseg_train.split import PARTS, Manifest, split_samples
+
+
+@click.group()
+def data() -> None:
+    """Find, check and split images, or draw phantoms. Layouts and sources: docs/data.md."""
+
+
+@data.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the split.")
+@click.option("--out", type=click.Path(path_type=Path), help="The split's file [default: DIR/split.json].")
+@click.option("--json", "as_json", is_flag=True, help="Print counts, or the problems, as JSON.")
+def prepare(folder: Path, seed: int, out: Path | None, as_json: bool) -> None:
+    """Check every image and mask under DIR and write the split into training, validation and test.
+
+    If DIR does not exist, phantoms are drawn into it. Problems are listed for all files at once, and no split
+    is written; the exit status is then 2.
+    """
+    if not folder.exists():
+        click.echo(
+            f"{folder} does not exist: drawing phantoms into it (images of nobody, docs/data.md)", err=True
+        )
+        ensure_data(folder)
+    samples = find_samples(folder)
+    facts, problems = examine(folder, samples)
+    if problems:
+        if as_json:
+            click.echo(json.dumps({"root": str(folder), "problems": problems}, indent=2, ensure_ascii=False))
+        else:
+            click.echo("\n".join(problems), err=True)
+        raise InputError(
+            f"{folder}: {len(problems)} problem(s) in {len(samples)} images, expected none: "
+            "see the list, no split was written"
+        )
+    manifest = split_samples(folder, seed, samples, facts)
+    path = out or folder / "split.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}): choose a file with --out") from error
+    report = {
+        "root": str(folder),
+        "phantoms": (folder / NOTE).is_file(),
+        "split": str(path),
+        "split_sha256": manifest.digest(),
+        "counts": counts(manifest),
+        "copies": manifest.copies(),
+        "unread_folders": unread_folders(folder),
+    }
+    click.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else describe(report))
+
+
+@data.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--brain", default=BRAIN, show_default=True, type=click.IntRange(min=0), help="MRI-like slices."
+)
+@click.option(
+    "--breast", default=BREAST, show_default=True, type=click.IntRange(min=0), help="Ultrasound-like frames."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of every drawing.")
+def phantoms(folder: Path, brain: int, breast: int, seed: int) -> None:
+    """Draw phantoms into DIR, in the layouts of the real datasets. DIR must be new or empty."""
+    write_phantoms(folder, brain=brain, breast=breast, seed=seed)
+    click.echo(f"{folder}: drew {brain} brain and {breast} breast phantoms with seed {seed}")
+
+
+def counts(manifest: Manifest) -> list[dict[str, Any]]:
+    """Images of each organ and class: in all, with a tumour, and in each part."""
+    rows = []
+    for organ, label in sorted({(item.organ, item.label) for item in manifest.items}):
+        items = [item for item in manifest.items if (item.organ, item.label) == (organ, label)]
+        part = Counter(item.part for item in items)
+        tumours = sum(item.tumour_px > 0 for item in items)
+        row = {"organ": organ, "label": label, "images": len(items), "with_tumour": tumours}
+        rows.append({**row, **{name: part[name] for name in PARTS}})
+    return rows
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The report for people: a table and what else should be known."""
+    columns = ("images", "with_tumour", *PARTS)
+    head = f"{'organ':<8}{'class':<11}" + "".join(f"{name.replace('_', ' '):>13}" for name in columns)
+    rows = [*report["counts"]]
+    rows.append({"organ": "all", "label": "", **{name: sum(row[name] for row in rows) for name in columns}})
+    lines = [head]
+    lines += [
+        f"{row['organ']:<8}{row['label']:<11}" + "".join(f"{row[name]:>13}" for name in columns)
+        for row in rows
+    ]
+    if report["phantoms"]:
+        lines.append(f"phantoms: drawn images, taken of nobody ({report['root']}/{NOTE})")
+    lines += [f"same bytes, kept in one part: {', '.join(images)}" for images in report["copies"]]
+    if report["unread_folders"]:
+        lines.append(f"not read, no known layout: {', '.join(report['unread_folders'])}")
+    lines.append(f"all files are sound; split: {report['split']} (SHA-256 {report['split_sha256'][:12]})")
+    return "\n".join(lines)
