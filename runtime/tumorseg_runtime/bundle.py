@@ -1,7 +1,7 @@
 """The bundle: a sealed folder that is all a device needs.
 
 `bundle.json` lists every file with its SHA-256 and size; a file too many is as wrong as a file too few
-or a changed one. The exporter writes it through the same classes (`tumorseg_export.bundle`).
+or a changed one. The exporter writes it through the same classes (`tumorseg_export.export`).
 """
 
 from __future__ import annotations

@@ -62,7 +62,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; turn the project's own errors into one message and an exit status."""
-    cv2.utils.logging.setLogLevel(SILENT)  # a file that cannot be decoded is reported once, by us
+    # a file that cannot be decoded is reported once, by us; the function has its place by OpenCV 4 or 5
+    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    set_log_level(SILENT)
     try:
         cli.main(prog_name="tumorseg")
     except TumorsegError as error:

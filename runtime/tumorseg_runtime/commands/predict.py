@@ -19,6 +19,8 @@ from tumorseg_runtime.images import SUFFIXES, write_png
 from tumorseg_runtime.overlay import draw_overlay
 from tumorseg_runtime.segmenter import Prediction, Segmenter
 
+LARGEST = 3  # lesions named in an image's line; predictions.json has all
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -158,8 +160,10 @@ def write_prediction(
 def describe(prediction: Prediction) -> str:
     """One line for people."""
     height, width = prediction.masks.shape[1:]
-    name = click.format_filename(prediction.name)
+    name = prediction.name.encode("utf-8", "replace").decode()  # a file's name may not be valid UTF-8
     if not prediction.lesions:
         return f"{name} ({width}x{height}): no lesion"
-    areas = ", ".join(f"{lesion.label} {lesion.area_px} px" for lesion in prediction.lesions)
-    return f"{name} ({width}x{height}): {len(prediction.lesions)} lesion(s): {areas}"
+    largest = sorted(prediction.lesions, key=lambda lesion: -lesion.area_px)[:LARGEST]
+    areas = ", ".join(f"{lesion.label} {lesion.area_px} px" for lesion in largest)
+    more = f", {len(prediction.lesions) - LARGEST} smaller" if len(prediction.lesions) > LARGEST else ""
+    return f"{name} ({width}x{height}): {len(prediction.lesions)} lesion(s): {areas}{more}"

@@ -1,0 +1,225 @@
+"""What the runtime's tests share: a tiny bundle made without torch, and writers of odd image files."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tumorseg_runtime.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, Verdict, sha256_of
+from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.images import write_png
+from tumorseg_runtime.preprocess import Preprocessor
+
+SIZE = 64
+BRIGHT = 110  # gray value from which on the tiny network sees a tumour, on flat areas
+GAIN = 4.0
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Path]:
+    """Function that writes a sealed bundle into a folder: a network of one 3x3 convolution at 64x64, which
+    calls bright areas a tumour, with golden logits computed in numpy."""
+    return _make_bundle
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of `make_bundle` with its defaults: RGB, one class. Not to be changed."""
+    return _make_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="session")
+def scene() -> Callable[..., npt.NDArray[np.uint8]]:
+    """Function that draws a dark noisy image with bright discs: uint8 (H, W), or (H, W, 3) if `colour`."""
+    return _scene
+
+
+@pytest.fixture(scope="session")
+def encode_png() -> Callable[..., bytes]:
+    """Function that writes a PNG from packed rows, with chunks of one's own after the header."""
+    return _encode_png
+
+
+@pytest.fixture(scope="session")
+def encode_tiff() -> Callable[..., bytes]:
+    """Function that writes an uncompressed TIFF of any sample type and layout."""
+    return _encode_tiff
+
+
+def _scene(height: int, width: int, *, colour: bool = False, seed: int = 0) -> npt.NDArray[np.uint8]:
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    picture = random.uniform(20, 60, (height, width))
+    for _ in range(2):
+        centre_y, centre_x = random.uniform(0.25, 0.75, 2) * (height, width)
+        picture[np.hypot(y - centre_y, x - centre_x) < min(height, width) / 7] += 150
+    gray = picture.astype(np.uint8)
+    return np.stack([gray, gray // 2 + 40, gray // 3 + 60], axis=2) if colour else gray
+
+
+def _make_bundle(
+    root: Path,
+    contract: Contract | None = None,
+    *,
+    dtype: str = "float32",
+    poison: bool = False,
+    golden_error: float = 0.0,
+    channels: int | None = None,
+    batch: int | str = "N",
+) -> Path:
+    """poison: logits become NaN where the sum of the input is large. golden_error: added to PyTorch's logits.
+    channels, batch, dtype: of the network's input, where they shall differ from the contract."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    contract = contract or Contract(height=SIZE, width=SIZE)
+    inputs, classes = channels or contract.channels, len(contract.classes)
+    kernel, bias = _weights(inputs, classes)
+    kind = TensorProto.FLOAT16 if dtype == "float16" else TensorProto.FLOAT
+    nodes = [helper.make_node("Conv", ["image", "kernel", "bias"], ["raw"], pads=[1, 1, 1, 1])]
+    if poison:  # log of a negative number
+        nodes += [
+            helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=1),
+            helper.make_node("Neg", ["mean"], ["minus"]),
+            helper.make_node("Log", ["minus"], ["log"]),
+            helper.make_node("Mul", ["log", "zero"], ["nothing"]),
+            helper.make_node("Add", ["raw", "nothing"], ["logits"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Identity", ["raw"], ["logits"]))
+    sides = [
+        helper.make_tensor_value_info(name, kind, [batch, depth, contract.height, contract.width])
+        for name, depth in (("image", inputs), ("logits", classes))
+    ]
+    constants = {"kernel": kernel.astype(dtype), "bias": bias.astype(dtype)}
+    if poison:
+        constants |= {"axes": np.array([1, 2, 3]), "zero": np.zeros(1, dtype)}
+    graph = helper.make_graph(
+        nodes, "tiny", [sides[0]], [sides[1]], [numpy_helper.from_array(v, k) for k, v in constants.items()]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    (root / GOLDEN_FOLDER).mkdir(parents=True)
+    onnx.save(model, root / "model.onnx")
+    names = []
+    for index, (height, width) in enumerate(((90, 70), (64, 64), (40, 130))):
+        name = f"scene_{index}"
+        pixels = _scene(height, width, colour=contract.channels == 3 and index == 2, seed=index)
+        tensor = Preprocessor(contract)(pixels)
+        logits = _convolve(tensor, *_weights(contract.channels, classes)) + np.float32(golden_error)
+        write_png(root / GOLDEN_FOLDER / f"{name}.png", pixels)
+        np.savez_compressed(root / GOLDEN_FOLDER / f"{name}.npz", tensor=tensor, logits=logits)
+        names.append(name)
+    verdict = Verdict("onnxruntime", "cpu", "unverified", "made by a test")
+    seal(root, contract, (Artefact("model.onnx", "onnx", "fp32", None, {}, (verdict,)),), tuple(names))
+    return root
+
+
+def seal(root: Path, contract: Contract, artefacts: tuple[Artefact, ...], golden: tuple[str, ...]) -> None:
+    """Write the index over all files that lie in `root`."""
+    files = {
+        path.relative_to(root).as_posix(): FileRecord(sha256_of(path), path.stat().st_size)
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != INDEX
+    }
+    bundle = Bundle(root, "tiny", contract, artefacts, golden, files, {}, {}, {})
+    (root / INDEX).write_text(bundle.to_index(), encoding="utf-8")
+
+
+@pytest.fixture
+def edit_index() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
+    """Function that changes the values in a bundle's index."""
+
+    def edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
+        values = json.loads((root / INDEX).read_text(encoding="utf-8"))
+        change(values)
+        (root / INDEX).write_text(json.dumps(values), encoding="utf-8")
+
+    return edit
+
+
+def _weights(channels: int, classes: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Kernel (K, C, 3, 3) that averages, bias (K,); the second class is the first one's opposite."""
+    kernel = np.full((classes, channels, 3, 3), GAIN / (channels * 9))
+    means, stds = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    bias = np.full(classes, -GAIN * ((BRIGHT / 255 - means[:channels]) / stds[:channels]).mean())
+    sign = np.where(np.arange(classes) % 2, -1.0, 1.0)
+    return kernel * sign[:, None, None, None], bias * sign
+
+
+def _convolve(
+    tensor: npt.NDArray[np.float32], kernel: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """The network in numpy: (C, H, W) -> float32 (K, H, W)."""
+    height, width = tensor.shape[1:]
+    padded = np.pad(tensor.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    total = np.zeros((len(bias), height, width)) + bias[:, None, None]
+    for y in range(3):
+        for x in range(3):
+            total += np.einsum("kc,chw->khw", kernel[:, :, y, x], padded[:, y : y + height, x : x + width])
+    return total.astype(np.float32)
+
+
+def _encode_png(
+    width: int, height: int, bits: int, colour: int, rows: list[bytes], chunks: tuple[bytes, ...] = ()
+) -> bytes:
+    """rows: packed samples of each row. chunks: type and content, put between IHDR and IDAT."""
+
+    def chunk(content: bytes) -> bytes:
+        return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"".join(b"\0" + row for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(c) for c in (header, *chunks, data, b"IEND"))
+
+
+def _encode_tiff(
+    pixels: npt.NDArray[Any],
+    photometric: int,
+    *,
+    extra: int | None = None,
+    planes: int = 1,
+    orientation: int = 1,
+    order: str = "<",
+    next_directory: int = 0,
+    size: tuple[int, int] | None = None,
+) -> bytes:
+    """pixels: (H, W) or (H, W, C). extra: the kind of the last channel (1 multiplied in, 2 separate alpha).
+    size: height and width to declare in place of the real ones."""
+    pixels = np.atleast_3d(pixels)
+    height, width, channels = pixels.shape
+    stored = pixels if planes == 1 else pixels.transpose(2, 0, 1)
+    data = stored.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    strips = channels if planes == 2 else 1
+    kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    declared = size or (height, width)
+    bits = pixels.dtype.itemsize * 8
+    tags: list[tuple[int, str, list[int]]] = [
+        (256, "I", [declared[1]]), (257, "I", [declared[0]]), (258, "H", [bits] * channels),
+        (259, "H", [1]), (262, "H", [photometric]), (273, "I", [0] * strips), (274, "H", [orientation]),
+        (277, "H", [channels]), (278, "I", [declared[0]]), (279, "I", [len(data) // strips] * strips),
+        (284, "H", [planes]),
+    ]  # fmt: skip
+    if extra is not None:
+        tags.append((338, "H", [extra]))
+    tags.append((339, "H", [kind] * channels))
+    outside = 8 + 2 + 12 * len(tags) + 4  # where values of more than four bytes go
+    start = outside + 128
+    entries, values = b"", b""
+    for tag, form, numbers in tags:
+        if tag == 273:
+            numbers = [start + index * (len(data) // strips) for index in range(strips)]
+        raw = struct.pack(f"{order}{len(numbers)}{form}", *numbers)
+        if len(raw) > 4:
+            raw, values = struct.pack(order + "I", outside + len(values)), values + raw
+        entries += struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[form], len(numbers)) + raw.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(tags))
+    return head + entries + struct.pack(order + "I", next_directory) + values.ljust(128, b"\0") + data

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tumorseg_runtime.errors import InputError
+from tumorseg_runtime.parity import BUDGETS, ImageParity, ParityReport, compare_image, logit_scale, mask_dice
+
+FP32 = BUDGETS["fp32"]
+REFERENCE = np.random.default_rng(0).normal(0, 3, (1, 64, 64)).astype(np.float32)
+
+
+def compare(candidate: npt.NDArray[np.float32], **changes: Any) -> ImageParity:
+    options = {"logit_threshold": 0.0, "scale": 3.0, "budget": FP32, **changes}
+    return compare_image("a", REFERENCE, candidate, **options)
+
+
+def test_equal_logits_pass() -> None:
+    image = compare(REFERENCE.copy(), tensors=(REFERENCE, REFERENCE.copy()))
+    assert (image.breaches, image.flipped, image.dice, image.max_error, image.tensor_differs) == (
+        (),
+        0,
+        1,
+        0,
+        0,
+    )
+
+
+def test_an_error_beyond_the_budget_is_a_breach() -> None:
+    limit = FP32.relative_error * 3
+    assert compare(REFERENCE + np.float32(limit * 0.9)).breaches == ()
+    candidate = REFERENCE.copy()
+    candidate.flat[np.argmax(REFERENCE)] += np.float32(limit * 1.1)  # one logit, far from the threshold
+    (breach,) = compare(candidate).breaches
+    assert "standard deviations, expected at most 0.001" in breach
+
+
+def test_flipped_pixels_and_dice_are_breaches() -> None:
+    candidate = REFERENCE.copy()
+    near = np.argsort(np.abs(REFERENCE), axis=None)[:40]
+    candidate.flat[near] *= -1  # tiny errors, other decisions
+    image = compare(candidate)
+    assert image.flipped == 40
+    assert any("40 of 4096 pixels flipped" in breach for breach in image.breaches)
+    assert any("Dice between the masks" in breach for breach in image.breaches)
+    assert image.dice == pytest.approx(mask_dice(REFERENCE >= 0, candidate >= 0))
+    few = REFERENCE.copy()
+    few.flat[near[: FP32.free_pixels]] *= -1
+    assert compare(few).breaches == ()
+
+
+def test_the_threshold_of_the_contract_decides() -> None:
+    candidate = np.where(np.abs(REFERENCE - 2) < 1e-3, REFERENCE, REFERENCE)
+    at = np.argmin(np.abs(REFERENCE - 2))
+    candidate.flat[at] = 4 - REFERENCE.flat[at]  # mirrored at 2
+    assert compare(candidate, logit_threshold=2.0).flipped == 1
+    assert compare(candidate, logit_threshold=0.0).flipped == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_breaches_on_either_side(value: float) -> None:
+    broken = REFERENCE.copy()
+    broken[0, 5, 5] = value
+    assert "1 logits are not finite, expected 0" in compare(broken).breaches
+    image = compare_image("a", broken, REFERENCE, logit_threshold=0, scale=3, budget=BUDGETS["fp16"])
+    assert "1 logits are not finite, expected 0" in image.breaches
+
+
+def test_one_bit_of_the_tensor_is_a_breach() -> None:
+    other = REFERENCE.copy()
+    other.view(np.uint32)[0, 1, 1] ^= 1
+    image = compare(REFERENCE, tensors=(REFERENCE, other))
+    assert image.tensor_differs == 1
+    assert image.breaches == ("1 values of the preprocessed tensor differ, expected 0",)
+    zeros = np.zeros((1, 2, 2), np.float32)
+    assert compare(REFERENCE, tensors=(zeros, -zeros)).tensor_differs == 4  # minus zero has other bits
+    assert compare(REFERENCE, tensors=(zeros, zeros.astype(np.float64))).tensor_differs == 4
+
+
+def test_another_shape_is_a_breach() -> None:
+    image = compare(REFERENCE[:, :32])
+    assert "logits have shape (1, 32, 64), expected (1, 64, 64)" in image.breaches
+    assert math.isinf(image.max_error)
+
+
+def test_the_report() -> None:
+    good, bad = compare(REFERENCE), compare(-REFERENCE)
+    report = ParityReport("model.onnx", "fake", "cpu", "fp32", {}, FP32, 3.0, (good, bad))
+    assert not report.passed
+    assert report.worst is bad
+    assert all(line.startswith("model.onnx: a: ") for line in report.breaches)
+    assert json.loads(json.dumps(report.to_dict()))["passed"] is False
+    assert ParityReport("m", "fake", "cpu", "fp32", {}, FP32, 3.0, (good,)).passed
+    assert not ParityReport("m", "fake", "cpu", "fp32", {}, FP32, 3.0, ()).passed
+
+
+def test_dice_of_masks() -> None:
+    a, b = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
+    assert mask_dice(a, b) == 0.5
+    assert mask_dice(a, ~a) == 0
+    assert mask_dice(a & ~a, b & ~b) == 1
+
+
+def test_constant_or_broken_logits_have_no_scale() -> None:
+    assert logit_scale([REFERENCE, REFERENCE]) == pytest.approx(float(REFERENCE.std()), rel=1e-5)
+    for broken in (np.full((1, 4, 4), 7, np.float32), np.full((1, 4, 4), np.nan, np.float32)):
+        with pytest.raises(InputError, match="expected a positive number"):
+            logit_scale([broken])
