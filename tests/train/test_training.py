@@ -13,7 +13,8 @@ from tumorseg_runtime.errors import BundleError, InputError
 from tumorseg_train.commands.train import move_aside, train
 from tumorseg_train.evaluate import evaluate
 from tumorseg_train.phantoms import write_phantoms
-from tumorseg_train.run import CHECKPOINT, SPLIT, Run
+from tumorseg_train.run import CHECKPOINT, Run
+from tumorseg_train.split import SPLIT
 
 pytestmark = pytest.mark.slow
 
@@ -60,12 +61,17 @@ def test_learns(run: Run) -> None:
 
 def test_the_checkpoint_is_what_was_judged(run: Run) -> None:
     manifest = run.manifest()
-    again = evaluate(run.model(), manifest, "test", run.contract)
+    again, scores = evaluate(run.model(), manifest, "test", run.contract)
     assert again == run.metrics["test"]
-    validation = evaluate(run.model(), manifest, "val", run.contract)
+    validation, _ = evaluate(run.model(), manifest, "val", run.contract)
     assert run.data["validation_images_used"] == len(manifest.part("val"))
     assert validation["mean_dice"] == pytest.approx(run.metrics["validation"]["mean_dice"], abs=1e-3)
-    assert {score["image"] for score in again["scores"]} == {item.image for item in manifest.part("test")}
+    with (run.root / "test_scores.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [item.image for item in manifest.part("test")]
+    assert [int(row["predicted_px"]) for row in rows] == [score.predicted_px for score in scores]
+    dice = [float(row["dice"]) for row in rows if row["truth_px"] != "0"]
+    assert sum(dice) / len(dice) == pytest.approx(again["mean_dice"], rel=1e-4)
 
 
 def test_the_run_tells_how_it_came_about(run: Run) -> None:

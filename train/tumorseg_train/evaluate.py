@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,10 @@ from tumorseg_train.metrics import ImageScore, mean_dice, summary, threshold_bas
 from tumorseg_train.split import Manifest
 
 
-def evaluate(model: torch.nn.Module, manifest: Manifest, part: str, contract: Contract) -> dict[str, Any]:
-    """Scores of every image of a part, in sum and by organ, beside the best global intensity threshold.
+def evaluate(
+    model: torch.nn.Module, manifest: Manifest, part: str, contract: Contract
+) -> tuple[dict[str, Any], list[ImageScore]]:
+    """Figures of a part in sum and by organ, beside the best global intensity threshold; and every score.
 
     The model runs in evaluation mode on the device where it lies, one image at a time; masks and truth are
     compared at the contract's height x width.
@@ -34,12 +35,12 @@ def evaluate(model: torch.nn.Module, manifest: Manifest, part: str, contract: Co
         images.append(dataset.resized(index)[0])
         truths.append(truth)
     organs = sorted({item.organ for item in dataset.items})
-    return {
+    figures = {
         **summary(scores),
         "by_organ": {
             organ: mean_dice(s for s, item in zip(scores, dataset.items, strict=True) if item.organ == organ)
             for organ in organs
         },
         "threshold_baseline": threshold_baseline(images, truths),
-        "scores": [dataclasses.asdict(score) for score in scores],
     }
+    return figures, scores

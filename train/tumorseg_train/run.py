@@ -4,6 +4,7 @@ checkpoint.safetensors   weights of the best epoch by validation Dice
 split.json               the manifest of the data: every file, its hash, its part (`tumorseg_train.split`)
 run.json                 this class
 curves.csv, curves.png   loss and Dice per epoch
+test_scores.csv          Dice and pixel counts of every test image
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ from tumorseg_runtime.bundle import sha256_of
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import BundleError
 from tumorseg_train.models import build_model, load_exactly, read_state_dict
-from tumorseg_train.split import Manifest
+from tumorseg_train.split import SPLIT, Manifest
 
 SCHEMA = 1
 INDEX = "run.json"
 CHECKPOINT = "checkpoint.safetensors"
-SPLIT = "split.json"
 
 
 @dataclasses.dataclass(frozen=True)

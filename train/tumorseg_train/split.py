@@ -19,6 +19,7 @@ from tumorseg_runtime.errors import BundleError, InputError
 from tumorseg_train.datasets import Facts, Sample, examine, find_samples
 
 SCHEMA = 1
+SPLIT = "split.json"
 PARTS = ("train", "val", "test")
 FRACTIONS = {"train": 0.7, "val": 0.2, "test": 0.1}
 SHOWN = 50  # problems in a message

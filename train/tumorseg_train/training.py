@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import logging
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,11 @@ from tumorseg_train.losses import DiceBCELoss
 from tumorseg_train.models import build_model, load_encoder_weights
 from tumorseg_train.phantoms import NOTE
 from tumorseg_train.recipe import Recipe
-from tumorseg_train.run import CHECKPOINT, SPLIT, Run
-from tumorseg_train.split import PARTS, Manifest
+from tumorseg_train.run import CHECKPOINT, Run
+from tumorseg_train.split import PARTS, SPLIT, Manifest
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-CURVES = "curves.csv"
+CURVES, SCORES = "curves.csv", "test_scores.csv"
 
 
 class SegmentationTask(lightning.LightningModule):
@@ -112,10 +113,7 @@ class Recorder(Callback):
             "seconds": time.perf_counter() - self._started,
         }
         self.rows.append(row)
-        with (self.out / CURVES).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
-            writer.writeheader()
-            writer.writerows({name: f"{value:.6g}" for name, value in line.items()} for line in self.rows)
+        write_csv(self.out / CURVES, self.rows)
         self.say(
             f"epoch {row['epoch']:.0f} of {trainer.max_epochs}: training loss {row['train_loss']:.3f}, "
             f"validation loss {row['val_loss']:.3f}, Dice {row['val_dice']:.3f} ({row['seconds']:.0f} s)"
@@ -123,6 +121,15 @@ class Recorder(Callback):
         if figures["val_dice"] > self.best:
             self.best, self.best_epoch = figures["val_dice"], trainer.current_epoch + 1
             save_weights(module.model, self.out / CHECKPOINT)  # type: ignore[arg-type]
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
+    """Write rows of equal keys; numbers get six digits."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: v if isinstance(v, str) else f"{v:.6g}" for k, v in row.items()})
 
 
 @contextlib.contextmanager
@@ -256,6 +263,7 @@ def train(
         },
         metrics={"best_epoch": recorder.best_epoch, "validation": {"mean_dice": recorder.best}},
     )  # fmt: skip
-    run.metrics["test"] = evaluate(run.model().to(device), manifest, "test", contract)
+    run.metrics["test"], scores = evaluate(run.model().to(device), manifest, "test", contract)
+    write_csv(out / SCORES, [{**dataclasses.asdict(score), "dice": score.dice} for score in scores])
     run.write()
     return run

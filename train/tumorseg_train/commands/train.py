@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import InputError
-from tumorseg_train.run import INDEX, SPLIT, Run
+from tumorseg_train.split import SPLIT
+
+if TYPE_CHECKING:
+    from tumorseg_train.run import Run
 
 
 @click.command()
@@ -55,6 +59,7 @@ def train(
     from tumorseg_train.models import encoder_normalisation
     from tumorseg_train.phantoms import ensure_data
     from tumorseg_train.recipe import load_recipe
+    from tumorseg_train.run import INDEX
     from tumorseg_train.split import make_manifest
     from tumorseg_train.training import train as run_training
 
