@@ -1,0 +1,127 @@
+"""`MODEL_CARD.md`: what a bundle is, for the person who opens it first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tumorseg_export.proof import read_certificate
+from tumorseg_runtime.bundle import INDEX, Artefact, Bundle
+
+FILE = "MODEL_CARD.md"
+
+
+def write_card(draft: Bundle) -> None:
+    """Write the card of a bundle whose artefacts are proven and in its folder."""
+    (draft.root / FILE).write_text("\n".join(_lines(draft)) + "\n", encoding="utf-8")
+
+
+def _lines(bundle: Bundle) -> Iterator[str]:
+    model, contract = bundle.model, bundle.contract
+    yield f"# {bundle.name}"
+    yield ""
+    yield (
+        f"Segments {', '.join(contract.classes)} in images: {model['architecture']} with encoder "
+        f"{model['encoder']}, {model['parameters'] / 1e6:.1f} million parameters, "
+        f"{model['gflop']:.1f} GFLOP per image. Made by tumorseg {bundle.provenance['tumorseg']}."
+    )
+    yield ""
+    yield "## Intended use and limits"
+    yield "For research. This is not a medical device and must not be used to diagnose or treat anyone."
+    yield from _limits(bundle)
+    yield ""
+    yield "## Trained on"
+    yield from _trained_on(bundle)
+    yield ""
+    yield "## Metrics"
+    yield "As measured when the network was trained, in PyTorch; how its artefacts compare stands below."
+    yield ""
+    yield from (f"- {name}: {value}" for name, value in _flat(bundle.training["metrics"]))
+    yield ""
+    yield "## Input and output"
+    yield from _interface(bundle)
+    yield ""
+    yield "## Artefacts"
+    yield f"Compared with PyTorch on {len(bundle.golden)} golden images, alone and in batches."
+    yield ""
+    yield "| file | format | precision | MB | largest logit error | pixels flipped | verdict |"
+    yield "|---|---|---|---|---|---|---|"
+    for artefact in bundle.artefacts:
+        yield _row(bundle, artefact)
+    yield ""
+    yield (
+        "The golden images are in this bundle, in `golden/`: a device replays them to test itself. "
+        "Whoever gets the bundle gets these images."
+    )
+
+
+def _limits(bundle: Bundle) -> Iterator[str]:
+    yield ""
+    if bundle.training["phantoms"]:
+        yield (
+            "- **The training images are phantoms**: drawn by a program. The metrics show that the tools "
+            "work, and nothing about patients."
+        )
+    yield "- What it was not trained on (other organs, devices, ages) it may get wrong without a sign."
+    yield "- A mask comes without a measure of its certainty."
+    yield "- An image with another aspect ratio than the input's is stretched to it."
+
+
+def _trained_on(bundle: Bundle) -> Iterator[str]:
+    training = bundle.training
+    counts = ", ".join(f"{count} for {part}" for part, count in training["data"]["images"].items())
+    kind = "phantoms (drawn images)" if training["phantoms"] else "images of a dataset, not phantoms"
+    yield f"- {kind}; images: {counts}"
+    yield f"- split SHA-256 `{bundle.provenance['split_sha256']}`"
+    yield f"- checkpoint SHA-256 `{bundle.provenance['checkpoint_sha256']}`"
+    yield from (f"- {name}: {value}" for name, value in _flat(training["training"]))
+
+
+def _interface(bundle: Bundle) -> Iterator[str]:
+    contract = bundle.contract
+    channels = "gray" if contract.channels == 1 else "RGB, or gray repeated"
+    size = f"{contract.height} x {contract.width} pixels (H x W)"
+    yield f"- input: {contract.channels} channels ({channels}), {size}"
+    yield f"- resize: {contract.resize}"
+    yield f"- then value / 255, minus mean {list(contract.mean)}, divided by std {list(contract.std)}"
+    yield f"- output: logits, one channel per class: {', '.join(contract.classes)}"
+    yield f"- threshold: probability {contract.threshold}, which is a logit of {contract.logit_threshold:g}"
+
+
+def _row(bundle: Bundle, artefact: Artefact) -> str:
+    figures = worst_figures(bundle, artefact)
+    error, flipped = ("-", "-") if figures is None else (f"{figures[0]:.2g}", str(figures[1]))
+    size = (bundle.root / artefact.file).stat().st_size / 1e6
+    verdicts = "; ".join(
+        f"{verdict.backend} {verdict.device}: {verdict.status}"
+        + (f" ({verdict.detail})" if verdict.status == "unverified" else "")
+        for verdict in artefact.parity
+    )
+    return (
+        f"| `{artefact.file}` | {artefact.format} | {artefact.precision} | {size:.1f} | {error} "
+        f"| {flipped} | {verdicts} |"
+    )
+
+
+def worst_figures(bundle: Bundle, artefact: Artefact) -> tuple[float, int] | None:
+    """Largest logit error of any image, and most pixels flipped in all images of one proof.
+
+    None for an artefact that nothing on the exporting machine could run.
+    """
+    reports = read_certificate(bundle, artefact)["reports"]
+    if not reports:
+        return None
+    error = max(image["max_error"] for report in reports for image in report["images"])
+    flipped = max(sum(image["flipped"] for image in report["images"]) for report in reports)
+    return float(error), int(flipped)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested facts as (dotted name, value); lists are only counted."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{name}", f"{len(value)} entries, in `{INDEX}`"
+        else:
+            yield f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else value

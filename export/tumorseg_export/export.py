@@ -1,0 +1,151 @@
+"""From a run to a sealed bundle: load, golden images, every target, proof, seal."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tumorseg_export import tensorrt_rtx_export
+from tumorseg_export.card import write_card
+from tumorseg_export.flops import count_flops
+from tumorseg_export.golden_set import GOLDEN, choose_items, make_golden, write_golden
+from tumorseg_export.proof import prove, require_prover
+from tumorseg_export.provenance import origin_of, provenance_of
+from tumorseg_export.source import Made, Source
+from tumorseg_export.staging import new_bundle_folder
+from tumorseg_export.targets import DEFAULT, Target, choose
+from tumorseg_export.tensorrt_build import RtxOptions
+from tumorseg_runtime.bundle import INDEX, Bundle, FileRecord, sha256_of
+from tumorseg_train.models import count_parameters
+from tumorseg_train.run import Run
+
+Say = Callable[[str], None]
+
+
+def export_run(
+    run: Run,
+    out: Path,
+    *,
+    targets: Sequence[str] = DEFAULT,
+    golden: int = GOLDEN,
+    rtx: RtxOptions | None = None,
+    say: Say = lambda line: None,
+) -> Bundle:
+    """Make the bundle of a run at `out`: whole and proven, or not at all.
+
+    targets: names from `tumorseg_export.targets`. golden: number of golden images, 3 or more.
+    rtx: for the target tensorrt-rtx; None for the defaults.
+    say: called with one line per finished step. A bundle that stands at `out` is replaced at the very end.
+    Raises InputError (targets, golden, out, changed images, full disk), BackendError (nothing here to prove
+    with), CheckFailedError and its ParityError (an artefact is not what was asked for).
+    """
+    chosen = choose(targets)
+    for name, target in chosen.items():
+        require_prover(name, target)
+    rtx = RtxOptions() if rtx is None else rtx
+    if "tensorrt-rtx" in chosen:
+        tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
+    with new_bundle_folder(Path(out), say) as folder:
+        source, model_facts = _load(run, golden, rtx, say)
+        with _step(say, f"{len(source.golden)} golden images"):
+            write_golden(source.golden, folder)
+        made = [_make(name, target, source, folder, say) for name, target in chosen.items()]
+        for one in made:
+            model_facts.update(one.facts)
+        model_facts["gflop"] = round(_flops(made, folder) / 1e9, 3)
+        draft = _draft(run, folder, source, made, model_facts)
+        del source  # the weights are no longer needed; the proofs have their own copy
+        draft = _prove_all(draft, list(chosen.values()), say)
+        with _step(say, "sealed"):
+            write_card(draft)
+            _seal(draft)
+    return Bundle.open(out)
+
+
+def _load(run: Run, golden: int, rtx: RtxOptions, say: Say) -> tuple[Source, dict[str, Any]]:
+    """The run's network with its golden images, and first facts about it."""
+    manifest = run.manifest()
+    items = choose_items(manifest, golden)
+    with _step(say, f"loaded {run.architecture} with {run.encoder}, ran {len(items)} images in PyTorch"):
+        model = run.model()
+        images = make_golden(model, manifest, items, run.contract)
+    facts: dict[str, Any] = {
+        "architecture": run.architecture,
+        "encoder": run.encoder,
+        "parameters": count_parameters(model),
+    }
+    return Source(model, run.contract, origin_of(run), images, rtx), facts
+
+
+def _make(name: str, target: Target, source: Source, folder: Path, say: Say) -> Made:
+    with _step(say, f"made {name}"):
+        return target.load().make(source, folder)
+
+
+def _flops(made: Sequence[Made], folder: Path) -> int:
+    file = next(one.artefact.file for one in made if one.artefact.format == "onnx")
+    return count_flops(onnx.load(folder / file))
+
+
+def _draft(run: Run, folder: Path, source: Source, made: Sequence[Made], facts: dict[str, Any]) -> Bundle:
+    """The bundle before proof and seal."""
+    contract = run.contract
+    size = f"{contract.height}x{contract.width}"
+    return Bundle(
+        root=folder,
+        name=f"{run.architecture}-{run.encoder}-{size}-{run.checkpoint_sha256[:8]}",
+        contract=contract,
+        artefacts=tuple(one.artefact for one in made),
+        golden=tuple(item.name for item in source.golden),
+        files={},
+        model=facts,
+        training=training_facts(run),
+        provenance=provenance_of(run),
+    )
+
+
+def training_facts(run: Run) -> dict[str, Any]:
+    """What a bundle says about the training; folders of the training machine are left out."""
+    training = {**run.training}
+    recipe = training.get("recipe")
+    if isinstance(recipe, dict) and "encoder_weights" in recipe:
+        training["recipe"] = {**recipe, "encoder_weights": Path(recipe["encoder_weights"]).name}
+    return {
+        "phantoms": run.data["phantoms"],
+        "data": {name: value for name, value in run.data.items() if name not in ("root", "phantoms")},
+        "metrics": run.metrics,
+        "training": training,
+    }
+
+
+def _prove_all(draft: Bundle, targets: Sequence[Target], say: Say) -> Bundle:
+    proven = []
+    for artefact, target in zip(draft.artefacts, targets, strict=True):
+        with _step(say, f"proved {artefact.file}"):
+            proven.append(prove(draft, artefact, target))
+    return dataclasses.replace(draft, artefacts=tuple(proven))
+
+
+def _seal(draft: Bundle) -> None:
+    """Write `bundle.json`, and check the folder against it as any device will."""
+    files = sorted(path for path in draft.root.rglob("*") if path.is_file())
+    records = {
+        path.relative_to(draft.root).as_posix(): FileRecord(sha256_of(path), path.stat().st_size)
+        for path in files
+    }
+    sealed = dataclasses.replace(draft, files=records)
+    (draft.root / INDEX).write_text(sealed.to_index(), encoding="utf-8")
+    Bundle.open(draft.root)
+
+
+@contextlib.contextmanager
+def _step(say: Say, what: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    say(f"{what} ({time.perf_counter() - started:.1f} s)")

@@ -1,0 +1,99 @@
+"""Every artefact is run and compared with PyTorch before it is sealed: proven, or refused.
+
+A certificate, `certificates/<artefact's file>.json`, holds the full figures:
+
+    artefact, sha256    the file that was proven
+    reports             one per backend, device and batch size: `batch_size`, and ParityReport as a dict
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from tumorseg_export.golden_set import FEWEST
+from tumorseg_export.targets import Target
+from tumorseg_runtime.backends import BACKENDS, open_session
+from tumorseg_runtime.bundle import Artefact, Bundle, Verdict, sha256_of
+from tumorseg_runtime.engine import OtherMachineError
+from tumorseg_runtime.errors import BackendError, ParityError
+from tumorseg_runtime.golden import replay
+from tumorseg_runtime.parity import ParityReport
+
+FOLDER = "certificates"
+BATCH_SIZES = (1, FEWEST)
+
+
+def why_unavailable(backend: str, device: str) -> str | None:
+    """None where this machine can run the device of the backend, else the reason in short."""
+    reason: str | None = importlib.import_module(BACKENDS[backend]).why_unavailable(device)
+    return reason
+
+
+def require_prover(name: str, target: Target) -> None:
+    """Raise BackendError where this machine cannot run the target's first proof, and must."""
+    backend, device = target.proofs[0]
+    if target.must_run and (reason := why_unavailable(backend, device)):
+        raise BackendError(
+            f"target {name} must be proven by {backend} on {device}: {reason}; "
+            "expected a machine that runs it: pip install 'tumorseg[cpu]'"
+        )
+
+
+def prove(draft: Bundle, artefact: Artefact, target: Target) -> Artefact:
+    """The artefact with its verdicts, and its certificate written into the draft's folder.
+
+    draft: a bundle on its way, with golden images and artefact in its folder.
+    Raises ParityError, naming artefact, image and figure, where any proof that can run here fails.
+    """
+    certificate = f"{FOLDER}/{artefact.file}.json"
+    verdicts, reports = [], []
+    for backend, device in target.proofs:
+        if reason := why_unavailable(backend, device):
+            verdicts.append(Verdict(backend, device, "unverified", reason))
+            continue
+        try:
+            reports += _replay_batches(draft, artefact, backend, device)
+        except OtherMachineError as error:
+            verdicts.append(Verdict(backend, device, "unverified", str(error)))
+        else:
+            verdicts.append(Verdict(backend, device, "passed", certificate))
+    write_certificate(draft.root, artefact, reports)
+    return dataclasses.replace(artefact, parity=tuple(verdicts))
+
+
+def _replay_batches(draft: Bundle, artefact: Artefact, backend: str, device: str) -> list[dict[str, Any]]:
+    session = open_session(draft, backend=backend, device=device, precision=artefact.precision)
+    reports = []
+    for batch_size in BATCH_SIZES:
+        report = replay(draft, session, artefact.file, batch_size=batch_size)
+        refuse_breach(report, batch_size)
+        reports.append({"batch_size": batch_size, **report.to_dict()})
+    return reports
+
+
+def refuse_breach(report: ParityReport, batch_size: int) -> None:
+    """Raise ParityError where the report has breaches."""
+    if not report.passed:
+        raise ParityError(
+            f"under {report.backend} on {report.device} at batch {batch_size} an artefact decides other than "
+            f"PyTorch, no bundle was written: {'; '.join(report.breaches)}: leave out its target"
+        )
+
+
+def write_certificate(root: Path, artefact: Artefact, reports: list[dict[str, Any]]) -> None:
+    """Write the artefact's certificate, as the module describes it."""
+    values = {"artefact": artefact.file, "sha256": sha256_of(root / artefact.file), "reports": reports}
+    path = root / FOLDER / f"{artefact.file}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_certificate(bundle: Bundle, artefact: Artefact) -> dict[str, Any]:
+    """The certificate of one of the bundle's artefacts."""
+    path = bundle.root / FOLDER / f"{artefact.file}.json"
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values

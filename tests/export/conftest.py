@@ -1,0 +1,59 @@
+"""A network that exports in a second, for tests of single steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tumorseg_export.source import Source
+from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.golden import Golden
+from tumorseg_runtime.preprocess import Preprocessor
+
+
+class SmallNetwork(torch.nn.Module):
+    """Three convolutions, the first two with BatchNorm, at half size in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.BatchNorm2d(8), torch.nn.ReLU()
+        )
+        self.second = torch.nn.Sequential(
+            torch.nn.Conv2d(8, 8, 3, stride=2, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU()
+        )
+        self.head = torch.nn.Conv2d(16, 1, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        fine = self.first(image)
+        coarse = torch.nn.functional.interpolate(self.second(fine), scale_factor=2.0, mode="nearest")
+        logits: torch.Tensor = self.head(torch.cat([fine, coarse], dim=1))
+        return logits
+
+
+def with_golden(model: torch.nn.Module, contract: Contract) -> Source:
+    """A source of this network with three golden images of noise."""
+    random = np.random.default_rng(3)
+    preprocess = Preprocessor(contract)
+    golden = []
+    for number in range(3):
+        pixels = random.integers(0, 256, (contract.height, contract.width), dtype=np.uint8)
+        tensor = preprocess(pixels)
+        with torch.inference_mode():
+            golden.append(
+                Golden(f"noise-{number}", pixels, tensor, model(torch.from_numpy(tensor)[None])[0].numpy())
+            )
+    return Source(model, contract, {"checkpoint_sha256": "0" * 64}, tuple(golden))
+
+
+@pytest.fixture
+def small_source() -> Source:
+    """A fresh `SmallNetwork` at 64x64, seeded, with BatchNorm statistics of noise."""
+    contract = Contract(height=64, width=64)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = SmallNetwork()
+        for _ in range(10):
+            model(torch.randn(4, 3, 64, 64))
+    return with_golden(model.eval(), contract)

@@ -1,0 +1,64 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tumorseg_export.command import export, summarise, table
+from tumorseg_runtime.bundle import Bundle, sha256_of
+from tumorseg_runtime.errors import BundleError, InputError
+from tumorseg_train.run import Run
+
+
+def test_json_is_the_result_and_steps_go_elsewhere(tiny_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    arguments = [str(tiny_run.root), "--out", str(out), "--targets", "onnx", "--golden", "3", "--json"]
+    done = CliRunner().invoke(export, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    result = json.loads(done.stdout)
+    bundle = Bundle.open(out)
+    assert result["bundle"] == str(out)
+    assert result["sha256"] == bundle.digest()
+    assert result["golden_images"] == 3
+    (artefact,) = result["artefacts"]
+    assert artefact["file"] == "model.onnx"
+    assert artefact["bytes"] == (out / "model.onnx").stat().st_size
+    assert sha256_of(out / "model.onnx") == bundle.files["model.onnx"].sha256
+    assert 0 < artefact["max_logit_error"] < 1e-3
+    assert artefact["verdicts"][0]["status"] == "passed"
+    assert "made onnx (" in done.stderr
+
+
+def test_table_has_a_line_per_artefact(tiny_bundle: Bundle) -> None:
+    result = summarise(tiny_bundle, 12.34)
+    lines = table(result).splitlines()
+    assert lines[0].split("  ")[0] == "artefact"
+    assert lines[1].startswith("model.onnx       57.3  ")
+    assert lines[2].startswith("model.fp16.onnx  28.7  ")
+    assert all("passed: onnxruntime cpu" in line and " of 16384" in line for line in lines[1:3])
+    assert lines[-1].endswith(f"sealed as {tiny_bundle.digest()[:16]}, 12.3 s")
+    unverified = [v for a in tiny_bundle.artefacts for v in a.parity if v.status == "unverified"]
+    assert sum(line.startswith("unverified: ") for line in lines) == len(unverified)
+    assert all(any(verdict.detail in line for line in lines) for verdict in unverified)
+
+
+def test_unknown_target_is_bad_input(tiny_run: Run, tmp_path: Path) -> None:
+    arguments = [str(tiny_run.root), "--out", str(tmp_path / "bundle"), "--targets", "onnx,coreml"]
+    with pytest.raises(InputError, match="got 'coreml', expected one or more of onnx, onnx-fp16"):
+        CliRunner().invoke(export, arguments, catch_exceptions=False)
+
+
+def test_folder_that_is_no_run_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"has no run\.json"):
+        CliRunner().invoke(export, [str(tmp_path), "--out", str(tmp_path / "bundle")], catch_exceptions=False)
+
+
+def test_help_loads_neither_torch_nor_onnx() -> None:
+    code = (
+        "import sys; import tumorseg_export.command\n"
+        "sys.exit(', '.join({'torch', 'onnx', 'onnxruntime'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
