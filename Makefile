@@ -64,7 +64,7 @@ parity: $(STAMP) ## does every artefact of BUNDLE decide what PyTorch decided?
 	$(BIN)/tumorseg parity $(BUNDLE) --run $(RUN) --out build/parity
 
 gpu-check: $(STAMP) ## on a machine with an NVIDIA GPU: what no other machine can verify
-	$(BIN)/python -m pytest -m gpu --gpu $(ARGS)
+	TUMORSEG_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
 
 clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks

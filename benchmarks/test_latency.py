@@ -1,0 +1,65 @@
+"""Latency under pytest-benchmark: `pytest benchmarks --benchmark-enable [--bundle DIR --run DIR]`.
+
+Each subject is timed alone, one after the other, so that results can be saved and compared between
+versions of the code (`--benchmark-autosave`, `--benchmark-compare`). To set subjects against each other use
+`tumorseg bench`, whose rounds are interleaved.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from tumorseg_benchmarks.commands.bench import set_threads
+from tumorseg_benchmarks.latency import MIN_ROUNDS
+from tumorseg_benchmarks.parity import check_kinship, compare, golden_reference
+from tumorseg_benchmarks.stages import staged_call
+from tumorseg_benchmarks.subjects import SUBJECTS, Subject, open_candidate
+from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.preprocess import Preprocessor
+from tumorseg_runtime.session import Session
+
+if TYPE_CHECKING:
+    from tumorseg_train.run import Run
+
+BATCHES = (1, 4)
+
+
+@pytest.fixture(scope="module", params=SUBJECTS, ids=lambda subject: subject.name)
+def session(request: pytest.FixtureRequest, bundle: Bundle, run: Run | None, threads: int) -> Session:
+    """One subject, ready and right; skipped where this machine cannot run it."""
+    subject: Subject = request.param
+    if run is not None:
+        check_kinship(bundle, run)
+    candidate = open_candidate(subject, bundle, run, threads)
+    if candidate.session is None:
+        pytest.skip(f"not measured: {candidate.reason}")
+    set_threads(threads, torch_too=run is not None)
+    report = compare(candidate.session, subject.label, golden_reference(bundle), bundle.contract)
+    assert report.passed, f"a wrong answer has no speed: {report.breaches}"
+    return candidate.session
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_infer(benchmark: BenchmarkFixture, session: Session, bundle: Bundle, batch: int) -> None:
+    """Batch in host memory -> logits in host memory."""
+    preprocess = Preprocessor(bundle.contract)
+    images = golden_reference(bundle).images
+    tensors = np.stack([preprocess(images[index % len(images)].pixels()) for index in range(batch)])
+    benchmark.group = f"infer, batch {batch}"
+    logits = benchmark.pedantic(session.infer, args=(tensors,), rounds=MIN_ROUNDS, warmup_rounds=2)  # type: ignore[no-untyped-call]
+    assert logits.shape[0] == batch
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_end_to_end(benchmark: BenchmarkFixture, session: Session, bundle: Bundle, batch: int) -> None:
+    """Bytes of image files -> lesions."""
+    images = golden_reference(bundle).images
+    chosen = [images[index % len(images)] for index in range(batch)]
+    arguments = (session, bundle.contract, Preprocessor(bundle.contract), chosen)
+    benchmark.group = f"end to end, batch {batch}"
+    ns = benchmark.pedantic(staged_call, args=arguments, rounds=MIN_ROUNDS, warmup_rounds=2)  # type: ignore[no-untyped-call]
+    assert all(value > 0 for value in ns.values())

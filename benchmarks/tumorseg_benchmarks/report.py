@@ -1,0 +1,234 @@
+"""What a benchmark or a parity check leaves: JSON for machines, Markdown and a table for people.
+
+The JSON files are described in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tumorseg_benchmarks.bench import CONTROL, BenchRow
+from tumorseg_benchmarks.latency import Spread
+from tumorseg_benchmarks.parity import ParityRow
+from tumorseg_benchmarks.tables import Table
+from tumorseg_runtime.atomic import make_folder, write_text
+from tumorseg_runtime.bundle import Bundle
+
+if TYPE_CHECKING:
+    from tumorseg_train.run import Run
+
+SCHEMA = 1
+BUSY = 0.5  # load average before the start from which on a reader is warned
+
+
+def subject_facts(bundle: Bundle, run: Run | None) -> dict[str, Any]:
+    """Which bundle and run the figures belong to; `run` is None where none was given."""
+    contract = bundle.contract
+    facts: dict[str, Any] = {
+        "bundle": {
+            "name": bundle.name,
+            "path": str(bundle.root),
+            "sha256": bundle.digest(),
+            "height": contract.height,
+            "width": contract.width,
+            "model": bundle.model,
+        },
+        "run": None,
+    }
+    if run is not None:
+        facts["run"] = {
+            "path": str(run.root),
+            "architecture": run.architecture,
+            "encoder": run.encoder,
+            "checkpoint_sha256": run.checkpoint_sha256,
+            "split_sha256": run.data["split_sha256"],
+        }
+    return facts
+
+
+def write_report(out: Path, name: str, values: dict[str, Any], markdown: str) -> None:
+    """Write `<name>.json` and `<name>.md` into `out`, each whole or not at all."""
+    make_folder(out)
+    write_text(out / f"{name}.json", to_json(values))
+    write_text(out / f"{name}.md", markdown)
+
+
+def to_json(values: dict[str, Any]) -> str:
+    """JSON text. JSON has no infinity and no NaN: such figures become null, and their breach says what they
+    were."""
+    return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def bench_table(rows: Sequence[BenchRow]) -> Table:
+    """Rows of one batch size."""
+    header = (
+        "subject", "infer ms>", "p25-p75>", "min-max>", "images/s>", "speed-up>", "p25-p75>",
+        "end to end ms>", "note",
+    )  # fmt: skip
+    return Table(header, tuple(_bench_cells(row) for row in rows))
+
+
+def _bench_cells(row: BenchRow) -> tuple[str, ...]:
+    if row.status != "measured":
+        return (row.label, *["-"] * 7, f"{row.status}: {row.reason}")
+    infer, gain = row.stages["infer"], row.speed_up
+    return (
+        row.label,
+        _number(infer.median),
+        f"{_number(infer.p25)}-{_number(infer.p75)}",
+        f"{_number(infer.min)}-{_number(infer.max)}",
+        _number(row.images_per_second or 0),
+        f"{gain.median:.2f}x" if gain else "1",
+        f"{gain.p25:.2f}-{gain.p75:.2f}" if gain else "-",
+        _number(row.stages["end_to_end"].median),
+        {"reference": "reference", "control": "noise floor"}.get(
+            row.role, "within noise" if row.within_noise else ""
+        ),
+    )
+
+
+def _number(value: float) -> str:
+    """Three significant digits, or all those before the point: 0.123, 12.3, 1234."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def noise_lines(rows: Sequence[BenchRow]) -> list[str]:
+    """What the A/A controls of one batch size say, one line per group that was timed."""
+    return [
+        f"{row.label.removesuffix(CONTROL)} against itself: {_range(row.speed_up)}; "
+        "a speed-up that near to 1 is noise."
+        for row in rows
+        if row.role == "control" and row.speed_up
+    ]
+
+
+def _range(gain: Spread) -> str:
+    return f"{gain.median:.2f}x, from {gain.min:.2f} to {gain.max:.2f} in single rounds"
+
+
+def bench_text(rows: Sequence[BenchRow], values: dict[str, Any]) -> str:
+    """All tables for the terminal."""
+    return _bench_page(rows, values, markdown=False)
+
+
+def bench_markdown(rows: Sequence[BenchRow], values: dict[str, Any]) -> str:
+    """The report as Markdown; `values` are those of the JSON."""
+    return "# Latency\n\n" + _bench_page(rows, values, markdown=True)
+
+
+def _bench_page(rows: Sequence[BenchRow], values: dict[str, Any], *, markdown: bool) -> str:
+    bundle, plan = values["bundle"], values["plan"]
+    lines = _machine_lines(values, markdown)
+    reference = values["reference"]
+    lines.append(f"Reference: {reference['timed_against']}.")
+    lines += [f"Logits checked against: {reference['logits_from']}.", ""]
+    for batch in plan["batches"]:
+        chosen = [row for row in rows if row.batch == batch]
+        rounds = max((len(row.samples) for row in chosen), default=0)
+        title = (
+            f"Batch {batch}, {bundle['height']}x{bundle['width']}, {plan['threads']} CPU threads, "
+            f"{rounds} rounds"
+        )
+        lines += [f"## {title}" if markdown else title, ""]
+        table = bench_table(chosen)
+        lines += [table.to_markdown() if markdown else table.to_text(), *noise_lines(chosen), ""]
+    return "\n".join(lines)
+
+
+def parity_table(rows: Sequence[ParityRow]) -> Table:
+    """One row per subject and set of images; figures are of the worst image."""
+    header = (
+        "subject", "images", "batch>", "verdict", "logit error>", "in std>", "flipped px>", "Dice>",
+        "worst image or reason",
+    )  # fmt: skip
+    return Table(header, tuple(_parity_cells(row) for row in rows))
+
+
+def _parity_cells(row: ParityRow) -> tuple[str, ...]:
+    batch = "-" if row.batch is None else str(row.batch)
+    if row.report is None:
+        return (row.subject.label, row.images, batch, row.status, "-", "-", "-", "-", row.reason)
+    images = row.report.images
+    return (
+        row.subject.label,
+        f"{len(images)} {row.images}",
+        batch,
+        row.status,
+        f"{max(image.max_error for image in images):.2g}",
+        f"{max(image.relative_error for image in images):.2g}",
+        f"{max(image.flipped for image in images)}",
+        f"{min(image.dice for image in images):.4f}",
+        row.report.worst.image,
+    )
+
+
+def preprocessing_line(rows: Sequence[ParityRow]) -> str:
+    """How many images' tensors were compared bit by bit, and how many of them differ."""
+    by_image = {
+        (row.images, image.image): image.tensor_differs
+        for row in rows
+        if row.report
+        for image in row.report.images
+        if image.tensor_differs is not None
+    }
+    wrong = sum(differs > 0 for differs in by_image.values())
+    verdict = "all identical bit by bit" if not wrong else f"{wrong} of them differ"
+    return f"Preprocessing: tensors of {len(by_image)} images compared with PyTorch's: {verdict}."
+
+
+def parity_text(rows: Sequence[ParityRow], values: dict[str, Any]) -> str:
+    """The table for the terminal."""
+    return _parity_page(rows, values, markdown=False)
+
+
+def parity_markdown(rows: Sequence[ParityRow], values: dict[str, Any]) -> str:
+    """The report as Markdown; `values` are those of the JSON."""
+    return "# Parity with PyTorch\n\n" + _parity_page(rows, values, markdown=True)
+
+
+def _parity_page(rows: Sequence[ParityRow], values: dict[str, Any], *, markdown: bool) -> str:
+    table = parity_table(rows)
+    lines = _machine_lines(values, markdown)
+    lines += [table.to_markdown() if markdown else table.to_text(), preprocessing_line(rows)]
+    breaches = [line for row in rows for line in row.breaches]
+    if breaches:
+        lines += ["", "Breaches:", *(f"- {line}" for line in breaches)]
+    if values["run"] is None:
+        lines += [
+            "",
+            "No run was given: only the golden images, with the logits of the export, were compared.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _machine_lines(values: dict[str, Any], markdown: bool) -> list[str]:
+    """Machine, bundle and run, one line each; with an empty line after each in Markdown."""
+    machine, bundle, run = values["machine"], values["bundle"], values["run"]
+    before, after = (values["load_average"][moment][0] for moment in ("before", "after"))
+    versions = [f"Python {machine['python']}"]
+    versions += [f"{name} {version}" for name, version in machine["packages"].items()]
+    cores = f"{machine['usable_cores']} of {machine['cores']} cores usable"
+    lines = [
+        f"Machine: {machine['cpu']}, {cores}, {machine['memory_gib']} GiB; GPU: {machine['gpu']}.",
+        f"System: {machine['system']}; {', '.join(versions)}.",
+        f"Date: {machine['date']}; load average {before:.2f} before, {after:.2f} after.",
+        f"Bundle: {bundle['name']} ({bundle['path']}, SHA-256 {bundle['sha256'][:12]}).",
+    ]
+    if run:
+        network = f"{run['architecture']}, {run['encoder']}, checkpoint {run['checkpoint_sha256'][:12]}"
+        lines.append(f"Run: {run['path']} ({network}).")
+    if before > BUSY:
+        lines.append("Other programs were running at the start, see the load: measure on a quiet machine.")
+    return [line + ("\n" if markdown else "") for line in lines] + ([] if markdown else [""])

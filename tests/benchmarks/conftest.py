@@ -1,0 +1,37 @@
+"""Bundles that are whole by their seal and wrong in their content: deployment bugs, made on purpose."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tumorseg_runtime.bundle import INDEX, Bundle, FileRecord, sha256_of
+
+if TYPE_CHECKING:
+    import onnx
+
+Edit = Callable[["onnx.ModelProto"], None]
+
+
+@pytest.fixture
+def mutate(tiny_bundle: Bundle, tmp_path: Path) -> Callable[..., Path]:
+    """`mutate(edit, file='model.onnx')`: a copy of the tiny bundle, its ONNX file edited, sealed anew."""
+    import onnx
+
+    def make(edit: Edit, file: str = "model.onnx") -> Path:
+        root = tmp_path / "mutant"
+        shutil.copytree(tiny_bundle.root, root)
+        model = onnx.load(root / file)
+        edit(model)
+        onnx.save(model, root / file)
+        seal = FileRecord(sha256_of(root / file), (root / file).stat().st_size)
+        sealed = dataclasses.replace(tiny_bundle, root=root, files={**tiny_bundle.files, file: seal})
+        (root / INDEX).write_text(sealed.to_index(), encoding="utf-8")
+        return root
+
+    return make
