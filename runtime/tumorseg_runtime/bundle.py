@@ -1,7 +1,8 @@
 """The bundle: a sealed folder that is all a device needs.
 
 `bundle.json` lists every file with its SHA-256 and size; a file too many is as wrong as a file too few
-or a changed one. The exporter writes it through the same classes (`tumorseg_export.export`).
+or a changed one. The exporter writes it through the same classes (`tumorseg_export.export`). Only a
+signature of `bundle.json` may lie beside it (`tumorseg_runtime.signature`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tumorseg_runtime.errors import BundleError
 
 SCHEMA = 1
 INDEX = "bundle.json"
+SIGNATURE = "bundle.json.sig"
 GOLDEN_FOLDER = "golden"
 
 
@@ -41,6 +43,7 @@ class Artefact:
     file: path inside the bundle. precision: 'fp32' or 'fp16'.
     max_batch: largest batch, None where the file takes any.
     tools: versions of what made it.
+    weights: a second file, for a format that keeps its weights beside the graph.
     """
 
     file: str
@@ -49,6 +52,12 @@ class Artefact:
     max_batch: int | None
     tools: dict[str, str]
     parity: tuple[Verdict, ...]
+    weights: str | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of the artefact, inside the bundle."""
+        return (self.file,) if self.weights is None else (self.file, self.weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +148,7 @@ class Bundle:
             for path in self.root.rglob("*")
             if path.is_symlink() or not path.is_dir()
         }
-        found.discard(INDEX)
+        found -= {INDEX, SIGNATURE}
         problems = [f"{name} is missing" for name in sorted(set(self.files) - found)]
         problems += [f"{name} does not belong to it" for name in sorted(found - set(self.files))]
         for name in sorted(found & set(self.files)):
@@ -153,9 +162,10 @@ class Bundle:
             elif sha256_of(path) != seal.sha256:
                 problems.append(f"{name} has the right size but other content (SHA-256 differs)")
         problems += [
-            f"{artefact.file} is an artefact without a seal"
+            f"{name} is an artefact without a seal"
             for artefact in self.artefacts
-            if artefact.file not in self.files
+            for name in artefact.files
+            if name not in self.files
         ]
         problems += [
             f"golden image {name} has no {suffix} under seal"

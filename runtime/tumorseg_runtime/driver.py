@@ -7,7 +7,13 @@ or by a crash. One call of the driver's own cuInit tells, and nothing else is ca
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
+from pathlib import Path
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_KERNEL_MODULE = Path("/sys/module/nvidia/version")
+_NAME_BYTES = 256
 
 _CUDA_ERRORS = {
     100: "no CUDA device is visible",
@@ -29,3 +35,36 @@ def why_no_driver() -> str | None:
     return (
         f"NVIDIA driver refuses (cuInit returned {status}: {_CUDA_ERRORS.get(status, 'see CUDA driver API')})"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class GpuFacts:
+    """The first visible GPU. capability: compute capability, '8.7'. cuda: newest CUDA version that the driver
+    serves, '12.6'. driver: version of the kernel module, None where the system does not tell."""
+
+    name: str
+    capability: str
+    cuda: str
+    driver: str | None
+
+
+@functools.cache
+def gpu_facts() -> GpuFacts | None:
+    """Facts of the GPU from the driver itself, without any package; None without a driver that answers."""
+    if why_no_driver() is not None:
+        return None
+    library = ctypes.CDLL("libcuda.so.1")
+    version, device, major, minor = (ctypes.c_int() for _ in range(4))
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    statuses = (
+        library.cuDriverGetVersion(ctypes.byref(version)),
+        library.cuDeviceGet(ctypes.byref(device), 0),
+        library.cuDeviceGetName(name, _NAME_BYTES, device),
+        library.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device),
+        library.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device),
+    )
+    if any(statuses):
+        return None
+    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    driver = _KERNEL_MODULE.read_text(encoding="ascii").strip() if _KERNEL_MODULE.is_file() else None
+    return GpuFacts(name.value.decode(), f"{major.value}.{minor.value}", cuda, driver)

@@ -47,8 +47,8 @@ def resize_rule(image: UInt8Array, height: int, width: int) -> UInt8Array:
     if image.ndim == 3:
         planes = [resize_rule(image[:, :, channel], height, width) for channel in range(image.shape[2])]
         return np.stack(planes, axis=2)
-    y0, y1, wy = _taps(image.shape[0], height)
-    x0, x1, wx = _taps(image.shape[1], width)
+    y0, y1, wy = taps(image.shape[0], height)
+    x0, x1, wx = taps(image.shape[1], width)
     upper, lower = (
         image[y, x0].astype(np.uint32) * (np.uint32(256) - wx) + image[y, x1].astype(np.uint32) * wx
         for y in (y0[:, None], y1[:, None])
@@ -60,7 +60,7 @@ def resize_rule(image: UInt8Array, height: int, width: int) -> UInt8Array:
     return np.asarray((blended + (1 << 15)) >> 16, np.uint8)
 
 
-def _taps(n_in: int, n_out: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.uint32]]:
+def taps(n_in: int, n_out: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.uint32]]:
     """Indices of the two source samples of each output sample, and the second one's weight in 1/256."""
     position = (np.arange(n_out) + 0.5) * (1 / (np.float64(n_out) / n_in)) - 0.5
     first = np.floor(position).astype(np.intp)
@@ -72,14 +72,14 @@ def _taps(n_in: int, n_out: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.i
 @functools.cache
 def resize_engine() -> str:
     """'opencv' where this machine's OpenCV gives the rule's bits on the golden vectors, else 'numpy'."""
-    for image in _golden_images():
+    for image in golden_images():
         for height, width in ((64, 96), (37, 23), (160, 131)):
             if not np.array_equal(resize_opencv(image, height, width), resize_rule(image, height, width)):
                 return "numpy"
     return "opencv"
 
 
-def _golden_images() -> list[UInt8Array]:
+def golden_images() -> list[UInt8Array]:
     """Noise-like images, gray and RGB, whose values come from integers alone."""
     index = np.arange(97 * 61 * 3, dtype=np.uint64)
     noise = ((index * np.uint64(2654435761) >> np.uint64(13)) & np.uint64(255)).astype(np.uint8)

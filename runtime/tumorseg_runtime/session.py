@@ -26,12 +26,16 @@ class InputForm:
 
 @dataclasses.dataclass(frozen=True)
 class SessionInfo:
-    """What a session really runs on, as it reports itself and not as it was asked."""
+    """What a session really runs on, as it reports itself and not as it was asked.
+
+    choice: for backend 'auto', why this one was chosen and each other was not, a line each.
+    """
 
     backend: str
     device: str
     precision: str
     versions: dict[str, str]
+    choice: tuple[str, ...] = ()
 
 
 class Session(Protocol):
@@ -49,18 +53,23 @@ class Session(Protocol):
         """float32 (N, C, H, W) preprocessed -> float32 logits (N, K, H, W)."""
 
 
-def checked_infer(session: Session, batch: FloatArray, contract: Contract) -> FloatArray:
-    """`session.infer` with both sides checked against the contract.
-
-    Raises InputError for a batch of another shape, dtype or with values that are not finite, and
-    OutputError for logits of another shape, dtype or not finite: neither may become a mask.
-    """
+def check_batch(batch: FloatArray, contract: Contract) -> None:
+    """Raise InputError unless the batch is float32 (N, C, H, W) of the contract's sizes, N at least 1."""
     shape = (contract.channels, contract.height, contract.width)
     if batch.ndim != 4 or batch.shape[1:] != shape or not len(batch) or batch.dtype != np.float32:
         raise InputError(
             f"batch is {batch.dtype} {batch.shape}, expected float32 (N, {', '.join(map(str, shape))}): "
             "make it with tumorseg_runtime.preprocess.Preprocessor"
         )
+
+
+def checked_infer(session: Session, batch: FloatArray, contract: Contract) -> FloatArray:
+    """`session.infer` with both sides checked against the contract.
+
+    Raises InputError for a batch of another shape, dtype or with values that are not finite, and
+    OutputError for logits of another shape, dtype or not finite: neither may become a mask.
+    """
+    check_batch(batch, contract)
     limit = session.input.max_batch
     if limit is not None and len(batch) > limit:
         raise InputError(

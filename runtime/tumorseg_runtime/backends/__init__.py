@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.errors import InputError
@@ -11,7 +12,15 @@ from tumorseg_runtime.session import Session
 # name -> module with `open_session(bundle, device, precision, threads) -> Session`
 BACKENDS = {
     "onnxruntime": "tumorseg_runtime.backends.onnxruntime",
+    "ncnn": "tumorseg_runtime.backends.ncnn",
+    "mnn": "tumorseg_runtime.backends.mnn",
+    "mnn-exact": "tumorseg_runtime.backends.mnn_exact",
+    "openvino": "tumorseg_runtime.backends.openvino",
+    "tensorrt": "tumorseg_runtime.backends.tensorrt",
 }
+
+
+FOLDER_BACKENDS = ("tensorrt",)  # whose `open_session` also takes `device_folder`
 
 
 def open_session(
@@ -21,10 +30,12 @@ def open_session(
     device: str = "cpu",
     precision: str = "fp32",
     threads: int | None = None,
+    device_folder: Path | None = None,
 ) -> Session:
     """A session of exactly this backend, device and precision, or an error: nothing is substituted.
 
     threads: CPU threads of one inference, None for the backend's default.
+    device_folder: where engines that were built for this device lie; only tensorrt looks there.
     Raises InputError for an unknown name, BackendError where the backend or device is not available.
     """
     if backend not in BACKENDS:
@@ -32,5 +43,6 @@ def open_session(
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, expected 1 or more (or none for the backend's default)")
     module = importlib.import_module(BACKENDS[backend])
-    session: Session = module.open_session(bundle, device, precision, threads)
+    extra = {"device_folder": device_folder} if backend in FOLDER_BACKENDS and device_folder else {}
+    session: Session = module.open_session(bundle, device, precision, threads, **extra)
     return session

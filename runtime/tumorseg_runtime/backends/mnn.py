@@ -1,0 +1,111 @@
+"""MNN: the fastest on CPUs, and the one to be careful with.
+
+MNN holds the GIL while it computes, so it has a process of its own (`mnn_worker`), which is also replaced
+when it dies or hangs. In a batch it gives other logits than for single images: images go one at a time. A
+value that is not finite can vanish inside, and a wrong shape gives no error: both are caught before.
+
+Two backends share this module and the file `model.mnn`, since only the way of computing differs:
+
+    mnn         Winograd's method at MNN's usual level: logits err by some 3e-4 standard deviations
+    mnn-exact   at its low level (`mnn_exact`): logits as exact as ONNX Runtime's, in up to 1.6 times the time
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.errors import BackendError, InputError
+from tumorseg_runtime.session import InputForm, SessionInfo, check_batch
+from tumorseg_runtime.worker import Worker
+
+SCRIPT = Path(__file__).with_name("mnn_worker.py")
+LIMIT_S = 300.0  # seconds for one image; a session that must notice sooner is interrupted by its owner
+
+
+class MnnSession:
+    """A `Session` on one MNN file. Threads may share it; their images take turns.
+
+    The worker ends with the session: by `close`, at the end of a `with` block, or when it is garbage.
+    """
+
+    def __init__(self, worker: Worker, contract: Contract, info: SessionInfo) -> None:
+        self._worker = worker
+        self._contract = contract
+        self.input = InputForm()
+        self.info = info
+
+    def infer(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """float32 (N, C, H, W) -> float32 logits (N, K, H, W), image by image.
+
+        Raises InputError for another shape, BackendError where MNN fails, or its process dies or hangs; the
+        next call then has a new one.
+        """
+        contract = self._contract
+        check_batch(batch, contract)
+        shape = (len(contract.classes), contract.height, contract.width)
+        logits = np.empty((len(batch), *shape), np.float32)
+        for image, one in zip(batch, logits, strict=True):
+            answer = self._worker.ask(np.ascontiguousarray(image).data.cast("B"))
+            one[:] = np.frombuffer(answer, np.float32).reshape(shape)
+        return logits
+
+    def interrupt(self) -> None:
+        """End the worker now: a call that waits for it raises BackendError, the next one has a new worker."""
+        self._worker.interrupt()
+
+    def close(self) -> None:
+        """End the worker; later calls raise BackendError."""
+        self._worker.close()
+
+    def __enter__(self) -> MnnSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def why_unavailable(device: str) -> str | None:
+    """None where this machine can run the device ('cpu'), else the reason in short."""
+    if device != "cpu":
+        raise InputError(f"device is '{device}', expected cpu: the mnn backends have no other")
+    return None if importlib.util.find_spec("MNN") else "MNN is not installed"
+
+
+def open_session(bundle: Bundle, device: str, precision: str, threads: int | None) -> MnnSession:
+    """A session at MNN's usual Winograd level; raises as `open_variant`."""
+    return open_variant("mnn", None, bundle, device, precision, threads)
+
+
+def open_variant(
+    name: str, winograd_level: int | None, bundle: Bundle, device: str, precision: str, threads: int | None
+) -> MnnSession:
+    """A session of the backend `name`, in exactly this precision.
+
+    Raises BackendError where it cannot be had or the file is not the contract's network, BundleError where
+    the bundle has no such artefact.
+    """
+    if reason := why_unavailable(device):
+        raise BackendError(
+            f"{name} on '{device}' is not available: {reason}; expected a machine that runs it: "
+            "install the extra (mnn) or choose another backend"
+        )
+    artefact, contract = bundle.artefact("mnn", precision), bundle.contract
+    size = [contract.height, contract.width]
+    setup = {
+        "file": str((bundle.root / artefact.file).resolve()),
+        "threads": threads or len(os.sched_getaffinity(0)),  # MNN's own default is 4 on any machine
+        "winograd_level": winograd_level,
+        "shapes": {"image": [1, contract.channels, *size], "logits": [1, len(contract.classes), *size]},
+    }
+    worker = Worker(name, SCRIPT, setup, LIMIT_S)
+    return MnnSession(worker, contract, SessionInfo(name, device, precision, worker.facts["versions"]))

@@ -1,0 +1,254 @@
+"""TensorRT and TensorRT-RTX engines, on one CUDA stream.
+
+An engine comes from the bundle (target tensorrt-rtx) or from a device folder (`tumorseg build`). It is opened
+only where its SHA-256, graph, GPU and exact TensorRT version fit: TensorRT's own checks miss some of these.
+Without a driver neither package is touched: their objects may crash.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_runtime.bundle import Bundle, sha256_of
+from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.cuda import Gpu, interface_of, open_gpu
+from tumorseg_runtime.driver import why_no_driver
+from tumorseg_runtime.engine import TOOLS, EngineKey, Profile, find_engine, read_key, require_machine
+from tumorseg_runtime.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.session import InputForm, SessionInfo
+
+FORMAT = "tensorrt-rtx"  # of the bundle's artefact
+DEVICES = ("cuda",)
+# In what TensorRT logs, in lower case and without blanks.
+MEMORY_SIGNS = ("outofmemory", "memoryallocation", "insufficientmemory", "couldnotbeallocated")
+EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+
+
+class TensorRtSession:
+    """A `Session` on one engine. Its buffers hold the largest batch and are kept; calls wait for each other.
+
+    `infer` also takes a tensor in device memory (`__cuda_array_interface__`), which is read where it lies.
+    """
+
+    def __init__(
+        self, context: Any, owners: tuple[Any, ...], names: tuple[str, str], dtype: str, gpu: Gpu,
+        contract: Contract, profile: Profile, info: SessionInfo,
+    ) -> None:  # fmt: skip
+        """owners: TensorRT's objects that must live as long as the context. names: of input and output."""
+        self._context, self._owners = context, owners
+        self._input_name, self._output_name = names
+        self._gpu = gpu
+        self._profile = profile
+        self._lock = threading.Lock()
+        self._in_shape = (contract.channels, contract.height, contract.width)
+        self._out_shape = (len(contract.classes), contract.height, contract.width)
+        self._dtype = np.dtype(dtype)
+        self.input = InputForm(dtype=dtype, max_batch=profile.largest)
+        self.info = info
+        in_bytes, out_bytes = (
+            profile.largest * int(np.prod(shape)) * itemsize
+            for shape, itemsize in ((self._in_shape, self._dtype.itemsize), (self._out_shape, 4))
+        )
+        self._in_device, self._in_host = gpu.device_memory(in_bytes), gpu.pinned_memory(in_bytes)
+        self._out_device, self._out_host = gpu.device_memory(out_bytes), gpu.pinned_memory(out_bytes)
+
+    def infer(self, batch: Any) -> npt.NDArray[np.float32]:
+        """(N, C, H, W) of `input.dtype`, in host or device memory -> float32 logits (N, K, H, W) on the host.
+
+        Raises InputError for another form or a batch outside of the engine's profile, BackendError where
+        TensorRT or the GPU fails.
+        """
+        with self._lock:
+            self._gpu.activate()
+            read = self._read_host if isinstance(batch, np.ndarray) else self._read_device
+            address, shape = read(batch)
+            context, out_shape = self._context, (shape[0], *self._out_shape)
+            ready = (
+                context.set_input_shape(self._input_name, shape)
+                and context.set_tensor_address(self._input_name, address)
+                and context.set_tensor_address(self._output_name, self._out_device.pointer)
+            )
+            if not ready or tuple(context.get_tensor_shape(self._output_name)) != out_shape:
+                raise BackendError(
+                    f"TensorRT refuses a batch of shape {shape}, expected a fit: build the engine again"
+                )
+            if not context.execute_async_v3(self._gpu.stream):
+                raise BackendError(
+                    f"TensorRT failed on a batch of shape {shape}: try a smaller one, or check the GPU"
+                )
+            nbytes = int(np.prod(out_shape)) * 4
+            self._gpu.download(self._out_host.pointer, self._out_device.pointer, nbytes)
+            self._gpu.synchronise()
+            logits = self._out_host.array()[:nbytes].view(np.float32).reshape(out_shape)
+            return np.array(logits)  # the pinned memory is written again by the next call
+
+    def _read_host(self, batch: npt.NDArray[Any]) -> tuple[int, tuple[int, ...]]:
+        """Bring a batch to the GPU: its address there, and its shape."""
+        self._require_form(batch.dtype, batch.shape, packed=True)
+        host = self._in_host.array()[: batch.nbytes].view(self._dtype).reshape(batch.shape)
+        host[...] = batch
+        self._gpu.upload(self._in_device.pointer, self._in_host.pointer, batch.nbytes)
+        return self._in_device.pointer, batch.shape
+
+    def _read_device(self, batch: Any) -> tuple[int, tuple[int, ...]]:
+        """Wait for a batch that is in device memory: its address and shape."""
+        interface = interface_of(batch, "batch")
+        dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
+        strides = interface.get("strides")
+        packed = strides is None or tuple(strides) == _packed_strides(shape, dtype.itemsize)
+        self._require_form(dtype, shape, packed=packed)
+        self._gpu.wait_for(interface.get("stream"))
+        return int(interface["data"][0]), shape
+
+    def _require_form(self, dtype: np.dtype[Any], shape: tuple[int, ...], *, packed: bool) -> None:
+        profile = self._profile
+        fits = dtype == self._dtype and shape[1:] == self._in_shape and packed
+        if not fits or not profile.smallest <= shape[0] <= profile.largest:
+            raise InputError(
+                f"batch is {dtype} {shape}{'' if packed else ' with gaps'}, the engine takes {self._dtype} "
+                f"(N, {', '.join(map(str, self._in_shape))}) without gaps, N from {profile.smallest} to "
+                f"{profile.largest}: split it, or build an engine with another profile"
+            )
+
+
+def _packed_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    return tuple(int(np.prod(shape[axis + 1 :])) * itemsize for axis in range(len(shape)))
+
+
+def why_unavailable(device: str) -> str | None:
+    """None where this machine has what an engine needs, else the reason in short."""
+    if device not in DEVICES:
+        raise InputError(f"device is '{device}', expected {', '.join(DEVICES)}")
+    if reason := why_no_driver():
+        return reason
+    if not any(importlib.util.find_spec(tool) for tool in TOOLS):
+        return "neither tensorrt nor tensorrt_rtx is installed"
+    if importlib.util.find_spec("cuda") is None:
+        return "cuda-bindings is not installed"
+    return None
+
+
+def open_session(
+    bundle: Bundle, device: str, precision: str, threads: int | None, device_folder: Path | None = None
+) -> TensorRtSession:
+    """A session on the engine that `tumorseg build` put into the device folder, or on the bundle's own.
+
+    Raises BackendError where driver or package are missing, or where the engine is for another GPU or version
+    (OtherMachineError); BundleError where it is damaged or of another graph.
+    """
+    if reason := why_unavailable(device):
+        raise BackendError(
+            f"tensorrt on '{device}' is not available: {reason}; expected a driver and the package that made "
+            "the engine: install the extra (tensorrt or tensorrt-rtx), or choose another backend"
+        )
+    if threads is not None:
+        raise InputError(f"threads is {threads}, a GPU has no CPU threads to bound: leave it out")
+    if device_folder is not None:
+        path, key = find_engine(device_folder, bundle, precision)
+    else:
+        path = bundle.root / bundle.artefact(FORMAT, precision).file
+        key = read_key(path)
+    return open_engine(path, key, bundle, open_gpu())
+
+
+def open_engine(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu) -> TensorRtSession:
+    """A session on an engine whose key and hash were read; raises like `open_session`."""
+    source = sha256_of(bundle.root / bundle.artefact("onnx", key.precision).file)
+    foreign = key.bundle_sha256 is not None and key.bundle_sha256 != bundle.digest()
+    if key.onnx_sha256 != source or foreign:
+        raise BundleError(
+            f"{path.name}: was built from graph {key.onnx_sha256[:16]}, expected {source[:16]}: "
+            f"build the engine again from {bundle.name}"
+        )
+    trt = load_tool(key.tool)
+    require_machine(path, key, {key.tool: str(trt.__version__)}, gpu.capability, gpu.name)
+    logger = collecting_logger(trt)
+    gpu.activate()
+    runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    context = None if engine is None else engine.create_execution_context()
+    if context is None:
+        raise BackendError(f"{path.name}: {key.tool} cannot load it ({why(logger)}): {remedy(logger)}")
+    names, dtype = _interface(trt, engine, bundle.contract, path.name)
+    info = SessionInfo(
+        "tensorrt", "cuda", key.precision,
+        {key.tool: str(trt.__version__), "gpu": gpu.name, "compute_capability": f"sm_{gpu.capability}"},
+    )  # fmt: skip
+    owners = (logger, runtime, engine)
+    return TensorRtSession(context, owners, names, dtype, gpu, bundle.contract, key.profile, info)
+
+
+def load_tool(tool: str) -> Any:
+    """The package 'tensorrt' or 'tensorrt_rtx'; raises BackendError that names the extra."""
+    try:
+        return importlib.import_module(tool)
+    except ImportError as error:
+        raise BackendError(
+            f"{tool} cannot be imported ({error}), expected the package: "
+            f"pip install 'tumorseg[{EXTRAS[tool]}]'"
+            + (" (on Jetson it comes with JetPack)" if tool == "tensorrt" else "")
+        ) from error
+
+
+def _interface(trt: Any, engine: Any, contract: Contract, name: str) -> tuple[tuple[str, str], str]:
+    """((input, output) names, input dtype) of an engine; raises BundleError where the contract differs."""
+    tensors = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    inputs = [one for one in tensors if engine.get_tensor_mode(one) == trt.TensorIOMode.INPUT]
+    outputs = [one for one in tensors if one not in inputs]
+    got = {
+        one: (
+            np.dtype(trt.nptype(engine.get_tensor_dtype(one))).name,
+            tuple(engine.get_tensor_shape(one)[1:]),
+        )
+        for one in tensors
+    }
+    taken = (contract.channels, contract.height, contract.width)
+    given = ("float32", (len(contract.classes), contract.height, contract.width))
+    fits = len(inputs) == len(outputs) == 1 and got[outputs[0]] == given and got[inputs[0]][1] == taken
+    if not fits or got[inputs[0]][0] not in ("float32", "float16"):
+        raise BundleError(
+            f"{name}: has {got}, expected one float input (N, {', '.join(map(str, taken))}) and one float32 "
+            f"output (N, {', '.join(map(str, given[1]))}): build the engine again"
+        )
+    return (inputs[0], outputs[0]), got[inputs[0]][0]
+
+
+def collecting_logger(trt: Any) -> Any:
+    """A logger for TensorRT that keeps errors as `errors`, one string each, and prints nothing."""
+
+    class CollectingLogger(trt.ILogger):  # type: ignore[misc]  # TensorRT's class, which is Any here
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)  # not super(): a bound class asks for its own constructor
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if int(severity) <= int(trt.ILogger.Severity.ERROR):
+                self.errors.append(message)
+
+    return CollectingLogger()
+
+
+def out_of_memory(logger: Any) -> bool:
+    """True where TensorRT complained about memory."""
+    text = " ".join(logger.errors).lower().replace(" ", "")
+    return any(sign in text for sign in MEMORY_SIGNS)
+
+
+def why(logger: Any) -> str:
+    """The last error in one line, and that memory ran out where it did."""
+    last = " ".join(logger.errors[-1].split()) if logger.errors else "it gave no reason"
+    return f"out of memory: {last}" if out_of_memory(logger) else last
+
+
+def remedy(logger: Any) -> str:
+    """What to do when an engine does not load."""
+    if out_of_memory(logger):
+        return "end other programs on the GPU, or build with a smaller --batch"
+    return "build the engine again"
