@@ -8,6 +8,12 @@
 For research; not a medical device.
 """
 
+import os
+
+# From 1.29 on ONNX Runtime reports its use to its maker unless this is set before it is loaded: it keeps a
+# device id and a queue in the user's cache and sends file names and hashes of models. A device must not.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import (
@@ -19,8 +25,10 @@ from tumorseg_runtime.errors import (
     ParityError,
     TumorsegError,
 )
+from tumorseg_runtime.frames import Frame, read_frames
 from tumorseg_runtime.postprocess import Lesion
 from tumorseg_runtime.segmenter import Prediction, Segmenter
+from tumorseg_runtime.spacing import Spacing
 
 __all__ = [
     "BackendError",
@@ -28,11 +36,14 @@ __all__ = [
     "BundleError",
     "CheckFailedError",
     "Contract",
+    "Frame",
     "InputError",
     "Lesion",
     "OutputError",
     "ParityError",
     "Prediction",
     "Segmenter",
+    "Spacing",
     "TumorsegError",
+    "read_frames",
 ]

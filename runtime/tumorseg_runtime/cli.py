@@ -15,7 +15,7 @@ GROUP = "tumorseg.commands"
 # package of a command -> extra that brings what it imports
 EXTRAS = {"tumorseg_train": "train", "tumorseg_export": "export", "tumorseg_benchmarks": "export"}
 # modules that another extra brings, whichever command asks for them
-MODULE_EXTRAS = {"onnxruntime": "cpu"}
+MODULE_EXTRAS = {"onnxruntime": "cpu", "pydicom": "dicom"}
 SILENT = 0  # OpenCV's log level
 
 

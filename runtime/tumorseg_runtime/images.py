@@ -36,7 +36,7 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
-            f"{path}: got a '{path.suffix}' file, expected one of {', '.join(SUFFIXES)}: convert it"
+            f"{path}: got a '{path.suffix}' file, expected one of {', '.join(SUFFIXES)} or DICOM: convert it"
         )
     try:
         if path.exists() and not path.is_file():  # a pipe would block for ever
@@ -123,10 +123,10 @@ def check_image(image: npt.NDArray[np.generic], name: str = "image") -> npt.NDAr
     return image  # type: ignore[return-value]
 
 
-def write_png(path: str | Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write gray (H, W) or RGB (H, W, 3) uint8 pixels as PNG, whole or not at all."""
+def write_png(path: str | Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
+    """Write gray (H, W) or RGB (H, W, 3) pixels, uint8 or uint16, as PNG, whole or not at all."""
     stored = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])  # BGR
-    ok, encoded = cv2.imencode(".png", stored)
+    ok, encoded = cv2.imencode(".png", stored)  # type: ignore[arg-type]  # any integers
     if not ok:
         raise InputError(f"{path}: OpenCV could not encode an array of shape {pixels.shape} as PNG")
     write_bytes(path, encoded.tobytes())

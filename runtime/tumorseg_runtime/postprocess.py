@@ -28,6 +28,8 @@ class Lesion:
     box: left, top, width, height in pixels of the original image.
     centroid: x, y in pixels of the original image.
     contour: outer border as (x, y) points in pixels of the original image.
+    area_mm2, box_mm (width, height), diameter_mm (largest distance between two corners of its pixels):
+        None where the input does not say how far apart its pixels are (`tumorseg_runtime.spacing`).
     """
 
     label: str
@@ -35,6 +37,9 @@ class Lesion:
     box: tuple[int, int, int, int]
     centroid: tuple[float, float]
     contour: tuple[tuple[int, int], ...]
+    area_mm2: float | None = None
+    box_mm: tuple[float, float] | None = None
+    diameter_mm: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -51,6 +56,19 @@ def resize_logits(logits: FloatArray, height: int, width: int) -> FloatArray:
 def masks_from_logits(logits: FloatArray, contract: Contract, height: int, width: int) -> BoolArray:
     """Decide every pixel: float32 logits (K, h, w) -> bool (K, height, width)."""
     return np.asarray(resize_logits(logits, height, width) >= np.float32(contract.logit_threshold))
+
+
+def probabilities(logits: FloatArray, height: int, width: int) -> FloatArray:
+    """Sigmoid of the resized logits: float32 (K, h, w) -> float32 (K, height, width), 0..1."""
+    resized = resize_logits(logits, height, width)
+    small = np.exp(-np.abs(resized))  # exp(-x) itself overflows for very negative x
+    return np.asarray(np.where(resized >= 0, 1, small) / (1 + small), np.float32)
+
+
+def close_share(logits: FloatArray, contract: Contract, height: int, width: int, band: float) -> float:
+    """Share of the decisions, 0..1, whose resized logit lies at most `band` from the threshold."""
+    distance = np.abs(resize_logits(logits, height, width) - np.float32(contract.logit_threshold))
+    return float(np.count_nonzero(distance <= np.float32(band)) / distance.size)
 
 
 def find_lesions(mask: BoolArray, label: str) -> tuple[Lesion, ...]:

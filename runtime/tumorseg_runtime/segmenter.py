@@ -3,41 +3,82 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.auto import AUTO, Choice, open_auto, open_choice
+from tumorseg_runtime.backends import FOLDER_BACKENDS
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.deadline import SessionKeeper, check_timeout, run_within
 from tumorseg_runtime.errors import BackendError, InputError, ParityError
+from tumorseg_runtime.frames import Frame, read_frame
 from tumorseg_runtime.golden import replay
-from tumorseg_runtime.images import check_image, read_image
-from tumorseg_runtime.postprocess import Lesion, find_lesions, masks_from_logits
+from tumorseg_runtime.images import check_image
+from tumorseg_runtime.margin import Band, read_band
+from tumorseg_runtime.postprocess import (
+    Lesion,
+    close_share,
+    find_lesions,
+    masks_from_logits,
+    probabilities,
+)
 from tumorseg_runtime.preprocess import Preprocessor
-from tumorseg_runtime.session import Session, SessionInfo, checked_infer
+from tumorseg_runtime.session import Session, SessionInfo
+from tumorseg_runtime.spacing import measure
 
-Image = npt.NDArray[np.uint8] | str | Path
+if TYPE_CHECKING:
+    from tumorseg_runtime.stream import StreamResult
+
+Image = npt.NDArray[np.uint8] | str | Path | Frame
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
     """Masks of one image.
 
-    name: the path, or 'image <index>' for an array.
-    image: the pixels that were judged, uint8 (H, W) or (H, W, 3) RGB.
+    frame: its name (the path, or 'image <index>' for an array), pixels and spacing.
     masks: bool (K, H, W) at the image's own size, one per class of the contract.
     lesions: connected components of all classes, largest first within a class.
+    logits: float32 (K, h, w) at the network's own size.
+    contract, band: what `margin` needs to know.
     """
 
-    name: str
-    image: npt.NDArray[np.uint8]
+    frame: Frame
     masks: npt.NDArray[np.bool_]
     lesions: tuple[Lesion, ...]
+    logits: npt.NDArray[np.float32]
+    contract: Contract
+    band: Band | None
+
+    @property
+    def name(self) -> str:
+        """The path, with '[index]' for one of several frames, or 'image <index>' for an array."""
+        return self.frame.name
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """The pixels that were judged, uint8 (H, W) or (H, W, 3) RGB."""
+        return self.frame.pixels
+
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """Sigmoid of the resized logits, float32 (K, H, W) at the image's own size; computed at each call."""
+        return probabilities(self.logits, *self.masks.shape[1:])
+
+    @functools.cached_property
+    def margin(self) -> float | None:
+        """Share of the pixels, 0..1, that another backend could decide otherwise: those whose logit lies
+        within `band` of the threshold (`tumorseg_runtime.margin`); None without a bundle."""
+        if self.band is None:
+            return None
+        height, width = self.masks.shape[1:]
+        return close_share(self.logits, self.contract, height, width, self.band.logits)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -48,13 +89,29 @@ class Prediction:
         """Plain values for JSON, without pixels."""
         height, width = self.masks.shape[1:]
         lesions = [lesion.to_dict() for lesion in self.lesions]
-        return {"image": self.name, "height": height, "width": width, "lesions": lesions}
+        return {
+            "image": self.name,
+            "height": height,
+            "width": width,
+            "margin": self.margin,
+            "spacings": [dataclasses.asdict(spacing) for spacing in self.frame.spacings],
+            "lesions": lesions,
+        }
 
 
 class Segmenter:
     """Segments images with one session. Results do not depend on which images share a batch."""
 
-    def __init__(self, contract: Contract, session: Session, batch_size: int = 4) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        session: Session,
+        batch_size: int = 4,
+        *,
+        band: Band | None = None,
+        reopen: Callable[[], Session] | None = None,
+    ) -> None:
+        """band: for `Prediction.margin`. reopen: opens a session in place of one that hung or died."""
         form, limit = session.input, session.input.max_batch
         if (form.dtype, form.layout) != ("float32", "NCHW"):
             raise BackendError(
@@ -68,7 +125,9 @@ class Segmenter:
             )
         self.contract = contract
         self.batch_size = batch_size
-        self._session = session
+        self.band = band
+        self._info = session.info
+        self._keeper = SessionKeeper(session, contract, reopen)
         self._preprocess = Preprocessor(contract)
 
     @classmethod
@@ -77,65 +136,162 @@ class Segmenter:
         bundle: str | Path | Bundle,
         *,
         backend: str = "onnxruntime",
-        device: str = "cpu",
-        precision: str = "fp32",
+        device: str | None = None,
+        precision: str | None = None,
         threads: int | None = None,
         batch_size: int = 4,
         self_test: bool = False,
+        timeout_s: float | None = None,
+        device_folder: str | Path | None = None,
     ) -> Segmenter:
         """Check a bundle's seal and open it on exactly this backend, device and precision.
 
         bundle: its folder, or the Bundle that `Bundle.open` has checked.
-        self_test: also replay the golden images on this device before serving.
+        backend: a name, or 'auto' for what is fastest here and has passed parity (`tumorseg_runtime.auto`).
+        device, precision: None means 'cpu' and 'fp32', for 'auto' any.
+        device_folder: what was built and measured on this device; by default the one that is found
+            (`tumorseg_runtime.device_folder`).
+        self_test: also replay the golden images on this device before serving; a session that is opened in
+            place of one that failed is tested, too.
+        timeout_s: most seconds that opening the session and its self-test may take.
         Raises BundleError, BackendError, and ParityError where the self-test fails.
         """
+        check_timeout(timeout_s)
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        session = open_session(opened, backend=backend, device=device, precision=precision, threads=threads)
-        segmenter = cls(opened.contract, session, batch_size)
-        if self_test:
-            report = replay(opened, session, f"{backend} {device} {precision}")
-            if not report.passed:
-                breaches = "; ".join(report.breaches)
-                raise ParityError(f"{opened.root}: self-test failed, this device must not serve: {breaches}")
+
+        folder = None if device_folder is None else Path(device_folder)
+        if folder is None and backend in (AUTO, *FOLDER_BACKENDS):  # looking asks the GPU's driver
+            from tumorseg_runtime.device_folder import find
+
+            folder = find(opened)
+        choice = Choice(backend, device or "cpu", precision or "fp32")
+
+        def tested(session: Session) -> Session:
+            if self_test:
+                _self_test(opened, session)
+            return session
+
+        def open_first() -> tuple[Session, Choice]:
+            if backend != AUTO:
+                return tested(open_choice(opened, choice, threads, folder)), choice
+            session, chosen = open_auto(
+                opened, device=device, precision=precision, threads=threads, folder=folder
+            )
+            return tested(session), chosen
+
+        try:
+            session, chosen = open_first() if timeout_s is None else run_within(open_first, timeout_s)
+        except TimeoutError:
+            raise BackendError(
+                f"{opened.root}: {backend} on {choice.device} was not open within {timeout_s:g} s and is "
+                "abandoned: allow more time, or check the device"
+            ) from None
+        segmenter = cls(
+            opened.contract,
+            session,
+            batch_size,
+            band=read_band(opened, chosen.precision),
+            reopen=lambda: tested(open_choice(opened, chosen, threads, folder)),
+        )
+        segmenter._info = dataclasses.replace(session.info, choice=chosen.lines)
         return segmenter
 
     @property
     def info(self) -> SessionInfo:
         """Backend, device, precision and versions that really run."""
-        return self._session.info
+        return self._info
 
     @overload
-    def predict(self, images: Image) -> Prediction: ...  # type: ignore[overload-overlap]  # str is a sequence
+    def predict(  # type: ignore[overload-overlap]  # str is a sequence
+        self, images: Image, *, timeout_s: float | None = None
+    ) -> Prediction: ...
 
     @overload
-    def predict(self, images: Sequence[Image]) -> list[Prediction]: ...
+    def predict(self, images: Sequence[Image], *, timeout_s: float | None = None) -> list[Prediction]: ...
 
-    def predict(self, images: Image | Sequence[Image]) -> Prediction | list[Prediction]:
+    def predict(
+        self, images: Image | Sequence[Image], *, timeout_s: float | None = None
+    ) -> Prediction | list[Prediction]:
         """Segment one image, or a list of images of any sizes, in order.
 
-        An image is a path, or uint8 (H, W) gray or (H, W, 3) RGB. Raises InputError for the first bad one.
+        An image is a path, a Frame, or uint8 (H, W) gray or (H, W, 3) RGB; a file must hold one frame
+        (`read_frames` gives those of a file that holds more).
+        timeout_s: most seconds that one inference, of a batch, may take (`tumorseg_runtime.deadline`).
+        Raises InputError for the first bad one, BackendError where the backend fails or takes longer.
         """
-        if isinstance(images, (np.ndarray, str, Path)):
-            return next(self.predict_each([images]))
-        return list(self.predict_each(images))
+        if isinstance(images, (np.ndarray, str, Path, Frame)):
+            return next(self.predict_each([images], timeout_s=timeout_s))
+        return list(self.predict_each(images, timeout_s=timeout_s))
 
-    def predict_each(self, images: Iterable[Image]) -> Iterator[Prediction]:
+    def predict_each(
+        self, images: Iterable[Image], *, timeout_s: float | None = None
+    ) -> Iterator[Prediction]:
         """Like `predict` for any number of images, holding one batch of them in memory at a time."""
+        check_timeout(timeout_s)
         numbered = enumerate(images)
         while batch := list(itertools.islice(numbered, self.batch_size)):
-            names = [str(image) if isinstance(image, (str, Path)) else f"image {i}" for i, image in batch]
-            pixels = [
-                read_image(image) if isinstance(image, (str, Path)) else check_image(image, name)
-                for name, (_, image) in zip(names, batch, strict=True)
-            ]
-            tensors = [self._preprocess(array, name) for array, name in zip(pixels, names, strict=True)]
-            logits = checked_infer(self._session, np.stack(tensors), self.contract)
-            for name, array, one in zip(names, pixels, logits, strict=True):
-                yield self._decide(name, array, one)
+            frames = [to_frame(image, f"image {index}") for index, image in batch]
+            tensors = [self.prepare(frame) for frame in frames]
+            for frame, logits in zip(frames, self.infer(tensors, timeout_s=timeout_s), strict=True):
+                yield self.decide(frame, logits)
 
-    def _decide(self, name: str, image: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]) -> Prediction:
-        masks = masks_from_logits(logits, self.contract, *image.shape[:2])
+    def stream(
+        self,
+        images: Iterable[Image],
+        *,
+        max_pending: int = 2,
+        drop: str = "block",
+        batch_size: int = 1,
+        timeout_s: float | None = None,
+    ) -> Generator[StreamResult, None, None]:
+        """Results of a stream of images, in order; decoding, inference and postprocessing overlap.
+
+        max_pending: images that may wait to be decoded.
+        drop: what happens when that many wait: 'oldest' drops the one that waits longest (live images),
+            'block' lets the source wait (files).
+        batch_size: most images of one inference; it takes those that are ready and waits for none.
+        Further: `tumorseg_runtime.stream`.
+        """
+        from tumorseg_runtime.stream import run_stream
+
+        return run_stream(
+            self, images, max_pending=max_pending, drop=drop, batch_size=batch_size, timeout_s=timeout_s
+        )
+
+    # The three stages of a prediction; `stream` runs them on threads of their own.
+
+    def prepare(self, frame: Frame) -> npt.NDArray[np.float32]:
+        """The network's input for one frame: float32 (C, h, w)."""
+        return self._preprocess(frame.pixels, frame.name)
+
+    def infer(
+        self, tensors: Sequence[npt.NDArray[np.float32]], *, timeout_s: float | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Checked logits float32 (N, K, h, w) of prepared frames, at most `batch_size` of them."""
+        return self._keeper.infer(np.stack(tensors), timeout_s)
+
+    def decide(self, frame: Frame, logits: npt.NDArray[np.float32]) -> Prediction:
+        """Masks and lesions of one frame from its logits float32 (K, h, w)."""
+        masks = masks_from_logits(logits, self.contract, *frame.pixels.shape[:2])
         lesions = itertools.chain.from_iterable(
             find_lesions(mask, label) for mask, label in zip(masks, self.contract.classes, strict=True)
         )
-        return Prediction(name, image, masks, tuple(lesions))
+        measured = tuple(measure(lesion, frame.spacings) for lesion in lesions)
+        return Prediction(frame, masks, measured, logits, self.contract, self.band)
+
+
+def to_frame(image: Image, name: str) -> Frame:
+    """An image in any form that is taken, as a frame; `name` is for an array. Raises InputError."""
+    if isinstance(image, Frame):
+        return image
+    if isinstance(image, (str, Path)):
+        return read_frame(image)
+    return Frame(name, check_image(image, name))
+
+
+def _self_test(bundle: Bundle, session: Session) -> None:
+    info = session.info
+    report = replay(bundle, session, f"{info.backend} {info.device} {info.precision}")
+    if not report.passed:
+        breaches = "; ".join(report.breaches)
+        raise ParityError(f"{bundle.root}: self-test failed, this device must not serve: {breaches}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,13 @@ def make_bundle() -> Callable[..., Path]:
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of `make_bundle` with its defaults: RGB, one class. Not to be changed."""
     return _make_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="session")
+def convert_bundle() -> Callable[[Path, str], None]:
+    """Function that converts the network of a bundle of `make_bundle` to the format ncnn, mnn or openvino,
+    and seals the bundle with that artefact added."""
+    return _convert_bundle
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +141,62 @@ def seal(root: Path, contract: Contract, artefacts: tuple[Artefact, ...], golden
     }
     bundle = Bundle(root, "tiny", contract, artefacts, golden, files, {}, {}, {})
     (root / INDEX).write_text(bundle.to_index(), encoding="utf-8")
+
+
+def _convert_bundle(root: Path, format: str) -> None:
+    bundle = Bundle.open(root)
+    file, weights = _CONVERTERS[format](root)
+    verdict = Verdict(format, "cpu", "unverified", "made by a test")
+    artefact = Artefact(file, format, "fp32", None, {}, (verdict,), weights)
+    seal(root, bundle.contract, (*bundle.artefacts, artefact), bundle.golden)
+
+
+def _to_ncnn(root: Path) -> tuple[str, str]:
+    """Written by hand: the format is a few lines of text, and the weights behind a flag of four bytes."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(root / "model.onnx")
+    kernel, bias = (numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
+    convolution = f"0={len(bias)} 1=3 4=1 5=1 6={kernel.size}"
+    lines = ["7767517", "2 2", "Input in0 0 1 in0", f"Convolution conv 1 1 in0 out0 {convolution}"]
+    (root / "model.ncnn.param").write_text("\n".join(lines) + "\n")
+    (root / "model.ncnn.bin").write_bytes(bytes(4) + kernel.tobytes() + bias.tobytes())
+    return "model.ncnn.param", "model.ncnn.bin"
+
+
+def _to_mnn(root: Path) -> tuple[str, None]:
+    code = "import sys, _tools; sys.exit(not _tools.mnnconvert(['mnnconvert', *sys.argv[1:]]))"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "-f",
+        "ONNX",
+        "--modelFile",
+        "model.onnx",
+        "--MNNModel",
+        "model.mnn",
+    ]
+    done = subprocess.run(command, cwd=root, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
+    return "model.mnn", None
+
+
+def _to_openvino(root: Path) -> tuple[str, str]:
+    from tumorseg_runtime.backends.openvino import load
+
+    openvino = load()
+    model = openvino.Core().read_model(root / "model.onnx")
+    openvino.save_model(model, root / "model.xml", compress_to_fp16=False)
+    return "model.xml", "model.bin"
+
+
+_CONVERTERS: dict[str, Callable[[Path], tuple[str, str | None]]] = {
+    "ncnn": _to_ncnn,
+    "mnn": _to_mnn,
+    "openvino": _to_openvino,
+}
 
 
 @pytest.fixture

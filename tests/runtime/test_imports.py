@@ -15,7 +15,7 @@ import tumorseg_runtime
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = (
     "torch", "torchvision", "onnx", "matplotlib", "onnxruntime", "albumentations",
-    "segmentation_models_pytorch", "pytorch_lightning", "safetensors", "scipy", "PIL",
+    "segmentation_models_pytorch", "pytorch_lightning", "safetensors", "scipy", "PIL", "pydicom",
 )  # fmt: skip
 
 

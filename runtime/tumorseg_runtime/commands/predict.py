@@ -1,10 +1,11 @@
-"""`tumorseg predict`: images -> masks, overlays and one JSON."""
+"""`tumorseg predict`: images and DICOM files -> masks, overlays and JSON, for any number of files."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,87 +13,174 @@ from typing import Any
 import click
 import numpy as np
 
-from tumorseg_runtime.atomic import make_folder, write_text
+from tumorseg_runtime.atomic import make_folder
 from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.errors import CheckFailedError, InputError, OutputError
+from tumorseg_runtime.errors import BackendError, CheckFailedError, InputError
+from tumorseg_runtime.frames import DICOM_SUFFIXES, is_dicom
 from tumorseg_runtime.images import SUFFIXES, write_png
+from tumorseg_runtime.ledger import FILE, SUMMARY, Ledger, output_name, stamp
 from tumorseg_runtime.overlay import draw_overlay
+from tumorseg_runtime.postprocess import Lesion
 from tumorseg_runtime.segmenter import Prediction, Segmenter
+from tumorseg_runtime.stream import StreamResult
 
 LARGEST = 3  # lesions named in an image's line; predictions.json has all
+FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Where and what to write. overlays, probabilities: whether those pictures are wanted."""
+
+    out: Path
+    overlays: bool
+    probabilities: bool
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for all outputs.")
 @click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder for masks/, overlays/, predictions.json.",
+    "--backend", default="onnxruntime", show_default=True, help="A name, or auto; never substituted."
 )
-@click.option("--backend", default="onnxruntime", show_default=True, help="Backend; never substituted.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or tensorrt; never substituted.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32 or fp16: which artefact runs.")
+@click.option("--device", help="cpu, cuda, ...; never substituted.  [default: cpu; any for auto]")
+@click.option("--precision", help="fp32 or fp16: which artefact runs.  [default: fp32; any for auto]")
 @click.option("--threads", type=int, help="CPU threads of one inference [default: the backend's].")
+@click.option("--batch", default=1, show_default=True, help="Most images in one inference.")
+@click.option("--timeout", type=float, help="Most seconds for one inference [default: no limit].")
+@click.option("--overlays/--no-overlays", default=True, show_default=True, help="Pictures for people.")
+@click.option("--probabilities", is_flag=True, help="Also maps as 16-bit PNG: 65535 is probability 1.")
+@click.option("--resume", is_flag=True, help="Skip files that an earlier run into OUT has completed.")
 @click.option("--json", "as_json", is_flag=True, help="Print predictions.json instead of a line per image.")
 def predict(
     bundle: Path,
     files: tuple[Path, ...],
     out: Path,
     backend: str,
-    device: str,
-    precision: str,
+    device: str | None,
+    precision: str | None,
     threads: int | None,
+    batch: int,
+    timeout: float | None,
+    overlays: bool,
+    probabilities: bool,
+    resume: bool,
     as_json: bool,
 ) -> None:
-    """Segment FILES (images or folders of images) with BUNDLE.
+    """Segment FILES (images, DICOM files, or folders of them) with BUNDLE.
 
-    Masks have the images' own sizes, 255 where a tumour was found. A file that cannot be read is listed at
-    the end and does not stop the rest; the exit status is then 1.
+    Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
+    image, written as it goes) and, at the end, predictions.json. A file that cannot be read is listed at the
+    end and does not stop the rest; the exit status is then 1.
     """
     check_apart(out, files)
-    paths = list_images(files)
-    names = unique_names(paths)
+    paths = list_images(files, dicom=True)
+    names = dict(zip(map(str, paths), unique_names(paths), strict=True))
     opened = Bundle.open(bundle)
-    digest = opened.digest()
     segmenter = Segmenter.open(
-        opened, backend=backend, device=device, precision=precision, threads=threads, batch_size=1
+        opened, backend=backend, device=device, precision=precision, threads=threads, batch_size=batch
     )
-    images: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    for path, name in zip(paths, names, strict=True):
-        try:
-            prediction = segmenter.predict(path)
-        except (InputError, OutputError) as error:
-            failed.append({"image": str(path), "error": str(error)})
-            click.echo(f"error: {error}", err=True)
-            continue
-        written = write_prediction(prediction, segmenter.contract.classes, out, name)
-        images.append({**prediction.to_dict(), **written})
-        if not as_json:
-            click.echo(describe(prediction))
-    result = {
-        "bundle": {"name": opened.name, "sha256": digest},
+    outputs = Outputs(out, overlays, probabilities)
+    settings = {
+        "bundle": {"name": opened.name, "sha256": opened.digest()},
         "session": dataclasses.asdict(segmenter.info),
         "threshold": segmenter.contract.threshold,
-        "images": images,
-        "failed": failed,
+        "outputs": {"overlays": overlays, "probabilities": probabilities},
     }
-    text = json.dumps(result, indent=2) + "\n"  # ASCII: a file's name may not be valid UTF-8
-    make_folder(out)
-    write_text(out / "predictions.json", text)
-    done = f"{len(images)} images -> {out}/masks, {out}/overlays, {out}/predictions.json"
-    click.echo(text if as_json else done, nl=not as_json)
+    with Ledger(out, settings, names, resume=resume) as ledger:
+        todo = [path for path in paths if str(path) not in ledger.done]
+        if len(todo) < len(paths):
+            click.echo(f"{len(paths) - len(todo)} of {len(paths)} files are done already", err=True)
+        results = segmenter.stream(todo, batch_size=batch, timeout_s=timeout)
+        with contextlib.closing(results), progress(len(todo), quiet=as_json) as bar:
+            segment(results, todo, names, outputs, ledger, bar, quiet=as_json)
+        report(ledger, paths, as_json)
+
+
+def segment(
+    results: Any,
+    todo: list[Path],
+    names: dict[str, str],
+    outputs: Outputs,
+    ledger: Ledger,
+    bar: Any | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Write what comes out of the stream; raises BackendError where the backend fails again and again."""
+    taken = {name.casefold() for name in names.values()}
+    faults, last = 0, -1
+    for result in results:
+        path = todo[result.index]
+        line = make_line(result, path, names[str(path)], outputs, taken)
+        ledger.append(line)
+        faults = faults + 1 if isinstance(result.error, BackendError) else 0
+        if faults == FAULTS_IN_A_ROW:
+            raise BackendError(
+                f"{faults} files in a row failed, the rest was not tried: {result.error} "
+                "(when that is done, --resume goes on from here)"
+            )
+        if bar is not None:
+            bar.update(result.index - last)
+            last = result.index
+        elif not quiet and result.prediction is not None:
+            click.echo(describe(result.prediction))
+
+
+def make_line(
+    result: StreamResult, path: Path, name: str, outputs: Outputs, taken: set[str]
+) -> dict[str, Any]:
+    """Write the outputs of one result; its line for the ledger."""
+    if result.prediction is None:
+        return {"image": result.name, "file": str(path), "error": str(result.error)}
+    frame = result.prediction.frame
+    output = output_name(name, frame.index, frame.count)
+    if frame.count > 1 and output.casefold() in taken:
+        error = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
+        return {"image": result.name, "file": str(path), "error": error}
+    written = write_prediction(result.prediction, result.prediction.contract.classes, outputs, output)
+    return {
+        **result.prediction.to_dict(),
+        **written,
+        "file": str(path),
+        "stamp": stamp(path),
+        "frame": frame.index,
+        "frames": frame.count,
+        "output": output,
+    }
+
+
+def progress(length: int, *, quiet: bool) -> Any:
+    """A bar on standard error, where that is a terminal; else a context of None."""
+    if quiet or not sys.stderr.isatty():
+        return contextlib.nullcontext()
+    return click.progressbar(length=length, label="segmenting", file=sys.stderr, show_pos=True)
+
+
+def report(ledger: Ledger, paths: list[Path], as_json: bool) -> None:
+    """Summary and list of failed files; raises CheckFailedError if there are any."""
+    ledger.write_summary()
+    if as_json:
+        with (ledger.out / SUMMARY).open(encoding="utf-8") as file:
+            for piece in file:
+                click.echo(piece, nl=False)
+    else:
+        count = sum(1 for _ in ledger.images())
+        click.echo(f"{count} images -> {ledger.out}: masks/, {SUMMARY}, {FILE}")
+    failed = 0
+    for line in ledger.failed():
+        failed += 1
+        click.echo(f"error: {printable(line['error'])}", err=True)
     if failed:
         raise CheckFailedError(
-            f"{len(failed)} of {len(paths)} files could not be segmented: see above or predictions.json"
+            f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"
         )
 
 
 def check_apart(out: Path, files: tuple[Path, ...]) -> None:
     """Raise InputError where pictures would be written among those that are read, or over them."""
-    for target in (out / "masks", out / "overlays"):
+    for target in (out / "masks", out / "overlays", out / "probabilities"):
         written = target.resolve()
         for path in files:
             read = path.resolve()
@@ -102,8 +190,11 @@ def check_apart(out: Path, files: tuple[Path, ...]) -> None:
                 )
 
 
-def list_images(files: tuple[Path, ...]) -> list[Path]:
-    """Files as given, folders as the images in them, sorted; raises InputError for a folder without any."""
+def list_images(files: tuple[Path, ...], *, dicom: bool = False) -> list[Path]:
+    """Files as given, folders as the images in them, sorted; raises InputError for a folder without any.
+
+    dicom: DICOM files in folders are images, too.
+    """
     paths: list[Path] = []
     for path in files:
         if not path.is_dir():
@@ -113,10 +204,11 @@ def list_images(files: tuple[Path, ...]) -> list[Path]:
             Path(base, name)
             for base, _, names in os.walk(path, onerror=_refuse)
             for name in names
-            if Path(name).suffix.lower() in SUFFIXES
+            if Path(name).suffix.lower() in SUFFIXES or (dicom and is_dicom(Path(base, name)))
         )
         if not inside:
-            raise InputError(f"{path}: holds no images, expected files ending in {', '.join(SUFFIXES)}")
+            wanted = ", ".join((*SUFFIXES, *(DICOM_SUFFIXES if dicom else ())))
+            raise InputError(f"{path}: holds no images, expected files ending in {wanted}")
         paths.extend(inside)
     return paths
 
@@ -142,28 +234,49 @@ def unique_names(paths: list[Path]) -> list[str]:
 
 
 def write_prediction(
-    prediction: Prediction, classes: tuple[str, ...], out: Path, name: str
+    prediction: Prediction, classes: tuple[str, ...], outputs: Outputs, name: str
 ) -> dict[str, Any]:
-    """Write masks and overlay of one image; returns their paths relative to `out`."""
-    masks = {}
-    for label, mask in zip(classes, prediction.masks, strict=True):
-        folder = "masks" if len(classes) == 1 else f"masks/{label}"
-        make_folder(out / folder)
-        masks[label] = f"{folder}/{name}.png"
-        write_png(out / masks[label], mask.astype(np.uint8) * np.uint8(255))
-    overlay = f"overlays/{name}.png"
-    make_folder(out / "overlays")
-    write_png(out / overlay, draw_overlay(prediction.image, prediction.masks))
-    return {"masks": masks, "overlay": overlay}
+    """Write masks and pictures of one image, each whole or not at all; their paths relative to `out`."""
+    masks, pictures = {}, []
+    maps = prediction.probabilities() if outputs.probabilities else None
+    for index, (label, mask) in enumerate(zip(classes, prediction.masks, strict=True)):
+        part = "" if len(classes) == 1 else f"/{label}"
+        masks[label] = f"masks{part}/{name}.png"
+        _write(outputs.out / masks[label], mask.astype(np.uint8) * np.uint8(255))
+        if maps is not None:
+            pictures.append(f"probabilities{part}/{name}.png")
+            _write(outputs.out / pictures[-1], np.rint(maps[index] * np.float32(65535)).astype(np.uint16))
+    written: dict[str, Any] = {"masks": masks, "pictures": pictures}
+    if outputs.overlays:
+        written["overlay"] = f"overlays/{name}.png"
+        pictures.append(written["overlay"])
+        _write(outputs.out / written["overlay"], draw_overlay(prediction.image, prediction.masks))
+    return written
+
+
+def _write(path: Path, pixels: Any) -> None:
+    make_folder(path.parent)
+    write_png(path, pixels)
+
+
+def printable(text: str) -> str:
+    """A text that may hold the name of a file that is not valid UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def describe(prediction: Prediction) -> str:
     """One line for people."""
     height, width = prediction.masks.shape[1:]
-    name = prediction.name.encode("utf-8", "replace").decode()  # a file's name may not be valid UTF-8
+    name = printable(prediction.name)
     if not prediction.lesions:
         return f"{name} ({width}x{height}): no lesion"
     largest = sorted(prediction.lesions, key=lambda lesion: -lesion.area_px)[:LARGEST]
-    areas = ", ".join(f"{lesion.label} {lesion.area_px} px" for lesion in largest)
+    areas = ", ".join(f"{lesion.label} {_area(lesion)}" for lesion in largest)
     more = f", {len(prediction.lesions) - LARGEST} smaller" if len(prediction.lesions) > LARGEST else ""
     return f"{name} ({width}x{height}): {len(prediction.lesions)} lesion(s): {areas}{more}"
+
+
+def _area(lesion: Lesion) -> str:
+    if lesion.area_mm2 is None:
+        return f"{lesion.area_px} px"
+    return f"{lesion.area_px} px ({lesion.area_mm2:.1f} mm2)"

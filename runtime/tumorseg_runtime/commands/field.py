@@ -1,0 +1,39 @@
+"""`tumorseg install` and `tumorseg rollback`: bundles of a device in the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.field import install as install_bundle
+from tumorseg_runtime.field import roll_back
+from tumorseg_runtime.segmenter import Segmenter
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--backend", default="onnxruntime", show_default=True, help="Backend of the self-test.")
+@click.option("--device", help="Device of the self-test.  [default: cpu]")
+@click.option("--precision", help="Artefact of the self-test.  [default: fp32]")
+def install(store: Path, bundle: Path, backend: str, device: str | None, precision: str | None) -> None:
+    """Copy BUNDLE into the folder STORE, test it on this device, and let it serve from now on.
+
+    Whatever happens meanwhile, STORE still holds a bundle that was tested; the one before is kept.
+    """
+
+    def test(copy: Bundle) -> None:
+        Segmenter.open(copy, backend=backend, device=device, precision=precision, self_test=True)
+
+    done = install_bundle(store, bundle, test=test)
+    click.echo(f"{done.name} {done.digest()[:16]} serves from {done.root}")
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+def rollback(store: Path) -> None:
+    """Let the bundle serve again that served in the folder STORE before."""
+    done = roll_back(store)
+    click.echo(f"{done.name} {done.digest()[:16]} serves again from {done.root}")

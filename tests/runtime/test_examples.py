@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_runtime.images import write_png
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "device.py"
+
+
+def run(*args: object, cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLE), *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_device_reacts_to_lesions_and_to_what_is_wrong(
+    small_bundle: Path, tmp_path: Path, scene: Callable[..., npt.NDArray[np.uint8]]
+) -> None:
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 40
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    write_png(folder / "2.png", scene(80, 90))
+    write_png(folder / "3.png", np.zeros((40, 50), np.uint8))
+    (folder / "1.png").write_bytes(b"nothing")
+    done = run(small_bundle, folder, cache=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *lines = done.stdout.splitlines()
+    assert first.startswith("onnxruntime {'onnxruntime': ")
+    by_name = {Path(line.partition(":")[0]).name: line for line in lines}
+    if "1.png" in by_name:  # the oldest of those that wait may be dropped
+        assert "not judged" in by_name["1.png"]
+    assert "nothing found" in by_name["3.png"]
+    assert "LESION at (" in by_name.get("2.png", "LESION at (")
+    broken = run(tmp_path, folder, cache=tmp_path)
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("this device does not serve: ")
