@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorseg_benchmarks.inputs import EncodedImage
@@ -30,7 +31,7 @@ from tumorseg_benchmarks.stages import STAGES, Clock, staged_call
 from tumorseg_benchmarks.subjects import SUBJECTS, Candidate, Subject, open_candidate
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.errors import BackendError, CheckFailedError, ParityError
+from tumorseg_runtime.errors import BackendError, CheckFailedError, InputError, ParityError
 from tumorseg_runtime.parity import ParityReport
 from tumorseg_runtime.preprocess import Preprocessor
 from tumorseg_runtime.session import checked_infer
@@ -96,18 +97,26 @@ class BenchRow:
         return {**values, "subject": {**values["subject"], "name": self.subject.name}}
 
 
-def enter(bundle: Bundle, run: Run | None, threads: int, subjects: Sequence[Subject]) -> list[Entrant]:
+def enter(
+    bundle: Bundle,
+    run: Run | None,
+    threads: int,
+    subjects: Sequence[Subject],
+    device_folder: Path | None = None,
+) -> list[Entrant]:
     """Open all subjects; in each group the first that runs is the reference and enters twice."""
     entrants: list[Entrant] = []
     for group in GROUPS:
         members = [
-            open_candidate(subject, bundle, run, threads) for subject in subjects if subject.group == group
+            open_candidate(subject, bundle, run, threads, device_folder)
+            for subject in subjects
+            if subject.group == group
         ]
         reference = next((member for member in members if member.session is not None), None)
         for member in members:
             entrants.append(Entrant(member, "reference" if member is reference else "subject"))
             if member is reference:
-                again = open_candidate(member.subject, bundle, run, threads)
+                again = open_candidate(member.subject, bundle, run, threads, device_folder)
                 entrants.append(Entrant(again, "control"))
     return entrants
 
@@ -215,7 +224,7 @@ class Bench:
         )
         try:
             report = compare(session, entrant.label, self.truth, self.contract, batch)
-        except (CheckFailedError, BackendError) as error:
+        except (CheckFailedError, BackendError, InputError) as error:
             return self._unmeasured(blank, str(error))
         if not report.passed:
             reason = f"{report.worst.image}: {'; '.join(report.worst.breaches)}"
@@ -293,10 +302,11 @@ def run_bench(
     plan: Plan,
     progress: Progress = lambda line: None,
     subjects: Sequence[Subject] = SUBJECTS,
+    device_folder: Path | None = None,
 ) -> list[BenchRow]:
     """Open, check and time all subjects on the images."""
     started = time.monotonic()
-    entrants = enter(bundle, run, threads, subjects)
+    entrants = enter(bundle, run, threads, subjects, device_folder)
     progress(f"the right logits of {len(images)} images")
     truth = find_truth(entrants, images, bundle, run)
     return Bench(bundle.contract, truth, plan, progress, started).run(entrants, batches)

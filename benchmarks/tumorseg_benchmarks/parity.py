@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,13 @@ from tumorseg_benchmarks.inputs import EncodedImage, golden_inputs, split_inputs
 from tumorseg_benchmarks.subjects import PYTORCH, SUBJECTS, Candidate, Subject, open_candidate
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.errors import BackendError, BundleError, CheckFailedError, OutputError
+from tumorseg_runtime.errors import (
+    BackendError,
+    BundleError,
+    CheckFailedError,
+    InputError,
+    OutputError,
+)
 from tumorseg_runtime.golden import load_golden
 from tumorseg_runtime.parity import BUDGETS, ParityReport, compare_image, logit_scale
 from tumorseg_runtime.preprocess import Preprocessor
@@ -162,6 +169,7 @@ def check_parity(
     limit: int,
     progress: Progress = lambda line: None,
     subjects: Sequence[Subject] = SUBJECTS,
+    device_folder: Path | None = None,
 ) -> list[ParityRow]:
     """Compare all subjects with PyTorch: on the golden images and, where a run is given, on its split.
 
@@ -182,7 +190,7 @@ def check_parity(
     for subject in subjects:
         if subject.engine == PYTORCH and (run is None or subject.device == "cpu"):
             continue
-        candidate = open_candidate(subject, bundle, run, None)
+        candidate = open_candidate(subject, bundle, run, None, device_folder)
         if candidate.session is None:
             rows.append(not_opened(candidate))
             continue
@@ -218,7 +226,7 @@ def judge(
     progress(f"{subject.label}: {len(reference.images)} {name} images in batches of {batch}")
     try:
         report = compare(candidate.session, subject.label, reference, contract, batch)
-    except (CheckFailedError, BackendError) as error:
+    except (CheckFailedError, BackendError, InputError) as error:
         return ParityRow(subject, name, batch, "breached", str(error), None)
     return ParityRow(subject, name, batch, "passed" if report.passed else "breached", "", report)
 

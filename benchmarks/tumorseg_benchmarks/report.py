@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorseg_benchmarks.bench import CONTROL, BenchRow
+from tumorseg_benchmarks.figures.figure import Figure
 from tumorseg_benchmarks.latency import Spread
 from tumorseg_benchmarks.parity import ParityRow
 from tumorseg_benchmarks.tables import Table
@@ -232,3 +233,47 @@ def _machine_lines(values: dict[str, Any], markdown: bool) -> list[str]:
     if before > BUSY:
         lines.append("Other programs were running at the start, see the load: measure on a quiet machine.")
     return [line + ("\n" if markdown else "") for line in lines] + ([] if markdown else [""])
+
+
+def figures_table(rows: Sequence[Figure]) -> Table:
+    """One row per figure of a section of the runtime's figures."""
+    header = ("figure", "value>", "unit", "p25-p75>", "min-max>", "target", "verdict", "note")
+    return Table(header, tuple(_figure_cells(row) for row in rows))
+
+
+def _figure_cells(row: Figure) -> tuple[str, ...]:
+    spread = row.spread
+    return (
+        row.name,
+        "-" if row.value is None else _fine(row.value),
+        row.unit,
+        f"{_fine(spread.p25)}-{_fine(spread.p75)}" if spread else "-",
+        f"{_fine(spread.min)}-{_fine(spread.max)}" if spread else "-",
+        str(row.target) if row.target else "-",
+        row.verdict,
+        row.note,
+    )
+
+
+def _fine(value: float) -> str:
+    """Three decimals below 10, since a ratio is judged by its second; one above."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def figures_text(sections: Mapping[str, Sequence[Figure]], values: dict[str, Any]) -> str:
+    """All sections for the terminal."""
+    return _figures_page(sections, values, markdown=False)
+
+
+def figures_markdown(sections: Mapping[str, Sequence[Figure]], values: dict[str, Any]) -> str:
+    """The report as Markdown; `values` are those of the JSON."""
+    return "# The runtime's figures\n\n" + _figures_page(sections, values, markdown=True)
+
+
+def _figures_page(sections: Mapping[str, Sequence[Figure]], values: dict[str, Any], *, markdown: bool) -> str:
+    lines = _machine_lines(values, markdown)
+    for name, rows in sections.items():
+        table = figures_table(rows)
+        lines += [f"## {name}" if markdown else name, ""]
+        lines.append(table.to_markdown() if markdown else table.to_text())
+    return "\n".join(lines)

@@ -1,32 +1,39 @@
 """What can be compared: every form of the network under everything that may run it.
 
-The list is the same on every machine. A subject that cannot run here stays in every table, with the reason
-in place of a number.
+The list is the same on every machine and for every bundle. A subject that was not exported, or that cannot
+run here, stays in every table, with the reason in place of a number.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tumorseg_runtime.backends import BACKENDS, open_session
 from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.device_folder import find
 from tumorseg_runtime.driver import why_no_driver
-from tumorseg_runtime.errors import BackendError, BundleError
-from tumorseg_runtime.session import Session
+from tumorseg_runtime.engine import latest_engine
+from tumorseg_runtime.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.session import InputForm, Session
 
 if TYPE_CHECKING:
     from tumorseg_train.run import Run
 
 PYTORCH = "pytorch"
+BUILT = "engine"  # the format of what `tumorseg build` leaves in the device folder
+STAND_IN = {"mnn-exact": "mnn"}  # format -> the one that its backend opens where the first was not exported
+FORM = InputForm()  # float32 NCHW: what the preprocessor makes
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """One form of the network under one engine and device.
 
-    label: for people. format: of the bundle's artefact, 'module' for PyTorch.
+    label: for people. format: of the bundle's artefact, 'module' for PyTorch, 'engine' for one that was built
+        on this device.
     engine: 'pytorch' or a backend of the runtime. device: as that backend names it.
     precision: 'fp32' or 'fp16'.
     """
@@ -55,13 +62,18 @@ SUBJECTS = (
     Subject("PyTorch eager", "module", PYTORCH, "cpu", "fp32"),
     Subject("ONNX FP32, ONNX Runtime CPU", "onnx", "onnxruntime", "cpu", "fp32"),
     Subject("ONNX FP16, ONNX Runtime CPU", "onnx", "onnxruntime", "cpu", "fp16"),
+    Subject("ncnn FP32, CPU", "ncnn", "ncnn", "cpu", "fp32"),
+    Subject("MNN FP32, CPU", "mnn", "mnn", "cpu", "fp32"),
+    Subject("MNN FP32 exact, CPU", "mnn-exact", "mnn-exact", "cpu", "fp32"),
+    Subject("OpenVINO FP32, CPU", "openvino", "openvino", "cpu", "fp32"),
     Subject("PyTorch eager CUDA", "module", PYTORCH, "cuda", "fp32"),
     Subject("ONNX FP32, ONNX Runtime CUDA", "onnx", "onnxruntime", "cuda", "fp32"),
     Subject("ONNX FP16, ONNX Runtime CUDA", "onnx", "onnxruntime", "cuda", "fp16"),
     Subject("ONNX FP32, ONNX Runtime TensorRT", "onnx", "onnxruntime", "tensorrt", "fp32"),
     Subject("ONNX FP16, ONNX Runtime TensorRT", "onnx", "onnxruntime", "tensorrt", "fp16"),
-    Subject("TensorRT engine FP32", "engine", "tensorrt", "cuda", "fp32"),
-    Subject("TensorRT engine FP16", "engine", "tensorrt", "cuda", "fp16"),
+    Subject("TensorRT-RTX engine FP16, of the bundle", "tensorrt-rtx", "tensorrt", "cuda", "fp16"),
+    Subject("TensorRT engine FP32, of this device", BUILT, "tensorrt", "cuda", "fp32"),
+    Subject("TensorRT engine FP16, of this device", BUILT, "tensorrt", "cuda", "fp16"),
 )
 
 
@@ -79,23 +91,24 @@ class Candidate:
 
 
 def why_not(subject: Subject, bundle: Bundle, run: Run | None) -> str | None:
-    """None where the subject can be opened on this machine, else the reason in short."""
+    """None where the subject is there and can be opened on this machine, else the reason in short.
+
+    Nothing is imported before it is known to be needed: neither a GPU's packages without a driver, nor those
+    of a backend whose artefact the bundle does not have.
+    """
     if subject.group == "gpu" and (reason := why_no_driver()):
         return reason
     if subject.engine == PYTORCH:
         if run is None:
             return "no run was given (--run)"
         return _why_no_torch(subject.device)
-    if subject.engine not in BACKENDS:
-        return f"this version of tumorseg has no {subject.engine} backend"
+    there = [(artefact.format, artefact.precision) for artefact in bundle.artefacts]
+    formats = (subject.format, STAND_IN.get(subject.format, subject.format))
+    if subject.format != BUILT and not any((one, subject.precision) in there for one in formats):
+        return f"not exported: the bundle has no {subject.precision} {subject.format} artefact"
     backend = importlib.import_module(BACKENDS[subject.engine])
     unavailable: str | None = backend.why_unavailable(subject.device)
-    if unavailable:
-        return unavailable
-    there = [(artefact.format, artefact.precision) for artefact in bundle.artefacts]
-    if (subject.format, subject.precision) not in there:
-        return f"the bundle has no {subject.precision} {subject.format} artefact"
-    return None
+    return unavailable
 
 
 def _why_no_torch(device: str) -> str | None:
@@ -106,10 +119,14 @@ def _why_no_torch(device: str) -> str | None:
     return None
 
 
-def open_candidate(subject: Subject, bundle: Bundle, run: Run | None, threads: int | None) -> Candidate:
+def open_candidate(
+    subject: Subject, bundle: Bundle, run: Run | None, threads: int | None, device_folder: Path | None = None
+) -> Candidate:
     """Open a subject; one that this machine cannot run, or that does not open, comes back with the reason.
 
-    threads: CPU threads of one inference; PyTorch's are set for the whole process (`set_threads`).
+    threads: CPU threads of one inference, for subjects of the CPU; PyTorch's are set for the whole process
+        (`set_threads`).
+    device_folder: where engines of this device lie; None for the one that is found.
     """
     reason = why_not(subject, bundle, run)
     if reason:
@@ -119,14 +136,23 @@ def open_candidate(subject: Subject, bundle: Bundle, run: Run | None, threads: i
         from tumorseg_benchmarks.pytorch import PyTorchSession
 
         return Candidate(subject, PyTorchSession(run.model(), subject.device))
+    folder = (device_folder or find(bundle)) if subject.format == BUILT else None
     try:
+        if subject.format == BUILT and (
+            folder is None or latest_engine(folder, bundle, subject.precision) is None
+        ):
+            return Candidate(subject, None, f"no {subject.precision} engine was built here (tumorseg build)")
         session = open_session(
             bundle,
             backend=subject.engine,
             device=subject.device,
             precision=subject.precision,
-            threads=threads,
+            threads=threads if subject.group == "cpu" else None,
+            device_folder=folder,
         )
-    except (BackendError, BundleError) as error:
+    except (BackendError, BundleError, InputError) as error:
         return Candidate(subject, None, str(error), failed=True)
+    form = session.input
+    if (form.dtype, form.layout) != (FORM.dtype, FORM.layout):
+        return Candidate(subject, None, f"takes {form.dtype} {form.layout}, not {FORM.dtype} {FORM.layout}")
     return Candidate(subject, session)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tumorseg_export.proof import read_certificate
+from tumorseg_export import fp16
+from tumorseg_export.proof import worst_figures
 from tumorseg_runtime.bundle import INDEX, Artefact, Bundle
 
 FILE = "MODEL_CARD.md"
@@ -34,9 +35,7 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     yield from _trained_on(bundle)
     yield ""
     yield "## Metrics"
-    yield "As measured when the network was trained, in PyTorch; how its artefacts compare stands below."
-    yield ""
-    yield from (f"- {name}: {value}" for name, value in _flat(bundle.training["metrics"]))
+    yield from _metrics(bundle)
     yield ""
     yield "## Input and output"
     yield from _interface(bundle)
@@ -49,9 +48,12 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     for artefact in bundle.artefacts:
         yield _row(bundle, artefact)
     yield ""
+    if "fp16" in model:
+        yield from fp16.describe(model["fp16"])
+        yield ""
     yield (
-        "The golden images are in this bundle, in `golden/`: a device replays them to test itself. "
-        "Whoever gets the bundle gets these images."
+        f"The golden images ({bundle.provenance['golden_images']}) are in this bundle, in `golden/`: a "
+        "device replays them to test itself. Whoever gets the bundle gets these images."
     )
 
 
@@ -62,13 +64,31 @@ def _limits(bundle: Bundle) -> Iterator[str]:
             "- **The training images are phantoms**: drawn by a program. The metrics show that the tools "
             "work, and nothing about patients."
         )
+    if bundle.provenance["golden_images"].startswith("phantoms"):
+        yield (
+            "- **The golden images are phantoms**: that the artefacts decide as PyTorch does is shown on "
+            "drawn images alone."
+        )
     yield "- What it was not trained on (other organs, devices, ages) it may get wrong without a sign."
     yield "- A mask comes without a measure of its certainty."
     yield "- An image with another aspect ratio than the input's is stretched to it."
 
 
+def _metrics(bundle: Bundle) -> Iterator[str]:
+    if not bundle.training["metrics"]:
+        yield "None are known: measure it on images of yours before you believe a mask."
+        return
+    yield "As measured when the network was trained, in PyTorch; how its artefacts compare stands below."
+    yield ""
+    yield from (f"- {name}: {value}" for name, value in _flat(bundle.training["metrics"]))
+
+
 def _trained_on(bundle: Bundle) -> Iterator[str]:
     training = bundle.training
+    if not training["data"]:
+        yield f"- {training['training']['note']}"
+        yield f"- checkpoint SHA-256 `{bundle.provenance['checkpoint_sha256']}`"
+        return
     counts = ", ".join(f"{count} for {part}" for part, count in training["data"]["images"].items())
     kind = "phantoms (drawn images)" if training["phantoms"] else "images of a dataset, not phantoms"
     yield f"- {kind}; images: {counts}"
@@ -91,7 +111,7 @@ def _interface(bundle: Bundle) -> Iterator[str]:
 def _row(bundle: Bundle, artefact: Artefact) -> str:
     figures = worst_figures(bundle, artefact)
     error, flipped = ("-", "-") if figures is None else (f"{figures[0]:.2g}", str(figures[1]))
-    size = (bundle.root / artefact.file).stat().st_size / 1e6
+    size = sum((bundle.root / name).stat().st_size for name in artefact.files) / 1e6
     verdicts = "; ".join(
         f"{verdict.backend} {verdict.device}: {verdict.status}"
         + (f" ({verdict.detail})" if verdict.status == "unverified" else "")
@@ -101,19 +121,6 @@ def _row(bundle: Bundle, artefact: Artefact) -> str:
         f"| `{artefact.file}` | {artefact.format} | {artefact.precision} | {size:.1f} | {error} "
         f"| {flipped} | {verdicts} |"
     )
-
-
-def worst_figures(bundle: Bundle, artefact: Artefact) -> tuple[float, int] | None:
-    """Largest logit error of any image, and most pixels flipped in all images of one proof.
-
-    None for an artefact that nothing on the exporting machine could run.
-    """
-    reports = read_certificate(bundle, artefact)["reports"]
-    if not reports:
-        return None
-    error = max(image["max_error"] for report in reports for image in report["images"])
-    flipped = max(sum(image["flipped"] for image in report["images"]) for report in reports)
-    return float(error), int(flipped)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

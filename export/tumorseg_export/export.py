@@ -1,4 +1,4 @@
-"""From a run to a sealed bundle: load, golden images, every target, proof, seal."""
+"""From a checkpoint to a sealed bundle: load, golden images, every target, proof, seal."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from tumorseg_export import tensorrt_rtx_export
 from tumorseg_export.card import write_card
+from tumorseg_export.checkpoint import Checkpoint, from_run
 from tumorseg_export.flops import count_flops
+from tumorseg_export.fp16_calibration import CALIBRATION, choose_calibration
 from tumorseg_export.golden_set import GOLDEN, choose_items, make_golden, write_golden
 from tumorseg_export.proof import prove, require_prover
-from tumorseg_export.provenance import origin_of, provenance_of
+from tumorseg_export.provenance import provenance_of
+from tumorseg_export.sbom import write_sbom
+from tumorseg_export.sign import write_signature
 from tumorseg_export.source import Made, Source
 from tumorseg_export.staging import new_bundle_folder
 from tumorseg_export.targets import DEFAULT, Target, choose
@@ -25,22 +29,31 @@ from tumorseg_runtime.bundle import INDEX, Bundle, FileRecord, sha256_of
 from tumorseg_train.models import count_parameters
 from tumorseg_train.run import Run
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 Say = Callable[[str], None]
 
 
-def export_run(
-    run: Run,
+def export_run(run: Run, out: Path, **options: Any) -> Bundle:
+    """Make the bundle of a run of ours at `out`; options and errors are `export_checkpoint`'s."""
+    return export_checkpoint(from_run(run), out, **options)
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint,
     out: Path,
     *,
     targets: Sequence[str] = DEFAULT,
     golden: int = GOLDEN,
     rtx: RtxOptions | None = None,
+    key: Ed25519PrivateKey | None = None,
     say: Say = lambda line: None,
 ) -> Bundle:
-    """Make the bundle of a run at `out`: whole and proven, or not at all.
+    """Make the bundle of a checkpoint at `out`: whole and proven, or not at all.
 
     targets: names from `tumorseg_export.targets`. golden: number of golden images, 3 or more.
-    rtx: for the target tensorrt-rtx; None for the defaults.
+    rtx: for the target tensorrt-rtx; None for the defaults. key: signs the bundle, None leaves it unsigned.
     say: called with one line per finished step. A bundle that stands at `out` is replaced at the very end.
     Raises InputError (targets, golden, out, changed images, full disk), BackendError (nothing here to prove
     with), CheckFailedError and its ParityError (an artefact is not what was asked for).
@@ -52,35 +65,45 @@ def export_run(
     if "tensorrt-rtx" in chosen:
         tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
     with new_bundle_folder(Path(out), say) as folder:
-        source, model_facts = _load(run, golden, rtx, say)
+        calibration = CALIBRATION if any(target.calibrated for target in chosen.values()) else 0
+        source, model_facts = _load(checkpoint, golden, rtx, say, calibration=calibration)
         with _step(say, f"{len(source.golden)} golden images"):
             write_golden(source.golden, folder)
         made = [_make(name, target, source, folder, say) for name, target in chosen.items()]
         for one in made:
             model_facts.update(one.facts)
         model_facts["gflop"] = round(_flops(made, folder) / 1e9, 3)
-        draft = _draft(run, folder, source, made, model_facts)
+        draft = _draft(checkpoint, folder, source, made, model_facts)
         del source  # the weights are no longer needed; the proofs have their own copy
         draft = _prove_all(draft, list(chosen.values()), say)
         with _step(say, "sealed"):
             write_card(draft)
+            write_sbom(draft)
             _seal(draft)
+        if key is not None:
+            write_signature(folder, key)
+            say("signed")
     return Bundle.open(out)
 
 
-def _load(run: Run, golden: int, rtx: RtxOptions, say: Say) -> tuple[Source, dict[str, Any]]:
-    """The run's network with its golden images, and first facts about it."""
-    manifest = run.manifest()
-    items = choose_items(manifest, golden)
-    with _step(say, f"loaded {run.architecture} with {run.encoder}, ran {len(items)} images in PyTorch"):
-        model = run.model()
-        images = make_golden(model, manifest, items, run.contract)
+def _load(
+    checkpoint: Checkpoint, golden: int, rtx: RtxOptions, say: Say, *, calibration: int
+) -> tuple[Source, dict[str, Any]]:
+    """The network with its golden and calibration images, and first facts about it."""
+    contract, name = checkpoint.contract, f"{checkpoint.architecture} with {checkpoint.encoder}"
+    with checkpoint.images() as manifest:
+        items = choose_items(manifest, golden)
+        items += choose_calibration(manifest, items, calibration)
+        with _step(say, f"loaded {name}, ran {len(items)} images in PyTorch"):
+            model = checkpoint.load()
+            images = make_golden(model, manifest, items, contract)
     facts: dict[str, Any] = {
-        "architecture": run.architecture,
-        "encoder": run.encoder,
+        "architecture": checkpoint.architecture,
+        "encoder": checkpoint.encoder,
+        **({"options": checkpoint.options} if checkpoint.options else {}),
         "parameters": count_parameters(model),
     }
-    return Source(model, run.contract, origin_of(run), images, rtx), facts
+    return Source(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:]), facts
 
 
 def _make(name: str, target: Target, source: Source, folder: Path, say: Say) -> Made:
@@ -93,35 +116,23 @@ def _flops(made: Sequence[Made], folder: Path) -> int:
     return count_flops(onnx.load(folder / file))
 
 
-def _draft(run: Run, folder: Path, source: Source, made: Sequence[Made], facts: dict[str, Any]) -> Bundle:
+def _draft(
+    checkpoint: Checkpoint, folder: Path, source: Source, made: Sequence[Made], facts: dict[str, Any]
+) -> Bundle:
     """The bundle before proof and seal."""
-    contract = run.contract
+    contract = checkpoint.contract
     size = f"{contract.height}x{contract.width}"
     return Bundle(
         root=folder,
-        name=f"{run.architecture}-{run.encoder}-{size}-{run.checkpoint_sha256[:8]}",
+        name=f"{checkpoint.architecture}-{checkpoint.encoder}-{size}-{checkpoint.sha256[:8]}",
         contract=contract,
         artefacts=tuple(one.artefact for one in made),
         golden=tuple(item.name for item in source.golden),
         files={},
         model=facts,
-        training=training_facts(run),
-        provenance=provenance_of(run),
+        training=checkpoint.training,
+        provenance=provenance_of(checkpoint.origin, checkpoint.golden_from),
     )
-
-
-def training_facts(run: Run) -> dict[str, Any]:
-    """What a bundle says about the training; folders of the training machine are left out."""
-    training = {**run.training}
-    recipe = training.get("recipe")
-    if isinstance(recipe, dict) and "encoder_weights" in recipe:
-        training["recipe"] = {**recipe, "encoder_weights": Path(recipe["encoder_weights"]).name}
-    return {
-        "phantoms": run.data["phantoms"],
-        "data": {name: value for name, value in run.data.items() if name not in ("root", "phantoms")},
-        "metrics": run.metrics,
-        "training": training,
-    }
 
 
 def _prove_all(draft: Bundle, targets: Sequence[Target], say: Say) -> Bundle:

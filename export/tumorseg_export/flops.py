@@ -15,6 +15,14 @@ _LARGE = 1024  # elements; a weight beyond it does not decide any shape
 def count_flops(model: onnx.ModelProto) -> int:
     """Floating-point operations for one image: two (multiply, add) per weight and output pixel.
 
+    Raises what `multiplications` raises.
+    """
+    return 2 * sum(multiplications(model).values())
+
+
+def multiplications(model: onnx.ModelProto) -> dict[str, int]:
+    """Multiplications of each node for one image, by the node's first output.
+
     Counted are Conv, ConvTranspose, Gemm and MatMul, biases apart; the rest of such networks is below 1 %.
     Raises CheckFailedError where shape inference leaves a shape open.
     """
@@ -22,7 +30,7 @@ def count_flops(model: onnx.ModelProto) -> int:
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-    return 2 * sum(_multiplications(node, shapes) for node in graph.node)
+    return {node.output[0]: _multiplications(node, shapes) for node in graph.node}
 
 
 def _multiplications(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # A batch of 3 is neither a single image nor the exporter's example of 2: it shows a frozen batch axis.
 FEWEST = 3
 GOLDEN = 4  # unless told otherwise
+UNKNOWN = "unknown"  # label of an image that came without masks
 
 
 def choose_items(manifest: Manifest, count: int) -> tuple[Item, ...]:
@@ -39,15 +40,16 @@ def choose_items(manifest: Manifest, count: int) -> tuple[Item, ...]:
         )
     chosen: list[Item] = []
     for part in ("test", "val", "train"):
-        chosen += _in_turn(manifest.part(part))
+        chosen += in_turn(manifest.part(part))
         if len(chosen) >= count:
             return tuple(chosen[:count])
     raise InputError(
-        f"golden is {count}, the split holds only {len(chosen)} images: ask for fewer, or train on more"
+        f"golden is {count}, the split holds only {len(chosen)} images: ask for fewer, or bring more"
     )
 
 
-def _in_turn(items: Sequence[Item]) -> list[Item]:
+def in_turn(items: Sequence[Item]) -> list[Item]:
+    """The items, in turn one of each organ with and without tumour; within a group by the image's hash."""
     groups: dict[tuple[str, bool], list[Item]] = {}
     for item in sorted(items, key=lambda item: (item.organ, item.tumour_px == 0, item.files[item.image])):
         groups.setdefault((item.organ, item.tumour_px == 0), []).append(item)
@@ -76,7 +78,8 @@ def make_golden(
         tensor = preprocess(pixels, str(path))
         with torch.inference_mode():
             logits = model(torch.from_numpy(tensor)[None])[0].numpy()  # (K, height, width)
-        name = f"{number:02d}-{item.organ}-{'tumour' if item.tumour_px else 'none'}"
+        kind = "" if item.label == UNKNOWN else "-tumour" if item.tumour_px else "-none"
+        name = f"{number:02d}-{item.organ}{kind}"
         golden.append(Golden(name, pixels, tensor, np.asarray(logits, np.float32)))
     return tuple(golden)
 

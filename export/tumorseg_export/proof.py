@@ -3,6 +3,7 @@
 A certificate, `certificates/<artefact's file>.json`, holds the full figures:
 
     artefact, sha256    the file that was proven
+    weights             {"file", "sha256"} of the file beside it, null where there is none
     reports             one per backend, device and batch size: `batch_size`, and ParityReport as a dict
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,17 @@ def why_unavailable(backend: str, device: str) -> str | None:
 
 
 def require_prover(name: str, target: Target) -> None:
-    """Raise BackendError where this machine cannot run the target's first proof, and must."""
+    """Raise BackendError where this machine cannot make the target or run its first proof, and must."""
     backend, device = target.proofs[0]
+    remedy = f"pip install 'tumorseg[export,{target.extra}]'"
     if target.must_run and (reason := why_unavailable(backend, device)):
         raise BackendError(
             f"target {name} must be proven by {backend} on {device}: {reason}; "
-            "expected a machine that runs it: pip install 'tumorseg[cpu]'"
+            f"expected a machine that runs it: {remedy}"
+        )
+    if missing := [package for package in target.packages if importlib.util.find_spec(package) is None]:
+        raise BackendError(
+            f"target {name} is made with {', '.join(missing)}: not installed, expected it to be: {remedy}"
         )
 
 
@@ -78,15 +85,24 @@ def _replay_batches(draft: Bundle, artefact: Artefact, backend: str, device: str
 def refuse_breach(report: ParityReport, batch_size: int) -> None:
     """Raise ParityError where the report has breaches."""
     if not report.passed:
+        remedy = (
+            "take the target mnn-exact in its place" if report.backend == "mnn" else "leave out its target"
+        )
         raise ParityError(
             f"under {report.backend} on {report.device} at batch {batch_size} an artefact decides other than "
-            f"PyTorch, no bundle was written: {'; '.join(report.breaches)}: leave out its target"
+            f"PyTorch, no bundle was written: {'; '.join(report.breaches)}: {remedy}"
         )
 
 
 def write_certificate(root: Path, artefact: Artefact, reports: list[dict[str, Any]]) -> None:
     """Write the artefact's certificate, as the module describes it."""
-    values = {"artefact": artefact.file, "sha256": sha256_of(root / artefact.file), "reports": reports}
+    weights = artefact.weights
+    values = {
+        "artefact": artefact.file,
+        "sha256": sha256_of(root / artefact.file),
+        "weights": {"file": weights, "sha256": sha256_of(root / weights)} if weights else None,
+        "reports": reports,
+    }
     path = root / FOLDER / f"{artefact.file}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -97,3 +113,16 @@ def read_certificate(bundle: Bundle, artefact: Artefact) -> dict[str, Any]:
     path = bundle.root / FOLDER / f"{artefact.file}.json"
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return values
+
+
+def worst_figures(bundle: Bundle, artefact: Artefact) -> tuple[float, int] | None:
+    """Largest logit error of any image, and most pixels flipped in all images of one proof.
+
+    None for an artefact that nothing on the exporting machine could run.
+    """
+    reports = read_certificate(bundle, artefact)["reports"]
+    if not reports:
+        return None
+    error = max(image["max_error"] for report in reports for image in report["images"])
+    flipped = max(sum(image["flipped"] for image in report["images"]) for report in reports)
+    return float(error), int(flipped)

@@ -12,8 +12,8 @@ from tumorseg_train.run import Run
 
 # The distributions whose code decides what is in a bundle; onnxruntime comes as one of two.
 DISTRIBUTIONS = (
-    "tumorseg", "torch", "segmentation-models-pytorch", "timm", "onnx", "onnxscript",
-    "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless",
+    "tumorseg", "torch", "segmentation-models-pytorch", "timm", "safetensors", "onnx", "onnxscript",
+    "onnx-ir", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless",
 )  # fmt: skip
 HERE = Path(__file__).resolve().parent
 
@@ -29,10 +29,25 @@ def origin_of(run: Run) -> dict[str, str]:
     }
 
 
-def provenance_of(run: Run) -> dict[str, Any]:
+def training_facts(run: Run) -> dict[str, Any]:
+    """What a bundle says about the training; folders of the training machine are left out."""
+    training = {**run.training}
+    recipe = training.get("recipe")
+    if isinstance(recipe, dict) and "encoder_weights" in recipe:
+        training["recipe"] = {**recipe, "encoder_weights": Path(recipe["encoder_weights"]).name}
+    return {
+        "phantoms": run.data["phantoms"],
+        "data": {name: value for name, value in run.data.items() if name not in ("root", "phantoms")},
+        "metrics": run.metrics,
+        "training": training,
+    }
+
+
+def provenance_of(origin: dict[str, str], golden_from: str) -> dict[str, Any]:
     """`provenance` of `bundle.json`: origin, versions, machine type, and the commit where there is one."""
     return {
-        **origin_of(run),
+        **origin,
+        "golden_images": golden_from,
         "versions": {"python": platform.python_version(), **installed_versions()},
         "machine": f"{platform.system()} {platform.machine()}",
         "git": git_commit(),

@@ -24,6 +24,8 @@ class Source:
         the artefacts themselves, so they must not depend on time or machine.
     golden: images with the logits that `model` gave.
     rtx: what was chosen for the target tensorrt-rtx.
+    calibration: images beside the golden ones on which a target may measure the network; they stay out of
+        the bundle.
     """
 
     model: torch.nn.Module
@@ -31,6 +33,7 @@ class Source:
     origin: dict[str, str]
     golden: tuple[Golden, ...]
     rtx: RtxOptions = dataclasses.field(default_factory=RtxOptions)
+    calibration: tuple[Golden, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

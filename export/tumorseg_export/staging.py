@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tumorseg_runtime.bundle import INDEX, Bundle
+from tumorseg_runtime.bundle import INDEX, SIGNATURE, Bundle
 from tumorseg_runtime.errors import BundleError, InputError
 
 PART, OLD = "part", "old"
@@ -67,7 +67,7 @@ def check_replaceable(out: Path) -> None:
     except BundleError as error:
         raise InputError(f"{out}: exists and is no bundle ({error}): {advice}") from error
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
-    if foreign := sorted(found - set(bundle.files) - {INDEX}):
+    if foreign := sorted(found - set(bundle.files) - {INDEX, SIGNATURE}):
         raise InputError(f"{out}: holds more than a bundle ({', '.join(foreign)}): {advice}")
 
 

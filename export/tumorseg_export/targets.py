@@ -21,12 +21,18 @@ class Target:
     needs: targets whose artefacts it is made from, which must be chosen, too.
     must_run: False for what is made ahead of time for other machines: then the first pair may be missing, and
         the artefact is sealed as unverified.
+    extra: the extra of tumorseg that brings the first backend of the proofs.
+    packages: importable packages that only the making needs; the extra export brings them.
+    calibrated: whether it is made by running more images than the golden ones.
     """
 
     module: str
     proofs: tuple[tuple[str, str], ...]
     needs: tuple[str, ...] = ()
     must_run: bool = True
+    extra: str = "cpu"
+    packages: tuple[str, ...] = ()
+    calibrated: bool = False
 
     def load(self) -> TargetModule:
         """The module, imported now: it may need packages that other targets do not."""
@@ -37,7 +43,22 @@ ONNX_RUNTIME = (("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("onnxruntime",
 
 TARGETS = {
     "onnx": Target("tumorseg_export.onnx_export", ONNX_RUNTIME),
-    "onnx-fp16": Target("tumorseg_export.fp16", ONNX_RUNTIME),
+    "onnx-fp16": Target("tumorseg_export.fp16", ONNX_RUNTIME, calibrated=True),
+    "ncnn": Target(
+        "tumorseg_export.ncnn_export", (("ncnn", "cpu"),), needs=("onnx",), extra="ncnn", packages=("pnnx",)
+    ),
+    "mnn": Target(
+        "tumorseg_export.mnn_export", (("mnn", "cpu"), ("mnn-exact", "cpu")), needs=("onnx",), extra="mnn"
+    ),
+    "mnn-exact": Target(
+        "tumorseg_export.mnn_exact_export", (("mnn-exact", "cpu"),), needs=("onnx",), extra="mnn"
+    ),
+    "openvino": Target(
+        "tumorseg_export.openvino_export",
+        (("openvino", "cpu"), ("openvino", "gpu"), ("openvino", "npu")),
+        needs=("onnx",),
+        extra="openvino",
+    ),
     "tensorrt-rtx": Target(
         "tumorseg_export.tensorrt_rtx_export", (("tensorrt", "cuda"),), needs=("onnx-fp16",), must_run=False
     ),

@@ -99,7 +99,8 @@ def build_engine(
 def known_capabilities(trt: Any) -> dict[int, Any]:
     """Compute capabilities that the package builds for ahead of time, by number; none for TensorRT."""
     names = [name for name in dir(getattr(trt, "ComputeCapability", None)) if name.startswith("SM")]
-    return {int(name[2:]): getattr(trt.ComputeCapability, name) for name in names}
+    numbers = sorted(int(name[2:]) for name in names)
+    return {number: getattr(trt.ComputeCapability, f"SM{number}") for number in numbers}
 
 
 def _check_network(network: Any, contract: Contract, name: str) -> None:

@@ -52,7 +52,8 @@ def open_auto(
     if ranking is None:
         backend, default_device, default_precision = DEFAULT
         line = (
-            f"chosen: {backend}: there is no {RANKING} of this device and driver; tumorseg bench writes one"
+            f"chosen: {backend}: there is no {RANKING} of this device and driver; "
+            "tumorseg bench --rank writes one"
         )
         choice = Choice(backend, device or default_device, precision or default_precision, (line,))
         return open_choice(bundle, choice, threads, folder), choice
@@ -73,8 +74,8 @@ def open_auto(
                 reason = f"was measured with {entry.versions}, here is {session.info.versions}"
         lines.append(f"not chosen: {_name(entry)}: {reason}")
     raise BackendError(
-        f"no backend in {RANKING} can serve ({'; '.join(lines)}): measure again with tumorseg bench, or name "
-        "a backend"
+        f"no backend in {RANKING} can serve ({'; '.join(lines)}): measure again with "
+        "tumorseg bench --rank, or name a backend"
     )
 
 

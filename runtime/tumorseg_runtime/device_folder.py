@@ -4,7 +4,7 @@
                                                                      ~/.cache/tumorseg
 
 The device's hash covers processor, GPU and driver, so that nothing is used on a machine, or under a driver,
-that it was not made for. `ranking.json` is what `backend="auto"` follows; `tumorseg bench` writes it:
+that it was not made for. `ranking.json` is what `backend="auto"` follows; `tumorseg bench --rank` writes it:
 
     schema    1
     bundle    SHA-256 of bundle.json
@@ -123,7 +123,9 @@ def read_ranking(folder: Path, bundle: Bundle) -> Ranking | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path}: is damaged ({error}): measure again with tumorseg bench") from error
+        raise BundleError(
+            f"{path}: is damaged ({error}): measure again with tumorseg bench --rank"
+        ) from error
     for name, got, expected in (
         ("schema", schema, SCHEMA),
         ("bundle", ranking.bundle, bundle.digest()),
@@ -131,7 +133,7 @@ def read_ranking(folder: Path, bundle: Bundle) -> Ranking | None:
     ):
         if got != expected:
             raise BundleError(
-                f"{path}: its {name} is {got}, expected {expected}: measure again with tumorseg bench"
+                f"{path}: its {name} is {got}, expected {expected}: measure again with tumorseg bench --rank"
             )
     return ranking
 

@@ -38,10 +38,10 @@ PACKAGES = {
     "openvino": "openvino",
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt-rtx",
-    "cuda-core": "gpu-cu12 or gpu-cu13",
+    "cuda-bindings": "gpu-cu12 or gpu-cu13",
     "pydicom": "dicom",
     "pylibjpeg": "dicom",
-    "pylibjpeg-libjpeg": "dicom",
+    "pylibjpeg-libjpeg": "dicom-jpeg",
     "pylibjpeg-openjpeg": "dicom",
     "pylibjpeg-rle": "dicom",
 }
@@ -149,16 +149,16 @@ def _bundle(root: Path, device_folder: Path | None) -> Iterator[Finding]:
     yield Finding("bundle", OK, f"{bundle.name} {bundle.digest()[:16]}, whole: {artefacts}")
     folder = device_folder or find(bundle)
     if folder is None:
-        remedy = "tumorseg bench writes a ranking, tumorseg build an engine"
+        remedy = "tumorseg bench --rank writes a ranking, tumorseg build an engine"
         yield Finding("device folder", MISSING, "none for this bundle, device and driver", remedy)
         return
     try:
         ranking = read_ranking(folder, bundle)
     except BundleError as error:
-        yield Finding("ranking", WRONG, str(error), "measure again: tumorseg bench")
+        yield Finding("ranking", WRONG, str(error), "measure again: tumorseg bench --rank")
     else:
         if ranking is None:
-            yield Finding("ranking", MISSING, f"{folder} has none", "tumorseg bench")
+            yield Finding("ranking", MISSING, f"{folder} has none", "tumorseg bench --rank")
         else:
             names = ", ".join(f"{e.backend} {e.device} {e.precision}" for e in ranking.entries)
             yield Finding("ranking", OK, f"{names} (the fastest first)")

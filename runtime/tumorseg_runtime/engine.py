@@ -141,21 +141,33 @@ def engines_in(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob(f"*{SUFFIX}")) if record_of(path).is_file()]
 
 
+def latest_engine(folder: Path, bundle: Bundle, precision: str) -> Path | None:
+    """The engine that was built last in a device folder for this very bundle, None where there is none.
+
+    Its own bytes are not looked at; raises BundleError where a record is damaged.
+    """
+    paths = sorted(engines_in(folder), key=lambda path: record_of(path).stat().st_mtime_ns, reverse=True)
+    wanted = (bundle.digest(), precision)
+    for path in paths:
+        key = _read_record(record_of(path)).get("key", {})
+        if (key.get("bundle_sha256"), key.get("precision")) == wanted:
+            return path
+    return None
+
+
 def find_engine(folder: Path, bundle: Bundle, precision: str) -> tuple[Path, EngineKey]:
-    """The engine that was built last in a device folder for this very bundle.
+    """The engine that was built last in a device folder for this very bundle, whole.
 
     Raises BackendError where there is none, BundleError where one of its engines is damaged.
     """
-    paths = sorted(engines_in(folder), key=lambda path: record_of(path).stat().st_mtime_ns, reverse=True)
-    digest = bundle.digest()
-    for path in paths:
-        wanted = _read_record(record_of(path)).get("key", {})
-        if (wanted.get("bundle_sha256"), wanted.get("precision")) == (digest, precision):
-            return path, read_key(path)
-    raise BackendError(
-        f"{folder}: has no {precision} engine of bundle {digest[:16]} ({len(paths)} of others): "
-        f"tumorseg build {bundle.root} --device-folder {folder}"
-    )
+    path = latest_engine(folder, bundle, precision)
+    if path is None:
+        raise BackendError(
+            f"{folder}: has no {precision} engine of bundle {bundle.digest()[:16]} "
+            f"({len(engines_in(folder))} of others): "
+            f"tumorseg build {bundle.root} --device-folder {folder}"
+        )
+    return path, read_key(path)
 
 
 def require_machine(path: Path, key: EngineKey, versions: dict[str, str], capability: int, gpu: str) -> None:

@@ -15,8 +15,6 @@ from typing import Any
 
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.errors import BundleError
-from tumorseg_runtime.golden import load_golden
-from tumorseg_runtime.parity import BUDGETS, logit_scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +39,9 @@ def read_band(bundle: Bundle, precision: str) -> Band:
     errors = [error for name in names for error in _errors(bundle, name)]
     if errors:
         return Band(2 * max(errors), f"twice the largest logit error in {', '.join(names)}")
+    from tumorseg_runtime.golden import load_golden
+    from tumorseg_runtime.parity import BUDGETS, logit_scale
+
     scale = logit_scale([item.logits for item in load_golden(bundle)])
     allowed = BUDGETS[precision].relative_error * scale
     return Band(2 * allowed, f"twice the logit error that parity allows in {precision}: no certificate")

@@ -19,7 +19,6 @@ from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.deadline import SessionKeeper, check_timeout, run_within
 from tumorseg_runtime.errors import BackendError, InputError, ParityError
 from tumorseg_runtime.frames import Frame, read_frame
-from tumorseg_runtime.golden import replay
 from tumorseg_runtime.images import check_image
 from tumorseg_runtime.margin import Band, read_band
 from tumorseg_runtime.postprocess import (
@@ -290,6 +289,8 @@ def to_frame(image: Image, name: str) -> Frame:
 
 
 def _self_test(bundle: Bundle, session: Session) -> None:
+    from tumorseg_runtime.golden import replay  # only who tests needs parity and zip files
+
     info = session.info
     report = replay(bundle, session, f"{info.backend} {info.device} {info.precision}")
     if not report.passed:

@@ -207,7 +207,9 @@ def test_cpu_and_gpu_are_timed_apart_each_with_its_own_reference_and_control(
             order.append(self.label[:3])
             return super().infer(batch)
 
-    def open_fake(subject: Subject, bundle: Bundle, run: Run | None, threads: int | None) -> Candidate:
+    def open_fake(
+        subject: Subject, bundle: Bundle, run: Run | None, threads: int | None, device_folder: Path | None
+    ) -> Candidate:
         if ms[subject.label] is None:
             return Candidate(subject, None, "no such device")
         return Candidate(subject, Noted(subject.label))
@@ -296,10 +298,17 @@ def test_command_with_a_run_writes_everything(
     positions = {tuple(s["position"] for s in row["samples"]) for row in measured if row["batch"] == 1}
     assert len(positions) == 4, "the order within the rounds is drawn anew"
     absent = [row for row in rows if row["status"] == "not measured"]
-    assert {row["subject"]["name"] for row in absent} == {s.name for s in SUBJECTS if s.group == "gpu"}
-    assert all(row["reason"] == "no NVIDIA driver" and not row["samples"] for row in absent)
+    others = {"ncnn", "mnn", "mnn-exact", "openvino"}  # not in the default bundle
+    assert {row["subject"]["name"] for row in absent} == {
+        s.name for s in SUBJECTS if s.group == "gpu" or s.format in others
+    }
+    for row in absent:
+        format, gpu = row["subject"]["format"], row["subject"]["device"] != "cpu"
+        missing = f"not exported: the bundle has no fp32 {format} artefact"
+        assert row["reason"] == ("no NVIDIA driver" if gpu else missing)
+        assert not row["samples"]
     page = (tmp_path / "bench.md").read_text()
-    cells = "| TensorRT engine FP16 | - | - | - | - | - | - | - | not measured: no NVIDIA driver |"
+    cells = f"| TensorRT engine FP16, of this device |{' - |' * 7} not measured: no NVIDIA driver |"
     assert page.count(cells) == 2
     assert "PyTorch eager against itself:" in page
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -57,3 +59,9 @@ def small_source() -> Source:
         for _ in range(10):
             model(torch.randn(4, 3, 64, 64))
     return with_golden(model.eval(), contract)
+
+
+@pytest.fixture(name="with_golden")
+def with_golden_fixture() -> Callable[[torch.nn.Module, Contract], Source]:
+    """`with_golden`, for tests that make networks of their own."""
+    return with_golden

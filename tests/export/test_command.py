@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tumorseg_export.command import export, summarise, table
+from tumorseg_export.command import export, parse_size, summarise, table
+from tumorseg_export.sign import new_key
 from tumorseg_runtime.bundle import Bundle, sha256_of
+from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import BundleError, InputError
-from tumorseg_train.run import Run
+from tumorseg_runtime.signature import verify_signature
+from tumorseg_train.run import CHECKPOINT, Run
 
 
 def test_json_is_the_result_and_steps_go_elsewhere(tiny_run: Run, tmp_path: Path) -> None:
@@ -42,6 +45,49 @@ def test_table_has_a_line_per_artefact(tiny_bundle: Bundle) -> None:
     unverified = [v for a in tiny_bundle.artefacts for v in a.parity if v.status == "unverified"]
     assert sum(line.startswith("unverified: ") for line in lines) == len(unverified)
     assert all(any(verdict.detail in line for line in lines) for verdict in unverified)
+
+
+def test_flags_reach_the_checkpoint_and_the_signature_the_bundle(tiny_run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="cryptography is not installed (extra sign)")
+    public = new_key(tmp_path / "key.pem")
+    weights, out = tiny_run.root / CHECKPOINT, tmp_path / "bundle"
+    flags = {
+        "--arch": "unet", "--encoder": "resnet18", "--classes": "lesion", "--size": "64x96",
+        "--mean": "0,0.5,1", "--std": "1,2,0.5", "--threshold": "0.25", "--images": "phantoms",
+        "--targets": "onnx", "--golden": "3", "--out": str(out), "--sign": str(tmp_path / "key.pem"),
+    }  # fmt: skip
+    arguments = [str(weights), *(word for pair in flags.items() for word in pair), "--json"]
+    done = CliRunner().invoke(export, arguments, catch_exceptions=False)
+    assert json.loads(done.stdout)["pixels"] == 3 * 64 * 96
+    assert "foreign checkpoint: unet with resnet18" in done.stderr
+    bundle = Bundle.open(out)
+    assert bundle.contract == Contract(
+        64, 96, (0.0, 0.5, 1.0), (1.0, 2.0, 0.5), classes=("lesion",), threshold=0.25
+    )
+    assert bundle.provenance["golden_images"] == "phantoms, drawn for this export"
+    assert "**The golden images are phantoms**" in (out / "MODEL_CARD.md").read_text()
+    verify_signature(bundle, public)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--size", "large"], "--size is 'large', expected pixels such as 512, or HEIGHTxWIDTH"),
+        (["--size", "64x64x3"], "--size is '64x64x3'"),
+        (["--mean", "0.5;0.5"], "--mean is '0.5;0.5', expected numbers such as"),
+        (["--sign", "absent.pem"], "absent.pem: is missing or no key"),
+        (["--arch", "unet"], "is a run, which says itself what it is; got --arch"),
+    ],
+)
+def test_unusable_flags_are_bad_input(tiny_run: Run, tmp_path: Path, flags: list[str], message: str) -> None:
+    arguments = [str(tiny_run.root), "--out", str(tmp_path / "bundle"), *flags]
+    with pytest.raises(InputError, match=message):
+        CliRunner().invoke(export, arguments, catch_exceptions=False)
+
+
+def test_sizes_are_height_and_width() -> None:
+    assert parse_size("512") == (512, 512)
+    assert parse_size("480x640") == (480, 640)
 
 
 def test_unknown_target_is_bad_input(tiny_run: Run, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tumorseg_export import export, onnx_export
-from tumorseg_export.export import export_run, training_facts
+from tumorseg_export.export import export_run
 from tumorseg_export.proof import read_certificate, refuse_breach, require_prover
+from tumorseg_export.provenance import training_facts
 from tumorseg_export.targets import TARGETS, Target, choose
 from tumorseg_runtime.backends import onnxruntime as onnxruntime_backend
 from tumorseg_runtime.backends import open_session
@@ -51,7 +52,7 @@ def test_bundle_holds_what_a_device_needs(tiny_bundle: Bundle, tiny_run: Run) ->
     assert sorted(tiny_bundle.files) == sorted(
         [
             "MODEL_CARD.md", "certificates/model.fp16.onnx.json", "certificates/model.onnx.json",
-            "model.fp16.onnx", "model.onnx",
+            "model.fp16.onnx", "model.onnx", "sbom.cdx.json",
             *(f"golden/{name}.{kind}" for name in golden for kind in ("npz", "png")),
         ]
     )  # fmt: skip

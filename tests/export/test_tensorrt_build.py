@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tumorseg_export import fp16, onnx_export, tensorrt_rtx_export
-from tumorseg_export.card import worst_figures
 from tumorseg_export.export import export_run
+from tumorseg_export.proof import worst_figures
 from tumorseg_export.source import Source
 from tumorseg_export.targets import choose
 from tumorseg_export.tensorrt_build import (

@@ -217,16 +217,16 @@ def test_a_segmenter_of_a_bundle_opens_its_session_again_and_tests_it(
     small_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
+    from tumorseg_runtime.golden import replay
 
     segmenter = Segmenter.open(small_bundle, self_test=True, threads=1)
     tested: list[str] = []
-    replay = Segmenter.open.__func__.__globals__["replay"]  # type: ignore[attr-defined]
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         tested.append("again")
         return replay(*args, **kwargs)
 
-    monkeypatch.setattr("tumorseg_runtime.segmenter.replay", noted)
+    monkeypatch.setattr("tumorseg_runtime.golden.replay", noted)
     image = np.full((20, 30), 200, np.uint8)
     with monkeypatch.context() as broken:
         broken.setattr(OnnxRuntimeSession, "infer", DyingSession.infer)

@@ -67,13 +67,11 @@ def test_sixteen_threads_get_the_same_bits(bundle: Bundle) -> None:
 def test_other_threads_run_while_it_computes(
     make_bundle: Maker, convert_bundle: Convert, tmp_path: Path
 ) -> None:
-    contract = Contract(height=2048, width=2048)
+    contract = Contract(height=1024, width=1024)
     root = make_bundle(tmp_path / "bundle", contract)
     convert_bundle(root, "ncnn")
     session = open_session(Bundle.open(root), backend="ncnn", threads=1)
     image = images(1, contract)
-    old = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
     started, counts, stop = threading.Event(), [0], threading.Event()
 
     def count() -> None:
@@ -85,8 +83,7 @@ def test_other_threads_run_while_it_computes(
     thread.start()
     try:
         started.wait()
-        net, extractor = session._net, session._net.create_extractor()  # type: ignore[attr-defined]
-        assert net is not None
+        extractor = session._net.create_extractor()  # type: ignore[attr-defined]
         extractor.input("in0", ncnn.Mat(image[0]))
         before = counts[0]
         extractor.extract("out0")  # one call into ncnn: no bytecode runs in this thread meanwhile
@@ -94,7 +91,6 @@ def test_other_threads_run_while_it_computes(
     finally:
         stop.set()
         thread.join()
-        sys.setswitchinterval(old)
     assert during > 100
 
 

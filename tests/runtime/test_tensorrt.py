@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import pytest
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.backends import tensorrt as backend
 from tumorseg_runtime.backends.fake_tensorrt import FakeTensorRt
-from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.bundle import Artefact, Bundle
 from tumorseg_runtime.cuda import DeviceTensor, Gpu
 from tumorseg_runtime.driver import why_no_driver
 from tumorseg_runtime.engine import EngineKey, OtherMachineError, Profile, write_engine
@@ -271,6 +272,24 @@ def test_threads_of_a_cpu_are_refused(make_device: Callable[..., Device]) -> Non
     device = make_device()
     with pytest.raises(InputError, match="threads is 2, a GPU has no CPU threads to bound"):
         backend.open_session(device.bundle, "cuda", "fp32", 2, device.folder)
+
+
+def test_a_device_folder_without_an_engine_leaves_the_bundles_own(
+    make_device: Callable[..., Device], tmp_path: Path
+) -> None:
+    """`tumorseg bench --rank` makes a device folder that holds a ranking alone."""
+    device = make_device()
+    bundle = dataclasses.replace(device.bundle, root=tmp_path / "bundle")
+    shutil.copytree(device.bundle.root, bundle.root)
+    own = dataclasses.replace(device.key, bundle_sha256=None)
+    built = (device.folder / device.key.name()).read_bytes()
+    write_engine(bundle.root / "model.rtx.engine", built, own)
+    artefact = Artefact("model.rtx.engine", backend.FORMAT, "fp32", PROFILE.largest, {}, ())
+    bundle = dataclasses.replace(bundle, artefacts=(*bundle.artefacts, artefact))
+    (tmp_path / "ranking").mkdir()
+    assert backend._choose(bundle, "fp32", tmp_path / "ranking") == (bundle.root / artefact.file, own)
+    assert backend.open_session(bundle, "cuda", "fp32", None, tmp_path / "ranking").info.backend == "tensorrt"
+    assert backend._choose(bundle, "fp32", device.folder) == (device.folder / device.key.name(), device.key)
 
 
 def test_a_bundle_without_an_engine_says_which_artefacts_it_has(make_device: Callable[..., Device]) -> None:

@@ -1,4 +1,5 @@
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,22 @@ def test_unknown_names_are_refused_with_what_there_is() -> None:
         build_model("segformer", "resnet34", channels=3, classes=1)
     with pytest.raises(InputError, match="encoder 'resnet35'"):
         build_model("unet", "resnet35", channels=3, classes=1)
+
+
+def test_encoders_of_timm_are_built_without_a_warning() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        build_model("unet", "timm-tf_efficientnet_lite0", channels=3, classes=1)
+        warnings.warn("another", DeprecationWarning, stacklevel=1)
+    assert [str(one.message) for one in caught] == ["another"]
+
+
+def test_options_reach_the_network_and_wrong_ones_are_refused() -> None:
+    model = build_model("deeplabv3", "resnet18", channels=3, classes=1, options={"encoder_output_stride": 16})
+    dilations = {module.dilation for module in model.encoder.modules() if isinstance(module, torch.nn.Conv2d)}
+    assert dilations == {(1, 1), (2, 2)}
+    with pytest.raises(InputError, match=r"with \{'encoder_output_stride': 7\} .*correct the options"):
+        build_model("deeplabv3", "resnet18", channels=3, classes=1, options={"encoder_output_stride": 7})
 
 
 def test_normalisation_is_the_encoders_own() -> None:

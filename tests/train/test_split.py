@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -156,3 +157,23 @@ def test_what_is_no_split_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(BundleError, match=r"split\.json"):
         Manifest.read(path, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_item_without_the_hash_of_its_image_or_mask_is_refused(tmp_path: Path, kind: str) -> None:
+    manifest = make_manifest(write_data(tmp_path, tumours=4))
+    path = tmp_path / "split.json"
+    manifest.write(path)
+    values = json.loads(path.read_text())
+    item = values["items"][1]
+    name = item["image"] if kind == "image" else item["masks"][0]
+    del item["files"][name]
+    path.write_text(json.dumps(values))
+    with pytest.raises(BundleError) as caught:
+        Manifest.read(path, tmp_path)
+    assert f"{item['image']} has no SHA-256 of {name} (1 such files), expected one" in str(caught.value)
+    for files in ([], None, {name: 3}):
+        item["files"] = files
+        path.write_text(json.dumps(values))
+        with pytest.raises(BundleError, match=r"split\.json"):
+            Manifest.read(path, tmp_path)

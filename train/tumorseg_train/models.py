@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -20,22 +23,51 @@ ARCHITECTURES = {
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "last_linear.")
 
 
-def build_model(architecture: str, encoder: str, *, channels: int, classes: int) -> torch.nn.Module:
+def build_model(
+    architecture: str,
+    encoder: str,
+    *,
+    channels: int,
+    classes: int,
+    options: Mapping[str, Any] | None = None,
+) -> torch.nn.Module:
     """A network with random weights: float (N, channels, H, W) -> logits (N, classes, H, W).
 
-    Raises InputError for an unknown architecture or encoder.
+    options: further arguments of smp's class, None for its defaults.
+    Raises InputError for an unknown architecture, encoder or option.
     """
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture is '{architecture}', expected one of {', '.join(ARCHITECTURES)}")
     try:
-        model: torch.nn.Module = ARCHITECTURES[architecture](
-            encoder_name=encoder, encoder_weights=None, in_channels=channels, classes=classes
+        return _construct(
+            architecture,
+            encoder_name=encoder,
+            encoder_weights=None,
+            in_channels=channels,
+            classes=classes,
+            **(options or {}),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        if options:
+            raise InputError(
+                f"{architecture} cannot be built on encoder '{encoder}' with {dict(options)} "
+                f"({_first_line(error)}): correct the options"
+            ) from error
         raise InputError(
-            f"{architecture} cannot be built on encoder '{encoder}' ({str(error).splitlines()[0]}): "
+            f"{architecture} cannot be built on encoder '{encoder}' ({_first_line(error)}): "
             f"choose an encoder that segmentation-models-pytorch offers for {architecture}, such as resnet34"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _construct(architecture: str, **arguments: Any) -> torch.nn.Module:
+    """smp's class, called without its advice to rename the encoders that we name `timm-`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`timm-` encoders are deprecated", DeprecationWarning)
+        model: torch.nn.Module = ARCHITECTURES[architecture](**arguments)
     return model
 
 
@@ -82,7 +114,7 @@ def load_encoder_weights(model: torch.nn.Module, architecture: str, encoder: str
 def _download(architecture: str, encoder: str) -> dict[str, torch.Tensor]:
     """State of the encoder with the ImageNet weights that smp fetches (3 input channels)."""
     try:
-        source = ARCHITECTURES[architecture](encoder_name=encoder, encoder_weights="imagenet")
+        source = _construct(architecture, encoder_name=encoder, encoder_weights="imagenet")
     except (
         OSError,
         RuntimeError,
@@ -94,14 +126,32 @@ def _download(architecture: str, encoder: str) -> dict[str, torch.Tensor]:
             "give a local file (--encoder-weights FILE), train without (--encoder-weights none), "
             "or connect to the internet"
         ) from error
-    state: dict[str, torch.Tensor] = source.encoder.state_dict()
-    return state
+    assert isinstance(source.encoder, torch.nn.Module)
+    return source.encoder.state_dict()
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Tensors by name from a .safetensors file or a pickle, which is read with weights_only.
 
     Raises InputError for a missing or damaged file, and for a pickle that holds anything but tensors.
+    """
+    state = read_weights(path)
+    if not is_state_dict(state):
+        raise InputError(f"{path}: holds no plain state_dict: save model.state_dict() and give that file")
+    return dict(state)
+
+
+def is_state_dict(value: object) -> bool:
+    """True for tensors by name."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+    )
+
+
+def read_weights(path: Path) -> Any:
+    """What a .safetensors file or a pickle holds; a pickle is read with weights_only, and runs no code.
+
+    Raises InputError for a missing or damaged file, and for a pickle of other things than plain values.
     """
     if not path.is_file():
         raise InputError(f"{path}: is not a file, expected weights (.safetensors, .pth, .pt or .bin)")
@@ -110,16 +160,13 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and pickle raise many kinds; all mean the same to the caller
         first_line = str(error).partition("\n")[0]
         raise InputError(
             f"{path}: cannot be read as weights ({type(error).__name__}: {first_line}): "
             "copy the file again, or save a plain state_dict"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path}: holds no plain state_dict: save model.state_dict() and give that file")
-    return state
 
 
 def load_exactly(module: torch.nn.Module, state: dict[str, torch.Tensor], what: str) -> None:

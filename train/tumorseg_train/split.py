@@ -44,6 +44,10 @@ class Item:
     tumour_px: int
     files: dict[str, str]
 
+    def without_hash(self) -> tuple[str, ...]:
+        """Image and masks that `files` lacks; none in a manifest that was read."""
+        return tuple(name for name in (self.image, *self.masks) if not isinstance(self.files.get(name), str))
+
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
@@ -88,9 +92,17 @@ class Manifest:
             if values["schema"] != SCHEMA:
                 raise BundleError(f"{path}: schema is {values['schema']}, expected {SCHEMA}: split again")
             items = tuple(Item(**{**item, "masks": tuple(item["masks"])}) for item in values["items"])
-            return cls(root, values["seed"], items)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            manifest = cls(root, values["seed"], items)
+            unsealed = [(item, name) for item in items for name in item.without_hash()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{path}: is not a split ({error}): make it with `tumorseg data`") from error
+        if unsealed:
+            item, name = unsealed[0]
+            raise BundleError(
+                f"{path}: {item.image} has no SHA-256 of {name} ({len(unsealed)} such files), expected one "
+                "for every image and mask: make the split again with `tumorseg data`"
+            )
+        return manifest
 
 
 def make_manifest(root: Path, seed: int = 0) -> Manifest:

@@ -14,6 +14,7 @@ from tumorseg_benchmarks.inputs import EncodedImage, file_inputs, golden_inputs,
 from tumorseg_benchmarks.latency import MIN_ROUNDS, Plan
 from tumorseg_benchmarks.machine import load_average, machine_facts, usable_cores
 from tumorseg_benchmarks.parity import check_kinship
+from tumorseg_benchmarks.ranking import BATCH, make_ranking_folder, ranking_entries, ranking_line
 from tumorseg_benchmarks.report import (
     SCHEMA,
     bench_markdown,
@@ -23,6 +24,7 @@ from tumorseg_benchmarks.report import (
     write_report,
 )
 from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.device_folder import RANKING, write_ranking
 from tumorseg_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +68,18 @@ MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyT
     type=click.Path(path_type=Path),
     help="Folder for bench.json and bench.md.",
 )
+@click.option(
+    "--rank",
+    "rank_too",
+    is_flag=True,
+    help="Also write ranking.json into the device folder: backend 'auto' then takes what was fastest here.",
+)
+@click.option(
+    "--device-folder",
+    type=click.Path(path_type=Path),
+    help="Where this device keeps its engines and its ranking [default: the one that is there, else "
+    "<BUNDLE>.device beside the bundle].",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print bench.json instead of the tables.")
 def bench(
     bundle: Path,
@@ -78,6 +92,8 @@ def bench(
     budget_seconds: float | None,
     seed: int,
     out: Path,
+    rank_too: bool,
+    device_folder: Path | None,
     as_json: bool,
 ) -> None:
     """Time BUNDLE under every backend of this machine, against PyTorch where a run is given.
@@ -87,6 +103,8 @@ def bench(
     ONNX FP32.
     """
     sizes = parse_batches(batches)
+    if rank_too and BATCH not in sizes:
+        raise InputError(f"batches is '{batches}', expected {BATCH} among them for --rank: add it")
     plan = Plan(rounds=rounds, seed=seed, budget_s=budget_seconds)
     opened = Bundle.open(bundle)
     run = open_run(run_folder)
@@ -94,10 +112,18 @@ def bench(
         check_kinship(opened, run)
     inputs = choose_inputs(opened, run, images, max_images)
     count = threads or usable_cores()
+    ranking_folder = make_ranking_folder(opened, device_folder) if rank_too else None
     set_threads(count, torch_too=run is not None)
     before = load_average()
     rows = run_bench(
-        opened, run, inputs, sizes, count, plan, progress=lambda line: click.echo(line, err=True)
+        opened,
+        run,
+        inputs,
+        sizes,
+        count,
+        plan,
+        progress=lambda line: click.echo(line, err=True),
+        device_folder=device_folder,
     )
     values: dict[str, Any] = {
         "schema": SCHEMA,
@@ -120,6 +146,10 @@ def bench(
     write_report(out, "bench", values, bench_markdown(rows, values))
     click.echo(to_json(values) if as_json else bench_text(rows, values), nl=False)
     click.echo(f"report: {out}/bench.md, {out}/bench.json", err=True)
+    if ranking_folder is not None:
+        entries = ranking_entries(rows, count)
+        write_ranking(ranking_folder, opened, entries)
+        click.echo(f"ranking: {ranking_folder / RANKING}: {ranking_line(entries)}", err=True)
 
 
 def parse_batches(text: str) -> list[int]:

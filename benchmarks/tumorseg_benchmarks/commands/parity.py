@@ -55,8 +55,21 @@ SHOWN = 3  # breaches in the error message
     type=click.Path(path_type=Path),
     help="Folder for parity.json and parity.md.",
 )
+@click.option(
+    "--device-folder",
+    type=click.Path(path_type=Path),
+    help="Where engines of this device lie [default: beside the bundle, else the user's cache].",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print parity.json instead of the table.")
-def parity(bundle: Path, run_folder: Path | None, part: str, limit: int, out: Path, as_json: bool) -> None:
+def parity(
+    bundle: Path,
+    run_folder: Path | None,
+    part: str,
+    limit: int,
+    out: Path,
+    device_folder: Path | None,
+    as_json: bool,
+) -> None:
     """Compare every artefact of BUNDLE, under every backend of this machine, with PyTorch.
 
     Without --run only the golden images are replayed, which needs no PyTorch. What cannot run here is listed
@@ -65,7 +78,14 @@ def parity(bundle: Path, run_folder: Path | None, part: str, limit: int, out: Pa
     opened = Bundle.open(bundle)
     run = open_run(run_folder)
     before = load_average()
-    rows = check_parity(opened, run, part, limit, progress=lambda line: click.echo(f"{line} ...", err=True))
+    rows = check_parity(
+        opened,
+        run,
+        part,
+        limit,
+        progress=lambda line: click.echo(f"{line} ...", err=True),
+        device_folder=device_folder,
+    )
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "parity",

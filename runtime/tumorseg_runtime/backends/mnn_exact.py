@@ -1,4 +1,4 @@
-"""MNN at its low Winograd level: the second backend on `model.mnn` (see `tumorseg_runtime.backends.mnn`)."""
+"""MNN at its low Winograd level (see `tumorseg_runtime.backends.mnn`)."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ LEVEL = 1  # small Winograd tiles only: less rounding, more multiplications
 
 def open_session(bundle: Bundle, device: str, precision: str, threads: int | None) -> MnnSession:
     """A session at the low level; raises as `tumorseg_runtime.backends.mnn.open_variant`."""
-    return open_variant("mnn-exact", LEVEL, bundle, device, precision, threads)
+    return open_variant("mnn-exact", LEVEL, ("mnn-exact", "mnn"), bundle, device, precision, threads)

@@ -20,7 +20,15 @@ from tumorseg_runtime.bundle import Bundle, sha256_of
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.cuda import Gpu, interface_of, open_gpu
 from tumorseg_runtime.driver import why_no_driver
-from tumorseg_runtime.engine import TOOLS, EngineKey, Profile, find_engine, read_key, require_machine
+from tumorseg_runtime.engine import (
+    TOOLS,
+    EngineKey,
+    Profile,
+    find_engine,
+    latest_engine,
+    read_key,
+    require_machine,
+)
 from tumorseg_runtime.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.session import InputForm, SessionInfo
 
@@ -138,7 +146,8 @@ def why_unavailable(device: str) -> str | None:
 def open_session(
     bundle: Bundle, device: str, precision: str, threads: int | None, device_folder: Path | None = None
 ) -> TensorRtSession:
-    """A session on the engine that `tumorseg build` put into the device folder, or on the bundle's own.
+    """A session on the engine that `tumorseg build` put into the device folder, or on the bundle's own where
+    that folder holds none of this bundle and precision.
 
     Raises BackendError where driver or package are missing, or where the engine is for another GPU or version
     (OtherMachineError); BundleError where it is damaged or of another graph.
@@ -150,12 +159,17 @@ def open_session(
         )
     if threads is not None:
         raise InputError(f"threads is {threads}, a GPU has no CPU threads to bound: leave it out")
-    if device_folder is not None:
-        path, key = find_engine(device_folder, bundle, precision)
-    else:
-        path = bundle.root / bundle.artefact(FORMAT, precision).file
-        key = read_key(path)
+    path, key = _choose(bundle, precision, device_folder)
     return open_engine(path, key, bundle, open_gpu())
+
+
+def _choose(bundle: Bundle, precision: str, device_folder: Path | None) -> tuple[Path, EngineKey]:
+    """The engine in the device folder before the bundle's own; a folder may hold a ranking and no engine."""
+    own = any((one.format, one.precision) == (FORMAT, precision) for one in bundle.artefacts)
+    if device_folder is not None and (not own or latest_engine(device_folder, bundle, precision)):
+        return find_engine(device_folder, bundle, precision)
+    path = bundle.root / bundle.artefact(FORMAT, precision).file
+    return path, read_key(path)
 
 
 def open_engine(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu) -> TensorRtSession:

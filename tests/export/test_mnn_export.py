@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tumorseg_export import mnn_export, onnx_export
+from tumorseg_export.export import export_run
+from tumorseg_export.mnn_export import with_identifier
+from tumorseg_export.proof import read_certificate, refuse_breach, require_prover
+from tumorseg_export.source import Source
+from tumorseg_export.targets import TARGETS
+from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.errors import BackendError, BundleError, CheckFailedError, ParityError
+from tumorseg_runtime.golden import replay
+from tumorseg_runtime.parity import BUDGETS, Budget
+from tumorseg_runtime.segmenter import Segmenter
+from tumorseg_train.run import Run
+
+if importlib.util.find_spec("MNN") is None:
+    pytest.skip("MNN is not installed", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_run(tiny_run, tmp_path_factory.mktemp("mnn") / "bundle", targets=["onnx", "mnn"])
+
+
+def make(source: Source, folder: Path) -> bytes:
+    folder.mkdir()
+    onnx_export.make(source, folder)
+    mnn_export.make(source, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.mnn", "model.onnx"]
+    return (folder / mnn_export.FILE).read_bytes()
+
+
+def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) -> None:
+    artefact = bundle.artefact("mnn", "fp32")
+    assert artefact.files == ("model.mnn",)
+    assert {"MNN", "torch", "onnx"} <= set(artefact.tools)
+    assert [(v.backend, v.status) for v in artefact.parity] == [("mnn", "passed"), ("mnn-exact", "passed")]
+    reports = read_certificate(bundle, artefact)["reports"]
+    assert [(report["backend"], report["batch_size"]) for report in reports] == [
+        ("mnn", 1), ("mnn", 3), ("mnn-exact", 1), ("mnn-exact", 3),
+    ]  # fmt: skip
+    worst = {
+        report["backend"]: max(image["relative_error"] for image in report["images"]) for report in reports
+    }
+    assert worst["mnn-exact"] < 5e-5
+    assert worst["mnn-exact"] < worst["mnn"]  # else the level is not what it says
+
+
+def test_the_exact_target_is_for_the_exact_backend_alone(
+    bundle: Bundle, tiny_run: Run, tmp_path: Path
+) -> None:
+    exact = export_run(tiny_run, tmp_path / "bundle", targets=["onnx", "mnn-exact"])
+    artefact = exact.artefact("mnn-exact", "fp32")
+    assert [(v.backend, v.status) for v in artefact.parity] == [("mnn-exact", "passed")]
+    assert exact.files[artefact.file].sha256 == bundle.files["model.mnn"].sha256
+    Segmenter.open(exact, backend="mnn-exact", self_test=True)
+    with pytest.raises(BundleError, match="has no fp32 mnn artefact, it has onnx fp32, mnn-exact fp32"):
+        open_session(exact, backend="mnn")
+
+
+def test_a_network_too_rough_for_mnn_is_refused_with_the_exact_target_as_remedy(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]
+        report = replay(bundle, session, "model.mnn")
+    strict = Budget(relative_error=1e-9, flipped_share=0, dice=1, free_pixels=0)
+    monkeypatch.setitem(BUDGETS, "fp32", strict)
+    assert report.passed
+    with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]
+        report = replay(bundle, session, "model.mnn")
+    with pytest.raises(ParityError, match=r"under mnn on cpu .*: take the target mnn-exact in its place"):
+        refuse_breach(report, 1)
+
+
+def test_it_serves(bundle: Bundle, tiny_data: Path) -> None:
+    image = tiny_data / "brain/images/1.png"
+    masks = [
+        Segmenter.open(bundle, backend=name, self_test=True).predict(image).mask
+        for name in ("mnn", "mnn-exact", "onnxruntime")
+    ]
+    assert masks[2].any()
+    assert all(np.count_nonzero(mask != masks[2]) <= 1 for mask in masks)
+
+
+def test_the_same_network_gives_the_same_bytes_without_a_path(small_source: Source, tmp_path: Path) -> None:
+    first, second = make(small_source, tmp_path / "first"), make(small_source, tmp_path / "second")
+    assert first == second
+    assert str(tmp_path).encode() not in first
+    assert b"model.onnx" not in first
+
+
+def test_the_identifier_is_the_hashs() -> None:
+    content = b"before 14f5a74d-879a-44fc-adb6-d47c8d18e6fb after"
+    first, second = (with_identifier(content, digit * 64) for digit in "12")
+    assert first == b"before 11111111-1111-4111-9111-111111111111 after"
+    assert first != second
+    with pytest.raises(CheckFailedError, match="holds 2 identifiers, expected 1"):
+        with_identifier(content * 2, "1" * 64)
+
+
+def test_export_opens_no_connection_and_starts_no_pip(
+    bundle: Bundle, tmp_path: Path, run_guarded: Callable[..., list[str]]
+) -> None:
+    code = """
+import sys
+from pathlib import Path
+from tumorseg_export import mnn_export
+from tumorseg_export.source import Source
+from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.bundle import Bundle
+folder, bundle = Path(sys.argv[1]), Bundle.open(sys.argv[2])
+(folder / "model.onnx").write_bytes((bundle.root / "model.onnx").read_bytes())
+mnn_export.make(Source(None, bundle.contract, {}, ()), folder)
+assert (folder / "model.mnn").read_bytes() == (bundle.root / "model.mnn").read_bytes()
+"""
+    assert run_guarded(code, tmp_path, bundle.root) == []
+
+
+def test_the_packages_own_converter_would_start_pip(run_guarded: Callable[..., list[str]]) -> None:
+    """The guard sees what it must see. If this fails, MNN has changed."""
+    assert any("pip install" in line for line in run_guarded("import MNN.tools.mnnconvert"))
+
+
+def test_a_converter_that_fails_is_reported(small_source: Source, tmp_path: Path) -> None:
+    (tmp_path / onnx_export.FILE).write_bytes(b"no graph")
+    with pytest.raises(CheckFailedError, match=r"the converter of MNN ended with status .*model.mnn"):
+        mnn_export.make(small_source, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [onnx_export.FILE]
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"MNN is not installed.*pip install 'tumorseg\[export,mnn\]'"):
+        require_prover("mnn", TARGETS["mnn"])

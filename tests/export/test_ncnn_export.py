@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tumorseg_export import ncnn_export, onnx_export
+from tumorseg_export.export import export_run
+from tumorseg_export.proof import read_certificate, require_prover
+from tumorseg_export.source import Source
+from tumorseg_export.targets import TARGETS
+from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.errors import BackendError, BundleError, CheckFailedError, InputError
+from tumorseg_runtime.segmenter import Segmenter
+from tumorseg_train.run import Run
+
+for package in ("pnnx", "ncnn"):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
+FILES = (ncnn_export.GRAPH, ncnn_export.WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_run(tiny_run, tmp_path_factory.mktemp("ncnn") / "bundle", targets=["onnx", "ncnn"])
+
+
+def make_twice(source: Source, folder: Path) -> list[list[bytes]]:
+    contents = []
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+        onnx_export.make(source, folder / name)
+        ncnn_export.make(source, folder / name)
+        assert sorted(path.name for path in (folder / name).iterdir()) == sorted(("model.onnx", *FILES))
+        contents.append([(folder / name / file).read_bytes() for file in FILES])
+    return contents
+
+
+def test_the_bundle_holds_it_proven_in_single_images_and_batches(bundle: Bundle) -> None:
+    artefact = bundle.artefact("ncnn", "fp32")
+    assert artefact.files == FILES
+    assert {"pnnx", "torch", "onnx"} <= set(artefact.tools)
+    assert [(v.backend, v.device, v.status) for v in artefact.parity] == [("ncnn", "cpu", "passed")]
+    certificate = read_certificate(bundle, artefact)
+    assert certificate["weights"] == {"file": FILES[1], "sha256": bundle.files[FILES[1]].sha256}
+    assert [report["batch_size"] for report in certificate["reports"]] == [1, 3]
+    for report in certificate["reports"]:
+        assert all(0 < image["relative_error"] < 1e-4 for image in report["images"])
+
+
+def test_it_serves(bundle: Bundle, tiny_data: Path) -> None:
+    image = tiny_data / "brain/images/1.png"
+    masks = [
+        Segmenter.open(bundle, backend=name, self_test=True).predict(image).mask
+        for name in ("ncnn", "onnxruntime")
+    ]
+    assert masks[0].any()
+    assert np.count_nonzero(masks[0] != masks[1]) <= 1
+
+
+def test_weights_are_fp32_and_the_same_network_gives_the_same_bytes(
+    small_source: Source, tmp_path: Path
+) -> None:
+    first, second = make_twice(small_source, tmp_path)
+    assert first == second
+    parameters = sum(p.numel() for n, p in small_source.model.named_parameters() if n.endswith(".weight"))
+    assert len(first[1]) > 0.9 * 4 * parameters
+    with torch.no_grad():
+        small_source.model.head.bias.add_(1)
+    (tmp_path / "third").mkdir()
+    onnx_export.make(small_source, tmp_path / "third")
+    ncnn_export.make(small_source, tmp_path / "third")
+    assert (tmp_path / "third" / FILES[1]).read_bytes() != first[1]
+
+
+def test_no_path_of_this_machine_is_in_it(small_source: Source, tmp_path: Path) -> None:
+    graph = make_twice(small_source, tmp_path)[0][0].decode()
+    assert graph.startswith("7767517\n")
+    assert "/" not in graph
+
+
+def test_changed_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(bundle.root, tmp_path / "bundle"))
+    data = bytearray((root / FILES[1]).read_bytes())
+    data[len(data) // 2] ^= 1
+    (root / FILES[1]).write_bytes(data)
+    with pytest.raises(BundleError, match=r"model.ncnn.bin has the right size but other content"):
+        Bundle.open(root)
+
+
+def test_it_needs_the_onnx_target(tiny_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="target ncnn is made from onnx: add it"):
+        export_run(tiny_run, tmp_path / "bundle", targets=["ncnn"])
+
+
+def test_a_converter_that_fails_is_reported(small_source: Source, tmp_path: Path) -> None:
+    (tmp_path / onnx_export.FILE).write_bytes(b"no graph")
+    with pytest.raises(CheckFailedError, match=r"pnnx ended with status .* without model.ncnn.param"):
+        ncnn_export.make(small_source, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [onnx_export.FILE]
+
+
+def test_missing_packages_are_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    remedy = r"pip install 'tumorseg\[export,ncnn\]'"
+    for package in ("ncnn", "pnnx"):
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, gone=package: None if name == gone else find(name)
+        )
+        with pytest.raises(BackendError, match=f"{package}.*not installed.*{remedy}"):
+            require_prover("ncnn", TARGETS["ncnn"])
+    with pytest.raises(BackendError, match=remedy):
+        ncnn_export.pnnx_program()
+
+
+def test_session_of_the_bundle_has_the_contracts_shape(bundle: Bundle) -> None:
+    contract = bundle.contract
+    batch = np.zeros((2, contract.channels, contract.height, contract.width), np.float32)
+    assert open_session(bundle, backend="ncnn").infer(batch).shape == (2, 1, contract.height, contract.width)

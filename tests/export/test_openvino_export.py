@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tumorseg_export import onnx_export, openvino_export
+from tumorseg_export.export import export_run
+from tumorseg_export.proof import read_certificate, require_prover
+from tumorseg_export.source import Source
+from tumorseg_export.targets import TARGETS
+from tumorseg_runtime.backends import openvino as backend
+from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.errors import BackendError, CheckFailedError
+from tumorseg_runtime.segmenter import Segmenter
+from tumorseg_train.run import Run
+
+if backend.why_unavailable("cpu"):
+    pytest.skip(f"{backend.why_unavailable('cpu')}", allow_module_level=True)
+FILES = (openvino_export.GRAPH, openvino_export.WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_run(tiny_run, tmp_path_factory.mktemp("openvino") / "bundle", targets=["onnx", "openvino"])
+
+
+def make(source: Source, folder: Path) -> list[bytes]:
+    folder.mkdir()
+    onnx_export.make(source, folder)
+    openvino_export.make(source, folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(("model.onnx", *FILES))
+    return [(folder / file).read_bytes() for file in FILES]
+
+
+def test_the_bundle_holds_it_proven_where_this_machine_can(bundle: Bundle) -> None:
+    artefact = bundle.artefact("openvino", "fp32")
+    assert artefact.files == FILES
+    assert {"openvino", "torch", "onnx"} <= set(artefact.tools)
+    for verdict in artefact.parity:
+        reason = backend.why_unavailable(verdict.device)
+        assert verdict.status == ("unverified" if reason else "passed")
+    assert [verdict.device for verdict in artefact.parity] == ["cpu", "gpu", "npu"]
+    reports = [one for one in read_certificate(bundle, artefact)["reports"] if one["device"] == "cpu"]
+    assert [report["batch_size"] for report in reports] == [1, 3]
+    assert all(0 < image["relative_error"] < 1e-4 for report in reports for image in report["images"])
+
+
+def test_weights_are_fp32(bundle: Bundle) -> None:
+    assert bundle.files[FILES[1]].bytes > 0.95 * bundle.files["model.onnx"].bytes
+
+
+def test_it_serves(bundle: Bundle, tiny_data: Path) -> None:
+    image = tiny_data / "brain/images/1.png"
+    masks = [
+        Segmenter.open(bundle, backend=name, self_test=True).predict(image).mask
+        for name in ("openvino", "onnxruntime")
+    ]
+    assert masks[0].any()
+    assert np.count_nonzero(masks[0] != masks[1]) <= 1
+
+
+def test_the_same_network_gives_the_same_bytes_without_a_path(small_source: Source, tmp_path: Path) -> None:
+    first, second = make(small_source, tmp_path / "first"), make(small_source, tmp_path / "second")
+    assert first == second
+    for trace in (str(tmp_path).encode(), b"site-packages", b"model.onnx"):
+        assert trace not in first[0]
+
+
+def test_export_opens_no_connection_and_writes_no_other_file(
+    bundle: Bundle, tmp_path: Path, run_guarded: Callable[..., list[str]]
+) -> None:
+    code = """
+import sys
+from pathlib import Path
+from tumorseg_export import openvino_export
+from tumorseg_export.source import Source
+from tumorseg_runtime.bundle import Bundle
+folder, bundle = Path(sys.argv[1]), Bundle.open(sys.argv[2])
+(folder / "model.onnx").write_bytes((bundle.root / "model.onnx").read_bytes())
+openvino_export.make(Source(None, bundle.contract, {}, ()), folder)
+assert (folder / "model.bin").read_bytes() == (bundle.root / "model.bin").read_bytes()
+"""
+    assert run_guarded(code, tmp_path, bundle.root) == []
+
+
+def test_a_graph_that_cannot_be_read_is_reported(small_source: Source, tmp_path: Path) -> None:
+    (tmp_path / onnx_export.FILE).write_bytes(b"no graph")
+    with pytest.raises(CheckFailedError, match=r"openvino cannot convert model.onnx"):
+        openvino_export.make(small_source, tmp_path)
+
+
+def test_a_missing_package_is_named_with_its_extra(
+    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    remedy = r"pip install 'tumorseg\[export,openvino\]'"
+    with pytest.raises(BackendError, match=f"openvino is not installed.*{remedy}"):
+        require_prover("openvino", TARGETS["openvino"])
+    with pytest.raises(BackendError, match=remedy):
+        openvino_export.make(small_source, tmp_path)
