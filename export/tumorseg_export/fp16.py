@@ -81,8 +81,8 @@ def _check_share(forced: frozenset[str], too_large: dict[str, Extreme], counts: 
         worst = max(too_large.values(), key=lambda extreme: extreme.value)
         raise CheckFailedError(
             f"{FILE}: layer {worst.layer} reaches {worst.value:.4g} ({worst.image}), FP16 ends at "
-            f"{LARGEST:g}, and the layers that cannot be halved do {share:.0%} of the products, expected at most "
-            f"{MOST_KEPT:.0%}: leave out the target onnx-fp16"
+            f"{LARGEST:g}, and the layers that cannot be halved do {share:.0%} of the products, expected "
+            f"at most {MOST_KEPT:.0%}: leave out the target onnx-fp16"
         )
 
 
@@ -128,7 +128,7 @@ def describe(facts: dict[str, Any]) -> Iterator[str]:
     yield (
         f"`{FILE}` is FP16 apart from {len(kept)} layers that stay in FP32 "
         f"({facts['kept_multiplications']:.1%} of the multiplications). On {facts['images']} calibration "
-        f"images it flips at most {after['flipped']} pixels of one, with a Dice from {after['dice']:.4f} to "
+        f"images it flips at most {after['flipped']} pixels of one, with a Dice >= {after['dice']:.4f} to "
         f"PyTorch's mask; its largest activation is {facts['largest_activation']['value']:.4g} "
         f"({facts['largest_activation']['layer']}), FP16 ends at {facts['limit']:g}."
     )
