@@ -212,7 +212,7 @@ def test_preprocessing_is_compared_at_every_size(
         ("90x120 RGB: times faster than cv2.resize + numpy", True),
         ("1080x1920 RGB: times faster than Albumentations", False),
     ]
-    gray = SimpleNamespace(contract=Contract(height=64, width=64, channels=1, mean=(0.5,), std=(0.5,)))
+    gray = SimpleNamespace(contract=Contract(height=64, width=64, mean=(0.5,), std=(0.5,)))
     with pytest.raises(InputError, match="takes 1 channels, expected 3"):
         measure_preprocessing(gray, PLAN, quiet)  # type: ignore[arg-type]
 

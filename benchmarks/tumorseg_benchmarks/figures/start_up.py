@@ -41,7 +41,8 @@ def _import(code: str, variables: dict[str, str]) -> Call:
         command = [sys.executable, "-c", CLOCK.format(code)]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise CheckFailedError(f"'{code}' failed in a fresh interpreter: {done.stderr.strip()}")
+            last = done.stderr.strip().rpartition("\n")[2]
+            raise CheckFailedError(f"'{code}' failed in a fresh interpreter ({last}), expected it to import")
         return {STAGE: int(done.stdout)}
 
     return call
