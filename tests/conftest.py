@@ -57,7 +57,9 @@ def run_guarded(tmp_path: Path) -> Callable[..., list[str]]:
     (guard / "sitecustomize.py").write_text(GUARD)
 
     def run(code: str, *arguments: object) -> list[str]:
-        variables = {**os.environ, "PYTHONPATH": str(guard), "HOME": str(home), "GUARD_SEEN": str(seen)}
+        # Telemetry clients keep quiet where CI is set; a user's machine has no such variable.
+        inherited = {name: value for name, value in os.environ.items() if name != "CI"}
+        variables = {**inherited, "PYTHONPATH": str(guard), "HOME": str(home), "GUARD_SEEN": str(seen)}
         command = [sys.executable, "-c", code, *map(str, arguments)]
         done = subprocess.run(
             command, cwd=work, env=variables, capture_output=True, text=True, timeout=300, check=False
