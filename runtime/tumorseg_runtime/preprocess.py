@@ -114,8 +114,8 @@ class Preprocessor:
                 "for example cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)"
             )
         tensor = np.empty((channels, *resized.shape[:2]), np.float32)
-        for channel in range(channels):
-            plane = resized if resized.ndim == 2 else resized[:, :, channel]
+        planes = [resized] * channels if resized.ndim == 2 else cv2.split(resized)
+        for channel, plane in enumerate(planes):
             target = tensor[channel]
             looked_up = cv2.LUT(plane, self.table[channel], dst=target)
             if looked_up is not target:  # OpenCV may answer with an array of its own
