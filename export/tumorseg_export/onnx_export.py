@@ -65,6 +65,12 @@ def to_onnx(model: torch.nn.Module, contract: Contract) -> onnx.ModelProto:
 
 def write_onnx(model: onnx.ModelProto, path: Path, source: Source, *, precision: str) -> None:
     """Strip, name, check and write a graph; raises CheckFailedError where it is not what was asked for."""
+    check_interface(model, source.contract, path.name)
+    write_graph(model, path, source, precision=precision)
+
+
+def write_graph(model: onnx.ModelProto, path: Path, source: Source, *, precision: str) -> None:
+    """`write_onnx` for a graph whose interface is not the contract's float one."""
     import onnx
 
     strip(model)
@@ -78,7 +84,6 @@ def write_onnx(model: onnx.ModelProto, path: Path, source: Source, *, precision:
             "tumorseg.origin": json.dumps(facts, sort_keys=True),
         },
     )
-    check_interface(model, source.contract, path.name)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -56,6 +56,8 @@ def prove(draft: Bundle, artefact: Artefact, target: Target) -> Artefact:
     draft: a bundle on its way, with golden images and artefact in its folder.
     Raises ParityError, naming artefact, image and figure, where any proof that can run here fails.
     """
+    if target.proven_by_maker:
+        return artefact
     certificate = f"{FOLDER}/{artefact.file}.json"
     verdicts, reports = [], []
     for backend, device in target.proofs:

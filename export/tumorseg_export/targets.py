@@ -24,6 +24,8 @@ class Target:
     extra: the extra of tumorseg that brings the first backend of the proofs.
     packages: importable packages that only the making needs; the extra export brings them.
     calibrated: whether it is made by running more images than the golden ones.
+    proven_by_maker: whether `make` proves the artefact itself, since it gives no logits, and writes the
+        certificate.
     """
 
     module: str
@@ -33,6 +35,7 @@ class Target:
     extra: str = "cpu"
     packages: tuple[str, ...] = ()
     calibrated: bool = False
+    proven_by_maker: bool = False
 
     def load(self) -> TargetModule:
         """The module, imported now: it may need packages that other targets do not."""
@@ -44,6 +47,12 @@ ONNX_RUNTIME = (("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("onnxruntime",
 TARGETS = {
     "onnx": Target("tumorseg_export.onnx_export", ONNX_RUNTIME),
     "onnx-fp16": Target("tumorseg_export.fp16", ONNX_RUNTIME, calibrated=True),
+    "onnx-deploy": Target(
+        "tumorseg_export.deploy_export", ONNX_RUNTIME[:1], needs=("onnx",), proven_by_maker=True
+    ),
+    "onnx-deploy-gray": Target(
+        "tumorseg_export.deploy_gray_export", ONNX_RUNTIME[:1], needs=("onnx",), proven_by_maker=True
+    ),
     "ncnn": Target(
         "tumorseg_export.ncnn_export", (("ncnn", "cpu"),), needs=("onnx",), extra="ncnn", packages=("pnnx",)
     ),

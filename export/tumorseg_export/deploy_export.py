@@ -1,0 +1,134 @@
+"""Targets `onnx-deploy` and `onnx-deploy-gray`: pixels in, masks out (`tumorseg_export.passes.deploy`).
+
+They give no logits, so they are proven here and not by replay: the graph with its logits beside its mask is
+held against PyTorch like any artefact, and the file that is sealed must give that very mask.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from tumorseg_export import onnx_export
+from tumorseg_export.passes.deploy import MASK, NO_DECISION, to_deploy
+from tumorseg_export.proof import BATCH_SIZES, FOLDER, refuse_breach, write_certificate
+from tumorseg_export.source import Made, Source
+from tumorseg_runtime.backends.onnxruntime import open_file
+from tumorseg_runtime.bundle import Artefact, Verdict
+from tumorseg_runtime.errors import InputError, ParityError
+from tumorseg_runtime.golden import Golden
+from tumorseg_runtime.parity import BUDGETS, ParityReport, compare_image, logit_scale
+from tumorseg_runtime.preprocess import resize
+
+FORMAT, FORMAT_GRAY = "onnx-deploy", "onnx-deploy-gray"
+FILES = {FORMAT: "model.deploy.onnx", FORMAT_GRAY: "model.deploy-gray.onnx"}
+BACKEND, DEVICE = "onnxruntime", "cpu"
+UInt8Array = npt.NDArray[np.uint8]
+
+
+def make(source: Source, folder: Path) -> Made:
+    """Write and prove `model.deploy.onnx`; needs `model.onnx` in the folder."""
+    return make_form(source, folder, FORMAT)
+
+
+def make_form(source: Source, folder: Path, format: str) -> Made:
+    """Write and prove the file of either format.
+
+    Raises InputError where the gray form is asked of a contract that is gray already or no golden image is
+    gray, CheckFailedError for a network that it does not fit, ParityError where a mask differs too much.
+    """
+    contract, file, gray = source.contract, FILES[format], format == FORMAT_GRAY
+    golden = [
+        item for item in source.golden if item.pixels.ndim == 2 or (contract.channels == 3 and not gray)
+    ]
+    if gray and contract.channels == 1:
+        raise InputError(f"target {format}: the contract is gray already: take {FORMAT} in its place")
+    if not golden:
+        raise InputError(f"target {format}: got no gray golden image, expected one to prove it: use --golden")
+    model = to_deploy(onnx.load(folder / onnx_export.FILE), contract, gray=gray).model
+    onnx_export.write_graph(model, folder / file, source, precision="fp32")
+    artefact = Artefact(file, format, "fp32", None, onnx_export.tool_versions(), ())
+    channels = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    write_certificate(folder, artefact, _prove(model, source, golden, folder / file, channels))
+    verdict = Verdict(BACKEND, DEVICE, "passed", f"{FOLDER}/{file}.json")
+    sizes = {"layout": "NCHW", "height": contract.height, "width": contract.width}
+    facts: dict[str, Any] = {
+        format: {
+            "input": {"dtype": "uint8", "channels": channels, **sizes},
+            "output": {"dtype": "uint8", "channels": len(contract.classes), **sizes},
+            "values": {"outside": 0, "inside": 1, "not finite": NO_DECISION},
+        }
+    }
+    return Made(dataclasses.replace(artefact, parity=(verdict,)), facts)
+
+
+def _prove(
+    model: onnx.ModelProto, source: Source, golden: list[Golden], path: Path, channels: int
+) -> list[dict[str, Any]]:
+    """The reports of the certificate, for each batch size; raises ParityError."""
+    contract = source.contract
+    scale = logit_scale([item.logits for item in source.golden])
+    sealed = open_file(path, DEVICE, None)
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        other = Path(name) / path.name
+        other.write_bytes(_with_logits(model, source).SerializeToString())
+        open_graph = open_file(other, DEVICE, None)
+    pixels = np.stack([planes(item, source, channels) for item in golden])
+    reports = []
+    for size in BATCH_SIZES:
+        images = []
+        for start in range(0, len(golden), size):
+            batch = {onnx_export.INPUT: pixels[start : start + size]}
+            (masks,) = sealed.run([MASK], batch)
+            logits, expected = open_graph.run([onnx_export.OUTPUT, MASK], batch)
+            for item, mask, own, candidate in zip(golden[start:], masks, expected, logits, strict=False):
+                decided = (candidate >= np.float32(contract.logit_threshold)).astype(np.uint8)
+                if not np.array_equal(mask, own) or not np.array_equal(mask, decided):
+                    differing = int(np.count_nonzero(mask != decided))
+                    raise ParityError(
+                        f"{path.name}: {item.name}: {differing} pixels of the mask are not what its logits "
+                        "say, expected 0: leave out its target"
+                    )
+                images.append(
+                    compare_image(
+                        item.name, item.logits, candidate, logit_threshold=contract.logit_threshold,
+                        scale=scale, budget=BUDGETS["fp32"],
+                    )
+                )  # fmt: skip
+        versions = {"onnxruntime": version("onnxruntime")}
+        report = ParityReport(
+            path.name, BACKEND, DEVICE, "fp32", versions, BUDGETS["fp32"], scale, tuple(images)
+        )
+        refuse_breach(report, size)
+        reports.append({"batch_size": size, **report.to_dict()})
+    return reports
+
+
+def planes(item: Golden, source: Source, channels: int) -> UInt8Array:
+    """A golden image as the graph takes it: uint8 (C, height, width), gray repeated where C is 3."""
+    resized = resize(item.pixels, source.contract.height, source.contract.width)
+    stacked = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
+    return np.ascontiguousarray(np.broadcast_to(stacked, (channels, *stacked.shape[1:])))
+
+
+def _with_logits(model: onnx.ModelProto, source: Source) -> onnx.ModelProto:
+    graph = onnx.ModelProto()
+    graph.CopyFrom(model)
+    contract = source.contract
+    shape: list[int | str | None] = [
+        onnx_export.BATCH,
+        len(contract.classes),
+        contract.height,
+        contract.width,
+    ]
+    graph.graph.output.append(
+        onnx.helper.make_tensor_value_info(onnx_export.OUTPUT, onnx.TensorProto.FLOAT, shape)
+    )
+    return graph
