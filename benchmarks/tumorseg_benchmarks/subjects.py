@@ -7,11 +7,10 @@ run here, stays in every table, with the reason in place of a number.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tumorseg_runtime.backends import BACKENDS, open_session
+from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.device_folder import find
 from tumorseg_runtime.driver import why_no_driver
@@ -106,9 +105,7 @@ def why_not(subject: Subject, bundle: Bundle, run: Run | None) -> str | None:
     formats = (subject.format, STAND_IN.get(subject.format, subject.format))
     if subject.format != BUILT and not any((one, subject.precision) in there for one in formats):
         return f"not exported: the bundle has no {subject.precision} {subject.format} artefact"
-    backend = importlib.import_module(BACKENDS[subject.engine])
-    unavailable: str | None = backend.why_unavailable(subject.device)
-    return unavailable
+    return why_unavailable(subject.engine, subject.device)
 
 
 def _why_no_torch(device: str) -> str | None:

@@ -10,7 +10,6 @@ A certificate, `certificates/<artefact's file>.json`, holds the full figures:
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from tumorseg_export.golden_set import FEWEST
 from tumorseg_export.targets import Target
-from tumorseg_runtime.backends import BACKENDS, open_session
+from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.bundle import Artefact, Bundle, Verdict, sha256_of
 from tumorseg_runtime.engine import OtherMachineError
 from tumorseg_runtime.errors import BackendError, ParityError
@@ -27,12 +26,6 @@ from tumorseg_runtime.parity import ParityReport
 
 FOLDER = "certificates"
 BATCH_SIZES = (1, FEWEST)
-
-
-def why_unavailable(backend: str, device: str) -> str | None:
-    """None where this machine can run the device of the backend, else the reason in short."""
-    reason: str | None = importlib.import_module(BACKENDS[backend]).why_unavailable(device)
-    return reason
 
 
 def require_prover(name: str, target: Target) -> None:

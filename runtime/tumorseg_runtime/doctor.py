@@ -11,14 +11,14 @@ from pathlib import Path
 
 import cv2
 
-from tumorseg_runtime.backends import BACKENDS
+from tumorseg_runtime.backends import BACKENDS, why_unavailable
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.device_folder import device_facts, find, read_ranking
 from tumorseg_runtime.driver import gpu_facts, why_no_driver
 from tumorseg_runtime.engine import engines_in, read_key, require_machine
 from tumorseg_runtime.errors import BackendError, BundleError
 from tumorseg_runtime.preprocess import resize_engine
-from tumorseg_runtime.verification import devices_of, why_unavailable
+from tumorseg_runtime.verification import devices_of
 
 OK, MISSING, WRONG = "ok", "missing", "wrong"
 # One module, several wheels: the one that was installed last wins, silently.

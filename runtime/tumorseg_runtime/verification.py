@@ -4,11 +4,10 @@ be run is reported as not verified, with the reason."""
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from pathlib import Path
 from typing import Any
 
-from tumorseg_runtime.backends import BACKENDS, FOLDER_BACKENDS, open_session
+from tumorseg_runtime.backends import BACKENDS, has_artefact, open_session, why_unavailable
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.device_folder import find
 from tumorseg_runtime.errors import BackendError, BundleError, InputError, OutputError
@@ -59,7 +58,8 @@ def verify_bundle(
 ) -> Verification:
     """Check every hash, then replay the golden images (bytes -> tensor -> logits -> decisions).
 
-    backend, device, precision: only these; None for all that the bundle and this machine have.
+    backend, device, precision: only these; None for all that the bundle has. A backend whose artefact the
+        bundle lacks is reported only where it was asked for by name.
     Raises BundleError where there is no bundle at all, InputError for an unknown name.
     """
     bundle = Bundle.read_index(root)
@@ -71,22 +71,18 @@ def verify_bundle(
     checks = []
     if not problems:
         precisions = sorted({artefact.precision for artefact in bundle.artefacts})
+        folder = find(bundle) if device_folder is None else device_folder
         for name in BACKENDS if backend is None else (backend,):
             for one in devices_of(name) if device is None else (device,):
                 for kind in precisions if precision is None else (precision,):
-                    checks.append(_check(bundle, name, one, kind, device_folder))
+                    if backend is not None or has_artefact(bundle, name, kind, folder):
+                        checks.append(_check(bundle, name, one, kind, folder))
     return Verification(bundle.name, bundle.digest(), problems, tuple(checks))
 
 
 def devices_of(backend: str) -> list[str]:
     """The devices that a backend knows, whether this machine has them or not."""
     return [device for device in DEVICES if _knows(backend, device)]
-
-
-def why_unavailable(backend: str, device: str) -> str | None:
-    """None where this machine can run the device of the backend, else the reason in short."""
-    reason: str | None = importlib.import_module(BACKENDS[backend]).why_unavailable(device)
-    return reason
 
 
 def _knows(backend: str, device: str) -> bool:
@@ -101,8 +97,6 @@ def _check(bundle: Bundle, backend: str, device: str, precision: str, folder: Pa
     try:
         if reason := why_unavailable(backend, device):
             return Check(backend, device, precision, NOT_VERIFIED, reason)
-        if folder is None and backend in FOLDER_BACKENDS:
-            folder = find(bundle)
         session = open_session(
             bundle, backend=backend, device=device, precision=precision, device_folder=folder
         )

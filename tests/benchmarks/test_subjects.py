@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,7 @@ def test_without_a_driver_every_gpu_subject_says_so_and_touches_nothing(
     subject: Subject, tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subjects, "why_no_driver", lambda: "no NVIDIA driver")
-    monkeypatch.setattr(subjects, "importlib", None)  # a backend's module must not even be imported
+    monkeypatch.setattr("tumorseg_runtime.backends.importlib", None)  # no backend may even be imported
     candidate = open_candidate(subject, tiny_bundle, tiny_run, 1)
     assert (candidate.session, candidate.reason) == (None, "no NVIDIA driver")
 
@@ -50,8 +49,7 @@ def test_with_a_driver_the_next_reason_is_found(
 ) -> None:
     monkeypatch.setattr(subjects, "why_no_driver", lambda: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    backend = types.SimpleNamespace(why_unavailable=lambda device: f"no {device} provider")
-    monkeypatch.setattr(subjects, "importlib", types.SimpleNamespace(import_module=lambda name: backend))
+    monkeypatch.setattr(subjects, "why_unavailable", lambda backend, device: f"no {device} provider")
     assert "sees no CUDA device" in str(why_not(named("module-fp32-pytorch-cuda"), tiny_bundle, tiny_run))
     reason = why_not(named("onnx-fp16-onnxruntime-tensorrt"), tiny_bundle, tiny_run)
     assert reason == "no tensorrt provider"
@@ -86,7 +84,7 @@ def test_every_backend_of_the_runtime_is_a_subject() -> None:
 def test_what_was_not_exported_says_so_and_its_backend_is_not_imported(
     format: str, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subjects, "importlib", None)
+    monkeypatch.setattr("tumorseg_runtime.backends.importlib", None)
     candidate = open_candidate(named(f"{format}-fp32-{format}-cpu"), tiny_bundle, None, 1)
     assert candidate.reason == f"not exported: the bundle has no fp32 {format} artefact"
     assert not candidate.failed
@@ -95,8 +93,7 @@ def test_what_was_not_exported_says_so_and_its_backend_is_not_imported(
 def test_one_file_of_mnn_serves_both_of_its_backends(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = types.SimpleNamespace(why_unavailable=lambda device: None)
-    monkeypatch.setattr(subjects, "importlib", types.SimpleNamespace(import_module=lambda name: backend))
+    monkeypatch.setattr(subjects, "why_unavailable", lambda backend, device: None)
     usual, exact = named("mnn-fp32-mnn-cpu"), named("mnn-exact-fp32-mnn-exact-cpu")
     for format, reasons in (("mnn", (False, False)), ("mnn-exact", (True, False))):
         bundle = dataclasses.replace(tiny_bundle, artefacts=(Artefact("f", format, "fp32", None, {}, ()),))

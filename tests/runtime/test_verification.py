@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tumorseg_runtime.backends import has_artefact
+from tumorseg_runtime.bundle import Artefact, Bundle
 from tumorseg_runtime.commands.verify import verify
+from tumorseg_runtime.engine import EngineKey, Profile, write_engine
 from tumorseg_runtime.errors import BundleError, CheckFailedError, InputError
 from tumorseg_runtime.verification import NOT_VERIFIED, PASSED, devices_of, verify_bundle
 
@@ -38,15 +42,45 @@ def test_the_command_prints_both_and_exits_0(small_bundle: Path) -> None:
     assert lines == sorted(lines, key=lambda line: line == NOT_VERIFIED)
 
 
-def test_all_backends_are_listed(small_bundle: Path) -> None:
-    from tumorseg_runtime.backends import BACKENDS
-
-    result = run(small_bundle, "--device", "cpu", "--json")
-    values = json.loads(result.stdout)
-    assert {check["backend"] for check in values["checks"]} == set(BACKENDS)
+def test_backends_without_an_artefact_are_left_out_unless_asked_for_by_name(small_bundle: Path) -> None:
+    values = json.loads(run(small_bundle, "--device", "cpu", "--json").stdout)
     assert values["passed"] is True
-    others = [check for check in values["checks"] if check["backend"] != "onnxruntime"]
-    assert {check["status"] for check in others} == {NOT_VERIFIED}  # the bundle holds ONNX alone
+    assert [(check["backend"], check["status"]) for check in values["checks"]] == [("onnxruntime", PASSED)]
+    (asked,) = verify_bundle(small_bundle, backend="ncnn").checks
+    assert (asked.backend, asked.status) == ("ncnn", NOT_VERIFIED)
+
+
+def test_one_file_of_mnn_is_checked_with_both_of_its_backends(small_bundle: Path) -> None:
+    bundle = Bundle.read_index(small_bundle)
+    there = {}
+    for name in ("mnn", "mnn-exact", "onnxruntime"):
+        for format in ("mnn", "mnn-exact"):
+            only = dataclasses.replace(bundle, artefacts=(Artefact("f", format, "fp32", None, {}, ()),))
+            there[name, format] = has_artefact(only, name, "fp32")
+    assert [key for key, value in there.items() if value] == [
+        ("mnn", "mnn"),
+        ("mnn-exact", "mnn"),
+        ("mnn-exact", "mnn-exact"),
+    ]
+    assert not has_artefact(bundle, "onnxruntime", "fp16")
+
+
+def test_an_engine_of_the_device_folder_counts_as_an_artefact(small_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(small_bundle)
+    assert not has_artefact(bundle, "tensorrt", "fp16", tmp_path)
+    key = EngineKey(
+        onnx_sha256="0" * 64, bundle_sha256=bundle.digest(), precision="fp16", tool="tensorrt",
+        tool_version="10.3.0", capabilities=(87,), gpu="Orin", profile=Profile(1, 1, 4), workspace_mb=None,
+    )  # fmt: skip
+    write_engine(tmp_path / "a.engine", b"engine", key)
+    assert has_artefact(bundle, "tensorrt", "fp16", tmp_path)
+    assert not has_artefact(bundle, "tensorrt", "fp32", tmp_path)
+
+
+def test_a_precision_that_the_bundle_lacks_is_not_passed(small_bundle: Path) -> None:
+    result = run(small_bundle, "--precision", "fp16")
+    assert isinstance(result.exception, CheckFailedError)
+    assert "has no artefact of what was asked for" in str(result.exception)
 
 
 def test_a_breach_is_exit_status_1(make_bundle: Callable[..., Path], tmp_path: Path) -> None:

@@ -18,8 +18,15 @@ BACKENDS = {
     "openvino": "tumorseg_runtime.backends.openvino",
     "tensorrt": "tumorseg_runtime.backends.tensorrt",
 }
-
-
+# name -> formats of the bundle's artefacts that it opens; of several it takes the first that is there
+FORMATS = {
+    "onnxruntime": ("onnx",),
+    "ncnn": ("ncnn",),
+    "mnn": ("mnn",),
+    "mnn-exact": ("mnn-exact", "mnn"),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt-rtx",),
+}
 FOLDER_BACKENDS = ("tensorrt",)  # whose `open_session` also takes `device_folder`
 
 
@@ -46,3 +53,23 @@ def open_session(
     extra = {"device_folder": device_folder} if backend in FOLDER_BACKENDS and device_folder else {}
     session: Session = module.open_session(bundle, device, precision, threads, **extra)
     return session
+
+
+def why_unavailable(backend: str, device: str) -> str | None:
+    """None where this machine can run the device of the backend, else the reason in short.
+
+    Raises InputError for a device that the backend does not know.
+    """
+    reason: str | None = importlib.import_module(BACKENDS[backend]).why_unavailable(device)
+    return reason
+
+
+def has_artefact(bundle: Bundle, backend: str, precision: str, device_folder: Path | None = None) -> bool:
+    """True where the bundle, or for tensorrt the device folder, holds what the backend opens."""
+    if any(one.format in FORMATS[backend] and one.precision == precision for one in bundle.artefacts):
+        return True
+    if device_folder is None or backend not in FOLDER_BACKENDS:
+        return False
+    from tumorseg_runtime.engine import latest_engine  # only a device with a GPU needs it
+
+    return latest_engine(device_folder, bundle, precision) is not None

@@ -34,9 +34,10 @@ def verify(
 ) -> None:
     """Check every hash of BUNDLE and replay its golden images on this device.
 
-    From the images' bytes to tensor, logits and decisions, with every backend that is here. What could not
-    be run is printed with the reason. Exit status 1 where a hash differs, a backend breaks its budget, or
-    nothing could be run; nothing is run where --public-key is given and its signature is not there.
+    From the images' bytes to tensor, logits and decisions, with every backend for which BUNDLE has an
+    artefact. What could not be run is printed with the reason. Exit status 1 where a hash differs, a backend
+    breaks its budget, or nothing could be run; nothing is run where --public-key is given and its signature
+    is not there.
     """
     signer = None if public_key is None else verify_signature(Bundle.read_index(bundle), public_key)
     found = verify_bundle(
@@ -60,6 +61,8 @@ def verify(
         what = (
             f"{len(found.problems)} files are not as they were sealed, nothing was run: copy the bundle again"
             if found.problems
+            else "it has no artefact of what was asked for, so nothing is verified: leave out an option"
+            if not statuses
             else "nothing could be run here, so nothing is verified: tumorseg doctor tells what is missing"
             if PASSED not in statuses and set(statuses) <= {NOT_VERIFIED}
             else "this device must not serve with what is marked breached: see above"
