@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from tumorseg_runtime.errors import InputError
-from tumorseg_runtime.parity import BUDGETS, ImageParity, ParityReport, compare_image, logit_scale, mask_dice
+from tumorseg_runtime.parity import (
+    BUDGETS,
+    Budget,
+    ImageParity,
+    ParityReport,
+    compare_image,
+    logit_scale,
+    mask_dice,
+)
+from tumorseg_runtime.postprocess import resize_logits
 
 FP32 = BUDGETS["fp32"]
 REFERENCE = np.random.default_rng(0).normal(0, 3, (1, 64, 64)).astype(np.float32)
@@ -111,3 +122,95 @@ def test_constant_or_broken_logits_have_no_scale() -> None:
     for broken in (np.full((1, 4, 4), 7, np.float32), np.full((1, 4, 4), np.nan, np.float32)):
         with pytest.raises(InputError, match="expected a positive number"):
             logit_scale([broken])
+
+
+def test_cosine_and_mean_error_are_told_and_limited() -> None:
+    assert compare(REFERENCE.copy()).cosine == 1
+    other = REFERENCE + np.float32(0.1)
+    image = compare(other, budget=dataclasses.replace(BUDGETS["fp16"], mean_error=0.02, cosine=0.9999))
+    expected = float(np.sum(REFERENCE * other, dtype=np.float64))
+    expected /= np.sqrt(np.sum(np.float64(REFERENCE) ** 2) * np.sum(np.float64(other) ** 2))
+    assert image.cosine == pytest.approx(expected, abs=1e-7)
+    assert image.mean_error == pytest.approx(0.1, rel=1e-4)
+    assert any(
+        "mean logit error is 0.0333 standard deviations, expected at most 0.02" in b for b in image.breaches
+    )
+    assert any(b.startswith("cosine between the logits is 0.999") for b in image.breaches)
+    assert compare(np.zeros_like(REFERENCE)).cosine is None
+
+
+def test_a_breach_says_where_the_pixels_lie() -> None:
+    candidate = REFERENCE.copy()
+    candidate[0, 10:20, 30:50] *= -1
+    image = compare(candidate)
+    assert image.decisions is not None
+    assert image.decisions.box == (30, 10, 20, 10)
+    assert any(b.endswith("of them, within 20x10 pixels at column 30, row 10") for b in image.breaches)
+
+
+def test_distance_of_the_borders_is_limited_where_a_budget_says_so() -> None:
+    reference = np.full((1, 64, 64), -2, np.float32)
+    reference[0, 20:40, 20:40] = 2
+    candidate = reference.copy()
+    candidate[0, 20:40, 40:46] = 2
+    budget = Budget(relative_error=9, flipped_share=1, dice=0, free_pixels=0, hd95_px=5)
+    options: Any = {"logit_threshold": 0.0, "scale": 1.0, "budget": budget}
+    (breach,) = compare_image("a", reference, candidate, **options).breaches
+    assert breach == "distance of the borders (HD95) is 6 pixels, expected at most 5"
+    (breach,) = compare_image("a", reference, np.full_like(reference, -2), **options).breaches
+    assert "has none, one mask is empty" in breach
+
+
+def test_all_images_together_have_a_budget() -> None:
+    budget = dataclasses.replace(BUDGETS["fp16"], flipped_in_all=1e-3)
+    few = REFERENCE.copy()
+    few.flat[np.argsort(np.abs(REFERENCE), axis=None)[:6]] *= -1
+    image = compare(few, budget=budget)
+    assert image.breaches == ()
+    one = ParityReport("m", "fake", "cpu", "fp16", {}, budget, 3.0, (image,))
+    assert one.passed  # 6 of 4096 are more than 1e-3, and no more than the free pixels
+    two = dataclasses.replace(one, images=(image, image))
+    assert not two.passed
+    assert two.breaches == ("m: all images: 12 of 8192 pixels flipped, expected at most 0.001 of them",)
+
+
+def test_masks_at_the_images_own_size_are_held_against_the_rule() -> None:
+    reference = cv2.GaussianBlur(REFERENCE[0], (0, 0), 3)[None] * 8
+    right = resize_logits(reference, 100, 150) >= 0
+    image = compare_image(
+        "a", reference, reference.copy(), logit_threshold=0, scale=3, budget=FP32, masks=right
+    )
+    assert image.breaches == ()
+    assert image.at_image is not None
+    assert (image.at_image.height, image.at_image.width) == (100, 150)
+    wrong = {
+        "nearest": cv2.resize(reference[0], (150, 100), interpolation=cv2.INTER_NEAREST)[None] >= 0,
+        "threshold on logits": resize_logits(reference, 100, 150) >= 0.5,
+        "shifted by a pixel": np.roll(right, 1, axis=2),
+        "inverted": ~right,
+    }
+    for name, masks in wrong.items():
+        image = compare_image(
+            "a", reference, reference.copy(), logit_threshold=0, scale=3, budget=FP32, masks=masks
+        )
+        assert "at 100x150: " in image.breaches[0], name
+        assert "further from the threshold than the logits err" in image.breaches[0], name
+    image = compare_image(
+        "a", reference, reference.copy(), logit_threshold=0, scale=3, budget=FP32, masks=right[0]
+    )
+    assert image.breaches == ("masks have shape (100, 150), expected (1, height, width)",)
+
+
+def test_masks_beside_a_broken_reference_say_nothing_more() -> None:
+    broken = REFERENCE.copy()
+    broken[0, 5, 5] = np.inf
+    image = compare_image(
+        "a", broken, REFERENCE, logit_threshold=0, scale=3, budget=FP32, masks=np.zeros((1, 9, 9), bool)
+    )
+    assert image.at_image is None
+    assert "1 logits are not finite, expected 0" in image.breaches
+
+
+def test_every_precision_has_a_budget_and_none_is_looser_than_halves() -> None:
+    assert set(BUDGETS) == {"fp32", "fp16", "bf16"}
+    assert BUDGETS["bf16"] == BUDGETS["fp16"]
