@@ -32,9 +32,9 @@ def test_prepare_writes_the_split_and_a_table(drawn: Path, tmp_path: Path) -> No
     rows = [line.split() for line in result.output.splitlines()]
     assert ["brain", "tumour", "4", "4", "2", "1", "1"] in rows
     assert ["breast", "benign", "3", "3", "1", "1", "1"] in rows
-    assert ["breast", "malignant", "2", "2", "1", "1", "0"] in rows
+    assert ["breast", "malignant", "2", "2", "2", "0", "0"] in rows
     assert ["breast", "normal", "1", "0", "1", "0", "0"] in rows
-    assert ["all", "10", "9", "5", "3", "2"] in rows
+    assert ["all", "10", "9", "6", "2", "2"] in rows
     assert "phantoms: drawn images" in result.output
     written = Manifest.read(tmp_path / "new" / "split.json", drawn)
     assert written == make_manifest(drawn, 3)

@@ -23,12 +23,14 @@ import numpy.typing as npt
 
 from tumorseg_runtime.errors import InputError
 from tumorseg_runtime.images import SUFFIXES, read_image
+from tumorseg_train.likeness import Look, look_of
 
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 
 CLASSES = ("benign", "malignant", "normal")
 BUSI = "Dataset_BUSI_with_GT"
+PHANTOMS = "PHANTOMS.txt"  # the file that says that a folder's images are drawn
 LAYOUTS = f"brain/images with brain/masks, or breast/{BUSI} with {', '.join(CLASSES)} (docs/data.md)"
 _MASK = re.compile(r"(?P<image>.*)_mask(_\d+)?")
 
@@ -45,21 +47,26 @@ class Pair(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One image as found. organ: 'brain' or 'breast'. label: the class, 'tumour' where there are none."""
+    """One image as found. organ: 'brain' or 'breast'. label: the class, 'tumour' where there are none.
+
+    patient: the patient's number in the data; empty where the data does not tell.
+    """
 
     image: str
     masks: tuple[str, ...]
     organ: str
     label: str
+    patient: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What reading a sound sample tells: size in pixels, and pixels of tumour."""
+    """What reading a sound sample tells: size in pixels, pixels of tumour, and what is compared of it."""
 
     height: int
     width: int
     tumour_px: int
+    look: Look = dataclasses.field(repr=False, compare=False)
 
 
 def find_samples(root: Path) -> list[Sample]:
@@ -195,8 +202,10 @@ def _examine_one(root: Path, sample: Sample) -> tuple[Facts | None, list[str]]:
             "no tumour), or take the image out"
         )
     shape: tuple[int, ...] | None = None
+    look: Look | None = None
     try:
-        shape = read_image(root / sample.image).shape[:2]
+        image = read_image(root / sample.image)
+        shape, look = image.shape[:2], look_of(image)
     except InputError as error:
         problems.append(_relative(root, error))
     union: BoolArray | None = None
@@ -224,9 +233,9 @@ def _examine_one(root: Path, sample: Sample) -> tuple[Facts | None, list[str]]:
             f"{sample.image}: is {sample.label}, but its masks are empty, expected a tumour: mark it, or "
             "move image and masks to normal"
         )
-    if problems or shape is None:
+    if problems or shape is None or look is None:
         return None, problems
-    return Facts(shape[0], shape[1], area), []
+    return Facts(shape[0], shape[1], area, look), []
 
 
 def _expected_mask(sample: Sample) -> str:

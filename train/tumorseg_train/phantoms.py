@@ -23,6 +23,7 @@ import numpy as np
 
 from tumorseg_runtime.errors import InputError
 from tumorseg_runtime.images import write_png
+from tumorseg_train.datasets import PHANTOMS
 from tumorseg_train.phantom_shapes import (
     BoolArray,
     FloatArray,
@@ -38,7 +39,7 @@ from tumorseg_train.phantom_shapes import (
 )
 
 BRAIN, BREAST = 120, 120
-NOTE = "PHANTOMS.txt"
+NOTE = PHANTOMS
 ORGANS = ("brain", "breast")
 SIZES = {  # (height, width)
     "brain": ((512, 512), (512, 512), (512, 512), (471, 500), (512, 512), (480, 640), (560, 480)),

@@ -11,8 +11,9 @@ import click
 
 from tumorseg_runtime.errors import InputError
 from tumorseg_train.datasets import examine, find_samples, unread_folders
+from tumorseg_train.groups import KINDS, MEANING
 from tumorseg_train.phantoms import BRAIN, BREAST, NOTE, ensure_data, write_phantoms
-from tumorseg_train.split import PARTS, Manifest, split_samples
+from tumorseg_train.split import GROUPED, PARTS, RANDOM, Manifest, split_samples
 
 
 @click.group()
@@ -23,9 +24,33 @@ def data() -> None:
 @data.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the split.")
+@click.option(
+    "--split",
+    "method",
+    default=GROUPED,
+    show_default=True,
+    type=click.Choice((GROUPED, RANDOM)),
+    help="grouped keeps patients, neighbouring slices and near-duplicates in one part; random does not, "
+    "to measure what that does to the scores.",
+)
+@click.option(
+    "--folds",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Split into so many equal folds, 3 or more [default: 70/20/10 instead].",
+)
+@click.option(
+    "--fold",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="With --folds: this fold is the test part, the next one validation.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The split's file [default: DIR/split.json].")
 @click.option("--json", "as_json", is_flag=True, help="Print counts, or the problems, as JSON.")
-def prepare(folder: Path, seed: int, out: Path | None, as_json: bool) -> None:
+def prepare(
+    folder: Path, seed: int, method: str, folds: int, fold: int, out: Path | None, as_json: bool
+) -> None:
     """Check every image and mask under DIR and write the split into training, validation and test.
 
     If DIR does not exist, phantoms are drawn into it. Problems are listed for all files at once, and no split
@@ -47,7 +72,7 @@ def prepare(folder: Path, seed: int, out: Path | None, as_json: bool) -> None:
             f"{folder}: {len(problems)} problem(s) in {len(samples)} images, expected none: "
             "see the list, no split was written"
         )
-    manifest = split_samples(folder, seed, samples, facts)
+    manifest = split_samples(folder, seed, samples, facts, method=method, folds=folds, fold=fold)
     path = out or folder / "split.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +84,11 @@ def prepare(folder: Path, seed: int, out: Path | None, as_json: bool) -> None:
         "phantoms": (folder / NOTE).is_file(),
         "split": str(path),
         "split_sha256": manifest.digest(),
+        "method": manifest.method,
+        "folds": manifest.folds,
+        "fold": manifest.fold,
+        "groups": group_counts(manifest),
+        "groups_across_parts": len(manifest.straddling()),
         "counts": counts(manifest),
         "copies": manifest.copies(),
         "unread_folders": unread_folders(folder),
@@ -93,6 +123,15 @@ def counts(manifest: Manifest) -> list[dict[str, Any]]:
     return rows
 
 
+def group_counts(manifest: Manifest) -> list[dict[str, Any]]:
+    """Groups of each kind: how many, and how many images they hold."""
+    rows = []
+    for kind in KINDS:
+        names = [item.group for item in manifest.items if item.group_kind == kind]
+        rows.append({"kind": kind, "meaning": MEANING[kind], "groups": len(set(names)), "images": len(names)})
+    return [row for row in rows if row["images"]]
+
+
 def describe(report: dict[str, Any]) -> str:
     """The report for people: a table and what else should be known."""
     columns = ("images", "with_tumour", *PARTS)
@@ -104,6 +143,14 @@ def describe(report: dict[str, Any]) -> str:
         f"{row['organ']:<8}{row['label']:<11}" + "".join(f"{row[name]:>13}" for name in columns)
         for row in rows
     ]
+    lines += [
+        f"{row['groups']} groups of {row['images']} images: {row['meaning']}" for row in report["groups"]
+    ]
+    if report["groups_across_parts"]:
+        lines.append(
+            f"{report['groups_across_parts']} groups are in more than one part, as in any {report['method']} "
+            "split: scores on its test part are too high"
+        )
     if report["phantoms"]:
         lines.append(f"phantoms: drawn images, taken of nobody ({report['root']}/{NOTE})")
     lines += [f"same bytes, kept in one part: {', '.join(images)}" for images in report["copies"]]
