@@ -1,17 +1,14 @@
 """The CUDA preprocessing without a GPU: its kernel compiled by NVRTC for every target, and run on the CPU.
 
-g++ compiles the very source that NVRTC gets; a few lines around it stand in for what CUDA gives a kernel
-(blockIdx and its like). `FakeDriver` launches it, so that the host's side runs as it is, too.
+g++ compiles the very source that NVRTC gets (`tumorseg_runtime.host_kernel`). `FakeDriver` launches it, so
+that the host's side runs as it is, too.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.cuda import DeviceTensor, Gpu
 from tumorseg_runtime.errors import BackendError, InputError
 from tumorseg_runtime.fake_cuda import FakeDriver
+from tumorseg_runtime.host_kernel import Kernel, compile_kernels, why_no_compiler
 from tumorseg_runtime.preprocess import Preprocessor
 from tumorseg_runtime.preprocess_cuda import (
     IMAGE,
@@ -39,38 +37,6 @@ CORNERS = [
     (1, 1), (1, 7), (7, 1), (2, 2), (3, 3), (64, 96), (96, 64), (63, 97), (1, 4000), (4000, 1), (40_000, 3),
     (17, 5001), (1080, 1920), (2160, 3840),
 ]  # fmt: skip
-HARNESS = r"""
-#define __global__
-#define __device__
-#define __forceinline__ inline
-struct Dim { unsigned int x, y, z; };
-static Dim blockIdx, blockDim, threadIdx;
-#include "preprocess.cu"
-
-template <typename Kernel>
-static void every_thread(Dim grid, Dim block, Kernel kernel) {
-  blockDim = block;
-  for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
-  for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
-  for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++)
-  for (threadIdx.z = 0; threadIdx.z < block.z; threadIdx.z++)
-  for (threadIdx.y = 0; threadIdx.y < block.y; threadIdx.y++)
-  for (threadIdx.x = 0; threadIdx.x < block.x; threadIdx.x++) kernel();
-}
-
-extern "C" void launch_float32(const unsigned* sizes, const Image* images, const Tap* taps, const Word* table,
-                               Word* out, int planes, int height, int width) {
-  every_thread({sizes[0], sizes[1], sizes[2]}, {sizes[3], sizes[4], sizes[5]},
-               [&] { preprocess_float32(images, taps, table, out, planes, height, width); });
-}
-
-extern "C" void launch_float16(const unsigned* sizes, const Image* images, const Tap* taps,
-                               const unsigned short* table, unsigned short* out, int planes, int height,
-                               int width) {
-  every_thread({sizes[0], sizes[1], sizes[2]}, {sizes[3], sizes[4], sizes[5]},
-               [&] { preprocess_float16(images, taps, table, out, planes, height, width); });
-}
-"""
 
 
 class DeviceImage:
@@ -90,33 +56,15 @@ class DeviceImage:
 
 
 @pytest.fixture(scope="session")
-def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[..., None]]:
+def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kernel]:
     """The kernels as g++ compiles them, by name."""
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
-    folder = tmp_path_factory.mktemp("kernels")
-    (folder / "harness.cpp").write_text(HARNESS)
-    library = folder / "harness.so"
-    subprocess.run(
-        ["g++", "-std=c++17", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", f"-I{kernels.SOURCE.parent}",
-         "harness.cpp", "-o", library],
-        cwd=folder, check=True, timeout=120,
-    )  # fmt: skip
-    loaded = ctypes.CDLL(str(library))
-
-    def kernel(dtype: str) -> Callable[..., None]:
-        launch = getattr(loaded, f"launch_{dtype}")
-
-        def run(grid: tuple[int, ...], block: tuple[int, ...], values: list[Any]) -> None:
-            launch((ctypes.c_uint * 6)(*grid, *block), *values)
-
-        return run
-
-    return {f"preprocess_{dtype}": kernel(dtype) for dtype in preprocess_cuda.DTYPES}
+    if reason := why_no_compiler():
+        pytest.skip(reason)
+    return compile_kernels(tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture
-def driver(on_cpu: dict[str, Callable[..., None]], monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+def driver(on_cpu: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     monkeypatch.setattr(preprocess_cuda, "cubin_of", lambda capability, cache: b"cubin")
     return FakeDriver(on_cpu)
 
