@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from tumorseg_train import charts
-from tumorseg_train.plot import LETTER, WIDTH, Plot, number, place_labels
+from tumorseg_train.plot import WIDTH, Plot, number, place_labels
 
 
 def attributes(text: str, tag: str, name: str) -> list[float]:
@@ -74,7 +74,7 @@ def test_labels_cover_neither_each_other_nor_points() -> None:
     spots = [plot.at(float(a), float(b)) for a, b in rng.random((12, 2))]
     placed = place_labels(spots, [f"p{i}" for i in range(12)], plot)
     assert placed is not None
-    boxes = [(x, y - 10, x + LETTER * len(text), y + 2) for x, y, text in placed]
+    boxes = [label.box for label in placed]
     for a, b in itertools.combinations(boxes, 2):
         assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
     for px, py in spots:

@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional import classification as peer
 
-from tumorseg_train.metrics import ImageScore, mean_dice, summary, threshold_baseline
+from tumorseg_train.metrics import ImageScore, mean_dice, threshold_baseline
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -16,16 +18,45 @@ def test_dice_by_hand() -> None:
     assert score.dice == pytest.approx(4 / 6)
 
 
+def test_pixels_as_a_second_implementation_counts_them() -> None:
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.5, 0.9):
+        truth, predicted = rng.random((2, 40, 50)) < share
+        score = ImageScore.of("a", predicted, truth)
+        arguments = torch.from_numpy(predicted).int(), torch.from_numpy(truth).int()
+        for ours, theirs in (
+            (score.dice, peer.binary_f1_score),
+            (score.iou, peer.binary_jaccard_index),
+            (score.precision, peer.binary_precision),
+            (score.recall, peer.binary_recall),
+            (score.accuracy, peer.binary_accuracy),
+        ):
+            assert ours == pytest.approx(float(theirs(*arguments)), abs=1e-6)
+
+
 def test_images_without_a_tumour_count_apart() -> None:
     hit = ImageScore.of("hit", mask("#."), mask("#."))
     clean = ImageScore.of("clean", mask(".."), mask(".."))
     false_alarm = ImageScore.of("false alarm", mask("#."), mask(".."))
-    assert math.isnan(clean.dice)
+    assert all(math.isnan(v) for v in (clean.dice, clean.iou, clean.precision, clean.recall, clean.hd95_px))
+    assert (clean.accuracy, false_alarm.accuracy) == (1, 0.5)
     assert mean_dice([hit, clean, false_alarm]) == 1
-    figures = summary([hit, clean, false_alarm])
-    assert figures["healthy_left_empty"] == 1
-    assert figures["images_with_tumour"] == 1
-    assert figures["pooled_f1"] == pytest.approx(2 / 3)  # the false alarm's pixel counts in the pool
+    assert math.isnan(mean_dice([clean, false_alarm]))
+
+
+def test_a_tumour_that_was_missed_has_no_precision_to_boast_of() -> None:
+    missed = ImageScore.of("missed", mask(".."), mask("#."))
+    assert (missed.dice, missed.iou, missed.precision, missed.recall) == (0, 0, 0, 0)
+    assert math.isnan(missed.hd95_px)
+    assert (missed.truth_lesions, missed.predicted_lesions, missed.matched_lesions) == (1, 0, 0)
+
+
+def test_millimetres_where_the_spacing_is_known() -> None:
+    truth, predicted = np.zeros((2, 20, 30), np.bool_)
+    truth[5, 5] = predicted[5, 15] = True
+    assert ImageScore.of("a", predicted, truth).hd95_px == 10
+    assert math.isnan(ImageScore.of("a", predicted, truth).hd95_mm)
+    assert ImageScore.of("a", predicted, truth, (2.0, 0.5)).hd95_mm == pytest.approx(5)
 
 
 def test_baseline_is_the_best_threshold_of_all() -> None:

@@ -56,7 +56,7 @@ def bars(title: str, rows: Sequence[Bar], *, unit: str = "", top: float | None =
         if known:
             length = WIDTH * min(row.value, limit) / limit
             parts.append(f'<rect x="0" y="{y + 5:.1f}" width="{length:.1f}" height="12" fill="var(--c0)"/>')
-            if row.low is not None and row.high is not None:
+            if row.low is not None and row.high is not None and math.isfinite(row.low + row.high):
                 a, b = (WIDTH * min(max(v, 0), limit) / limit for v in (row.low, row.high))
                 parts.append(_whisker(a, y + 11, b, y + 11))
     header = ("", f"{unit or 'value'}>", "low>", "high>", "note")
@@ -112,7 +112,7 @@ def scatter(
     are not finite are only in the table.
     """
     shown = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y) and not (log_x and p.x <= 0)]
-    ys = [v for p in shown for v in (p.y, p.low, p.high) if v is not None]
+    ys = [v for p in shown for v in (p.y, p.low, p.high) if v is not None and math.isfinite(v)]
     plot = Plot(range_of([p.x for p in shown], log_x), range_of(ys), log_x)
     parts = plot.frame(x, y)
     best = pareto_front([(p.x, p.y) for p in shown])
@@ -123,7 +123,7 @@ def scatter(
     kinds = list(dict.fromkeys(p.kind for p in shown))
     for p in shown:
         px, py = plot.at(p.x, p.y)
-        if p.low is not None and p.high is not None:
+        if p.low is not None and p.high is not None and math.isfinite(p.low + p.high):
             parts.append(_whisker(px, plot.at(p.x, p.low)[1], px, plot.at(p.x, p.high)[1]))
         said = f"{p.label}: {x} {number(p.x)}, {y} {_interval(p.y, p.low, p.high)}"
         parts.append(
@@ -136,7 +136,11 @@ def scatter(
     if placed is None:
         placed = place_labels(spots, [str(i + 1) for i in range(len(shown))], plot, force=True) or []
         legend += '<ol class="legend">' + "".join(f"<li>{escape(p.label)}</li>" for p in shown) + "</ol>"
-    parts += [f'<text class="halo" x="{a:.1f}" y="{b:.1f}">{escape(text)}</text>' for a, b, text in placed]
+    parts += [
+        f'<text class="halo" x="{each.x:.1f}" y="{each.y:.1f}" text-anchor="{each.anchor}">'
+        f"{escape(each.text)}</text>"
+        for each in placed
+    ]
     header = ("", f"{x}>", f"{y}>", "low>", "high>", *(("on the front",) if front else ()))
     names = {id(shown[i]) for i in best}
     cells = [
@@ -190,9 +194,12 @@ def _whisker(x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def _interval(value: float, low: float | None, high: float | None) -> str:
-    return number(value) + (
-        f" ({number(low)} to {number(high)})" if low is not None and high is not None else ""
-    )
+    """'value (low to high)', all with as many decimals as the one that needs most."""
+    if low is None or high is None or not all(map(math.isfinite, (value, low, high))):
+        return number(value)
+    decimals = max(len(number(v).partition(".")[2]) for v in (value, low, high))
+    first, second, third = (f"{v:.{decimals}f}" for v in (value, low, high))
+    return f"{first} ({second} to {third})"
 
 
 def _optional(value: float | None) -> str:

@@ -1,16 +1,25 @@
-"""A network judged on one part of a split, at the network's own resolution."""
+"""What training asks of a finished network: its figures on one part of a split, at the network's own size.
+
+The command `tumorseg evaluate` (`tumorseg_train.evaluation`) tells more of the same judgement.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from tumorseg_runtime.contract import Contract
-from tumorseg_train.loader import SplitDataset
-from tumorseg_train.metrics import ImageScore, mean_dice, summary, threshold_baseline
+from tumorseg_train.judgement import Infer, judge
+from tumorseg_train.metrics import ImageScore, mean_dice
 from tumorseg_train.split import Manifest
+
+if TYPE_CHECKING:
+    import torch
+
+TOLD = ("mean_iou", "pooled_precision", "pooled_recall", "hd95_px", "lesion_f1", "specificity")
 
 
 def evaluate(
@@ -19,28 +28,44 @@ def evaluate(
     """Figures of a part in sum and by organ, beside the best global intensity threshold; and every score.
 
     The model runs in evaluation mode on the device where it lies, one image at a time; masks and truth are
-    compared at the contract's height x width.
+    compared at the contract's height x width. intervals: 95 %, over groups (`tumorseg_train.bootstrap`).
+    A figure that is not defined is None.
     """
-    dataset = SplitDataset(manifest, part, contract)
+    judgement = judge(torch_infer(model), manifest, part, contract)
+    scores = list(judgement.scores)
+    strata = judgement.strata()
+    figures = strata["all"][0].figures
+    healthy = [score for score in scores if not score.truth_px]
+    return {
+        "images": len(scores),
+        "images_with_tumour": len(scores) - len(healthy),
+        "mean_dice": mean_dice(scores),
+        "pooled_f1": figures["pooled_f1"].value,
+        "healthy_left_empty": sum(not score.predicted_px for score in healthy),
+        "by_organ": {each.name: each.figures["mean_dice"].value for each in strata["organ"]},
+        "threshold_baseline": judgement.baseline,
+        **{name: _known(figures[name].value) for name in TOLD},
+        "intervals": {
+            name: [_known(figures[name].low), _known(figures[name].high)]
+            for name in ("mean_dice", "pooled_f1")
+        },
+    }, scores
+
+
+def torch_infer(model: torch.nn.Module) -> Infer:
+    """A network as `judge` asks for it, in evaluation mode on the device where it lies."""
+    import torch
+
     device = next(model.parameters()).device
     model.eval()
-    scores, images, truths = [], [], []
-    for index, item in enumerate(dataset.items):
-        tensor, mask = dataset[index]
+
+    def infer(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            logits = model(tensor[None].to(device))[0].float().cpu().numpy()  # (K, h, w)
-        truth = np.asarray(mask.numpy().any(axis=0))
-        predicted = np.asarray((logits >= np.float32(contract.logit_threshold)).any(axis=0))
-        scores.append(ImageScore.of(item.image, predicted, truth))
-        images.append(dataset.resized(index)[0])
-        truths.append(truth)
-    organs = sorted({item.organ for item in dataset.items})
-    figures = {
-        **summary(scores),
-        "by_organ": {
-            organ: mean_dice(s for s, item in zip(scores, dataset.items, strict=True) if item.organ == organ)
-            for organ in organs
-        },
-        "threshold_baseline": threshold_baseline(images, truths),
-    }
-    return figures, scores
+            logits = model(torch.from_numpy(tensor)[None].to(device))[0]
+        return np.asarray(logits.float().cpu().numpy())
+
+    return infer
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -50,7 +50,8 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 caption { text-align: left; padding: .4rem .6rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
-thead th { background: var(--panel); white-space: nowrap; }
+thead th { background: var(--panel); }
+thead .right { min-width: 5rem; white-space: normal; }
 th:not(.right), td:not(.right) { min-width: 7rem; }
 .right { text-align: right; white-space: nowrap; }
 figure { margin: .6rem 0; min-width: 0; } figcaption { font-size: .875rem; overflow-wrap: anywhere; }
@@ -152,11 +153,14 @@ def code(text: str) -> Html:
     return Html(f"<code>{escape(text)}</code>")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "") -> Html:
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", label: str = ""
+) -> Html:
     """A table that scrolls inside itself.
 
     Columns whose header ends in '>' are aligned to the right; the sign is not shown. The first cell of a
-    row names it. Raises InputError where a row has another number of cells than the header.
+    row names it. label: what it holds, for screen readers, where there is no caption.
+    Raises InputError where a row has another number of cells than the header.
     """
     marks = [' class="right"' if title.endswith(">") else "" for title in header]
     head = "".join(
@@ -170,7 +174,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str 
         cells = [f'<th scope="row"{marks[0]}>{escape(row[0])}</th>']
         cells += [f"<td{mark}>{escape(cell)}</td>" for cell, mark in zip(row[1:], marks[1:], strict=True)]
         lines.append(f"<tr>{''.join(cells)}</tr>\n")
-    label = html.escape(caption or f"Table: {', '.join(title.removesuffix('>') for title in header)}")
+    label = html.escape(
+        label or caption or f"Table: {', '.join(title.removesuffix('>') for title in header)}"
+    )
     return Html(
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">\n<table>\n'
         + (f"<caption>{escape(caption)}</caption>\n" if caption else "")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from tumorseg_train.page import escape
 
 WIDTH = 400.0  # of the drawing, in its own units; text has 12 of them
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 14.0, 12.0, 44.0  # margins around the plot
 LETTER = 7.2  # mean width of a letter
+Box: TypeAlias = tuple[float, float, float, float]
 
 
 def number(value: float) -> str:
@@ -17,6 +20,23 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "-"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """Text at a point of its base line: its 'start', 'middle' or 'end' lies there."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str
+
+    @property
+    def box(self) -> Box:
+        """Left, top, right and bottom, by the mean width of a letter."""
+        wide = LETTER * len(self.text)
+        left = self.x - {"start": 0.0, "middle": wide / 2, "end": wide}[self.anchor]
+        return left, self.y - 10, left + wide, self.y + 2
 
 
 class Plot:
@@ -60,30 +80,34 @@ class Plot:
 
 def place_labels(
     spots: Sequence[tuple[float, float]], labels: Sequence[str], plot: Plot, *, force: bool = False
-) -> list[tuple[float, float, str]] | None:
-    """Left end, base line and text of each label, clear of points and other labels; None where they do not
-    fit. `force` puts a label where it fits least badly: to the right."""
+) -> list[Label] | None:
+    """A place for each label, clear of points and other labels; None where they do not fit.
+
+    `force` puts a label that fits nowhere to the right of its point.
+    """
     taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in spots]
     placed = []
     for (px, py), text in zip(spots, labels, strict=True):
-        wide = LETTER * len(text)
-        for left, base in (
-            (px + 8, py + 4), (px - 8 - wide, py + 4), (px - wide / 2, py - 9), (px - wide / 2, py + 18),
-            (px + 6, py - 8), (px + 6, py + 16), (px - 6 - wide, py - 8), (px - 6 - wide, py + 16),
-        ):  # fmt: skip
-            box = (left, base - 10, left + wide, base + 2)
-            inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= plot.height - BOTTOM
-            free = all(box[2] < t[0] or t[2] < box[0] or box[3] < t[1] or t[3] < box[1] for t in taken)
-            if inside and free:
-                break
-        else:
-            if not force:
-                return None
-            left, base = px + 8, py + 4
-            box = (left, base - 10, left + wide, base + 2)
-        taken.append(box)
-        placed.append((left, base, text))
+        choices = [
+            Label(px + 8, py + 4, text, "start"), Label(px - 8, py + 4, text, "end"),
+            Label(px, py - 9, text, "middle"), Label(px, py + 18, text, "middle"),
+            Label(px + 6, py - 8, text, "start"), Label(px + 6, py + 16, text, "start"),
+            Label(px - 6, py - 8, text, "end"), Label(px - 6, py + 16, text, "end"),
+        ]  # fmt: skip
+        chosen = next((label for label in choices if _fits(label.box, taken, plot)), None)
+        if chosen is None and not force:
+            return None
+        chosen = chosen or choices[0]
+        taken.append(chosen.box)
+        placed.append(chosen)
     return placed
+
+
+def _fits(box: Box, taken: Sequence[Box], plot: Plot) -> bool:
+    inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= plot.height - BOTTOM
+    return inside and all(
+        box[2] < other[0] or other[2] < box[0] or box[3] < other[1] or other[3] < box[1] for other in taken
+    )
 
 
 def range_of(values: Sequence[float], log: bool = False) -> tuple[float, float]:

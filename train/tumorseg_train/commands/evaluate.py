@@ -1,0 +1,134 @@
+"""`tumorseg evaluate`: what a network is worth on images that it has not seen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tumorseg_runtime.errors import InputError
+
+
+@click.command()
+@click.argument("subject", metavar="RUN_OR_BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--part",
+    default="test",
+    show_default=True,
+    type=click.Choice(["train", "val", "test"]),
+    help="Part of the split.",
+)
+@click.option(
+    "--split",
+    type=click.Path(path_type=Path),
+    help="A split.json, or a folder that holds one, such as a run. A bundle needs it [default: the run's].",
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the images [default: the one the run names]."
+)
+@click.option("--backend", help="Of a bundle [default: onnxruntime]. A run is run by PyTorch.")
+@click.option("--device", help="Of a bundle's backend [default: cpu].")
+@click.option("--precision", help="Of a bundle's artefact [default: fp32].")
+@click.option(
+    "--size", type=int, help="Height and width at which a run's network is run [default: its contract's]."
+)
+@click.option(
+    "--scale",
+    default="contract",
+    show_default=True,
+    type=click.Choice(["contract", "original"]),
+    help="Compare masks at the network's size, or at each image's own.",
+)
+@click.option(
+    "--spacing",
+    multiple=True,
+    metavar="ORGAN=MM",
+    help="Distance of neighbouring pixels of an organ's image files, such as brain=0.49. Gives HD95 in mm.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the report [default: RUN/evaluation, or BUNDLE.evaluation beside the bundle].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print evaluation.json instead of tables.")
+def evaluate(
+    subject: Path,
+    part: str,
+    split: Path | None,
+    data: Path | None,
+    backend: str | None,
+    device: str | None,
+    precision: str | None,
+    size: int | None,
+    scale: str,
+    spacing: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge a network on a part of its split: Dice, distances, lesions, calibration, with intervals.
+
+    Masks are compared at the network's own input size (512x512 unless it was trained otherwise). The report
+    is one HTML page with pictures, beside it the same as Markdown and JSON. Each figure is defined in
+    docs/evaluation.md.
+    """
+    from tumorseg_train.cases import draw_cases
+    from tumorseg_train.evaluation import NAME, run_evaluation
+    from tumorseg_train.evaluation_report import evaluation_markdown, evaluation_page, read_curves
+    from tumorseg_train.evaluation_tables import facts, tables
+    from tumorseg_train.reports import json_text, text_table, write_report
+    from tumorseg_train.subject import open_subject
+
+    opened = open_subject(subject, backend=backend, device=device, precision=precision, size=size)
+    millimetres = read_spacing(spacing)
+    progress = click.progressbar(length=1, label="images", file=sys.stderr)
+
+    def say(done: int, images: int) -> None:
+        progress.length = images
+        progress.update(1)
+
+    with progress:
+        found = run_evaluation(
+            opened, part=part, split=split, data=data, scale=scale, spacing=millimetres, say=say
+        )
+    values = found.values
+    folder = out or default_folder(subject, opened.run is not None)
+    curves = read_curves(opened.run.root / "curves.csv") if opened.run else {}
+    write_report(
+        folder,
+        NAME,
+        values=values,
+        markdown=evaluation_markdown(values),
+        page=evaluation_page(values, draw_cases(found), curves),
+    )
+    if as_json:
+        click.echo(json_text(values), nl=False)
+    else:
+        lines: list[Any] = [*facts(values), ""]
+        for each in tables(values):
+            lines += [each.title, text_table(each.header, each.rows)]
+        click.echo("\n".join(lines))
+    click.echo(f"report: {folder / NAME}.html", err=True)
+
+
+def default_folder(subject: Path, is_run: bool) -> Path:
+    """A run takes its report in; a bundle is sealed."""
+    return subject / "evaluation" if is_run else subject.with_name(f"{subject.resolve().name}.evaluation")
+
+
+def read_spacing(texts: tuple[str, ...]) -> dict[str, float]:
+    """'brain=0.49' -> {'brain': 0.49}, in mm; raises InputError."""
+    spacing = {}
+    for text in texts:
+        organ, _, number = text.partition("=")
+        try:
+            millimetres = float(number)
+        except ValueError:
+            millimetres = 0.0
+        if organ not in ("brain", "breast") or not 0 < millimetres < 100:
+            raise InputError(
+                f"--spacing is '{text}', expected brain=MM or breast=MM with millimetres above 0"
+            )
+        spacing[organ] = millimetres
+    return spacing
