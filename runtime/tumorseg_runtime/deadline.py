@@ -16,16 +16,15 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import BackendError, InputError
 from tumorseg_runtime.session import Session, checked_infer
 
-FloatArray = npt.NDArray[np.float32]
+Answer = npt.NDArray[Any]  # logits or masks, as the session gives them
 T = TypeVar("T")
 MOST_ABANDONED = 4  # calls that were given up and still run: each holds a session's memory
 
@@ -74,8 +73,8 @@ class SessionKeeper:
         self._fault: Exception | None = None
         self._abandoned: list[threading.Event] = []  # one per call that was given up, set when it returned
 
-    def infer(self, batch: FloatArray, timeout_s: float | None = None) -> FloatArray:
-        """Checked logits of a batch (`session.checked_infer`), within `timeout_s` seconds if given.
+    def infer(self, batch: Any, timeout_s: float | None = None) -> Answer:
+        """Checked logits or masks of a batch (`session.checked_infer`), within `timeout_s` seconds if given.
 
         Raises BackendError where the backend fails or takes longer; its session is then being replaced.
         Opening the new session counts towards the deadline of the next call, which waits for it.
@@ -91,7 +90,7 @@ class SessionKeeper:
         left = max(timeout_s - (time.monotonic() - start), 1e-3)
         returned = threading.Event()
 
-        def work() -> FloatArray:
+        def work() -> Answer:
             try:
                 return checked_infer(session, batch, self._contract)
             finally:
@@ -107,14 +106,14 @@ class SessionKeeper:
                 interrupt()
                 raise BackendError(
                     f"{self.info.backend} on {self.info.device} gave no answer within {timeout_s:g} s for a "
-                    f"batch of {len(batch)}, its process was ended: try again, allow more time, or check the "
-                    "device"
+                    f"batch of {batch.shape[0]}, its process was ended: try again, allow more time, or check "
+                    "the device"
                 ) from None
             self._replace(session)
             raise BackendError(
                 f"{self.info.backend} on {self.info.device} gave no answer within {timeout_s:g} s for a "
-                f"batch of {len(batch)}, its session was abandoned and is being replaced: try again, allow "
-                "more time, or check the device"
+                f"batch of {batch.shape[0]}, its session was abandoned and is being replaced: try again, "
+                "allow more time, or check the device"
             ) from None
         except BackendError:
             self._replace(session)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from tumorseg_runtime.backends import BACKENDS, why_unavailable
+from tumorseg_runtime.backends import BACKENDS, MASK_BACKENDS, why_unavailable
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.device_folder import device_facts, find, read_ranking
 from tumorseg_runtime.driver import gpu_facts, why_no_driver
@@ -31,6 +31,8 @@ RIVALS = {
         "opencv-contrib-python-headless",
     ),
 }
+GPU_EXTRA = "gpu-cu12 or gpu-cu13"
+TENSORRT_EXTRA = f"{GPU_EXTRA}, and TensorRT's libraries"
 # distribution -> extra of tumorseg that brings it
 PACKAGES = {
     "ncnn": "ncnn",
@@ -38,7 +40,7 @@ PACKAGES = {
     "openvino": "openvino",
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt-rtx",
-    "cuda-bindings": "gpu-cu12 or gpu-cu13",
+    "cuda-bindings": GPU_EXTRA,
     "pydicom": "dicom",
     "pylibjpeg": "dicom",
     "pylibjpeg-libjpeg": "dicom-jpeg",
@@ -47,8 +49,13 @@ PACKAGES = {
 }
 EXTRAS = {
     ("onnxruntime", "cpu"): "cpu",
-    ("onnxruntime", "cuda"): "gpu-cu12 or gpu-cu13",
-    ("onnxruntime", "tensorrt"): "gpu-cu12 or gpu-cu13, and TensorRT's libraries",
+    ("onnxruntime", "cuda"): GPU_EXTRA,
+    ("onnxruntime", "tensorrt"): TENSORRT_EXTRA,
+    **{
+        (backend, device): extra
+        for backend in MASK_BACKENDS
+        for device, extra in (("cpu", "cpu"), ("cuda", GPU_EXTRA), ("tensorrt", TENSORRT_EXTRA))
+    },
     ("ncnn", "cpu"): "ncnn",
     ("mnn", "cpu"): "mnn",
     ("mnn-exact", "cpu"): "mnn",

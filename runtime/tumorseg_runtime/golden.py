@@ -61,7 +61,8 @@ def replay(bundle: Bundle, session: Session, artefact: str, *, batch_size: int =
     tensors = [preprocess(item.pixels, item.name) for item in golden]
     logits: list[FloatArray] = []
     for start in range(0, len(golden), batch_size):
-        logits.extend(checked_infer(session, np.stack(tensors[start : start + batch_size]), bundle.contract))
+        batch = np.stack(tensors[start : start + batch_size]).astype(session.input.dtype, copy=False)
+        logits.extend(checked_infer(session, batch, bundle.contract))
     scale = logit_scale([item.logits for item in golden])
     budget = BUDGETS[session.info.precision]
     images = tuple(

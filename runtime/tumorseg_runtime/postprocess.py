@@ -1,7 +1,8 @@
 """Postprocessing, the only one of the project: logits -> mask at the original size, with its lesions.
 
 Logits (not probabilities) are resized bilinearly with half-pixel centres, then compared with the
-contract's threshold on the scale of logits; a lesion is an 8-connected component of the mask.
+contract's threshold on the scale of logits; a lesion is an 8-connected component of the mask. A network in
+its deploy form has decided already: its masks are resized by the same rule.
 """
 
 from __future__ import annotations
@@ -58,6 +59,17 @@ def masks_from_logits(logits: FloatArray, contract: Contract, height: int, width
     return np.asarray(resize_logits(logits, height, width) >= np.float32(contract.logit_threshold))
 
 
+def resize_masks(masks: npt.NDArray[np.uint8], height: int, width: int) -> BoolArray:
+    """uint8 masks of 0 and 1 (K, h, w) -> bool (K, height, width), for a network that gives no logits.
+
+    At the network's own size these are its masks; at others the border lies where the resized mask is one
+    half, up to a pixel of the network away from where resized logits cross the threshold.
+    """
+    if masks.shape[1:] == (height, width):
+        return masks.astype(np.bool_)
+    return np.asarray(resize_logits(masks.astype(np.float32), height, width) >= np.float32(0.5))
+
+
 def probabilities(logits: FloatArray, height: int, width: int) -> FloatArray:
     """Sigmoid of the resized logits: float32 (K, h, w) -> float32 (K, height, width), 0..1."""
     resized = resize_logits(logits, height, width)
@@ -73,15 +85,20 @@ def close_share(logits: FloatArray, contract: Contract, height: int, width: int,
 
 def find_lesions(mask: BoolArray, label: str) -> tuple[Lesion, ...]:
     """Connected components of a mask (H, W), largest first."""
-    count, components, stats, centroids = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=8
-    )
-    lesions = []
-    for index in range(1, count):
-        left, top, width, height, area = (int(v) for v in stats[index])
-        window = (components[top : top + height, left : left + width] == index).astype(np.uint8)
-        borders, _ = cv2.findContours(window, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
-        points = tuple((int(x), int(y)) for x, y in borders[0].reshape(-1, 2))
-        centroid = (float(centroids[index][0]), float(centroids[index][1]))
-        lesions.append(Lesion(label, area, (left, top, width, height), centroid, points))
+    pixels = np.ascontiguousarray(mask).view(np.uint8)
+    _, components, stats, centroids = cv2.connectedComponentsWithStats(pixels, connectivity=8)
+    # All borders in one pass; one without a parent is the outer border of the component that it lies on.
+    borders, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    contours = {}
+    for border, (_, _, _, parent) in zip(borders, hierarchy[0].tolist() if borders else (), strict=True):
+        if parent < 0:
+            x, y = border[0, 0]
+            contours[int(components[y, x])] = tuple(map(tuple, border[:, 0].tolist()))
+    lesions = [
+        Lesion(label, area, (left, top, width, height), (x, y), contours[index])
+        for index, ((left, top, width, height, area), (x, y)) in enumerate(
+            zip(stats.tolist(), centroids.tolist(), strict=True)
+        )
+        if index  # 0 is the background
+    ]
     return tuple(sorted(lesions, key=lambda lesion: (-lesion.area_px, lesion.box, lesion.contour)))

@@ -108,11 +108,7 @@ class Preprocessor:
     def normalise(self, resized: UInt8Array, name: str = "image") -> FloatArray:
         """uint8 (height, width[, 3]) at the contract's size -> float32 (C, height, width)."""
         channels = self.contract.channels
-        if resized.ndim == 3 and channels == 1:
-            raise InputError(
-                f"{name}: is a colour image, the network takes gray: convert it by a rule you choose, "
-                "for example cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)"
-            )
+        require_channels(resized, channels, name)
         tensor = np.empty((channels, *resized.shape[:2]), np.float32)
         planes = [resized] * channels if resized.ndim == 2 else cv2.split(resized)
         for channel, plane in enumerate(planes):
@@ -121,3 +117,21 @@ class Preprocessor:
             if looked_up is not target:  # OpenCV may answer with an array of its own
                 target[:] = looked_up
         return tensor
+
+    def planes(self, image: UInt8Array, channels: int, name: str = "image") -> UInt8Array:
+        """uint8 (H, W) or (H, W, 3) of any size -> resized pixels uint8 (channels, height, width), for a
+        network that looks the values up itself. Raises InputError as a call does."""
+        image = check_image(image, name)
+        require_channels(image, channels, name)
+        resized = resize(image, self.contract.height, self.contract.width)
+        planes = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
+        return np.ascontiguousarray(np.broadcast_to(planes, (channels, *planes.shape[1:])))
+
+
+def require_channels(image: UInt8Array, channels: int, name: str) -> None:
+    """Raise InputError for colour where the network takes gray; gray is taken by every network."""
+    if image.ndim == 3 and channels == 1:
+        raise InputError(
+            f"{name}: is a colour image, the network takes gray: convert it by a rule you choose, "
+            "for example cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)"
+        )

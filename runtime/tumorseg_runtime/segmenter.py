@@ -16,8 +16,10 @@ from tumorseg_runtime.auto import AUTO, Choice, open_auto, open_choice
 from tumorseg_runtime.backends import FOLDER_BACKENDS
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.crew import Crew
 from tumorseg_runtime.deadline import SessionKeeper, check_timeout, run_within
 from tumorseg_runtime.errors import BackendError, InputError, ParityError
+from tumorseg_runtime.forms import open_form
 from tumorseg_runtime.frames import Frame, read_frame
 from tumorseg_runtime.images import check_image
 from tumorseg_runtime.margin import Band, read_band
@@ -27,9 +29,9 @@ from tumorseg_runtime.postprocess import (
     find_lesions,
     masks_from_logits,
     probabilities,
+    resize_masks,
 )
-from tumorseg_runtime.preprocess import Preprocessor
-from tumorseg_runtime.session import Session, SessionInfo
+from tumorseg_runtime.session import MASKS, Session, SessionInfo, output_of
 from tumorseg_runtime.spacing import measure
 
 if TYPE_CHECKING:
@@ -45,14 +47,14 @@ class Prediction:
     frame: its name (the path, or 'image <index>' for an array), pixels and spacing.
     masks: bool (K, H, W) at the image's own size, one per class of the contract.
     lesions: connected components of all classes, largest first within a class.
-    logits: float32 (K, h, w) at the network's own size.
+    own_logits: float32 (K, h, w) at the network's own size; None from a session that gives masks alone.
     contract, band: what `margin` needs to know.
     """
 
     frame: Frame
     masks: npt.NDArray[np.bool_]
     lesions: tuple[Lesion, ...]
-    logits: npt.NDArray[np.float32]
+    own_logits: npt.NDArray[np.float32] | None
     contract: Contract
     band: Band | None
 
@@ -66,18 +68,36 @@ class Prediction:
         """The pixels that were judged, uint8 (H, W) or (H, W, 3) RGB."""
         return self.frame.pixels
 
+    @property
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 (K, h, w) at the network's own size; raises InputError where the session gives masks alone,
+        from which neither probability map nor margin can be had."""
+        if self.own_logits is None:
+            raise InputError(
+                f"{self.name}: has no logits, probability map or margin: the session gives masks alone; "
+                "open a backend that gives logits, such as onnxruntime"
+            )
+        return self.own_logits
+
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """Sigmoid of the resized logits, float32 (K, H, W) at the image's own size; computed at each call."""
+        """Sigmoid of the resized logits, float32 (K, H, W) at the image's own size; computed at each call.
+
+        Raises InputError where there are no logits.
+        """
         return probabilities(self.logits, *self.masks.shape[1:])
 
     @functools.cached_property
     def margin(self) -> float | None:
         """Share of the pixels, 0..1, that another backend could decide otherwise: those whose logit lies
-        within `band` of the threshold (`tumorseg_runtime.margin`); None without a bundle."""
+        within `band` of the threshold (`tumorseg_runtime.margin`); None without a bundle.
+
+        Raises InputError where there are no logits.
+        """
+        logits = self.logits
         if self.band is None:
             return None
         height, width = self.masks.shape[1:]
-        return close_share(self.logits, self.contract, height, width, self.band.logits)
+        return close_share(logits, self.contract, height, width, self.band.logits)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -92,14 +112,17 @@ class Prediction:
             "image": self.name,
             "height": height,
             "width": width,
-            "margin": self.margin,
+            "margin": None if self.own_logits is None else self.margin,
             "spacings": [dataclasses.asdict(spacing) for spacing in self.frame.spacings],
             "lesions": lesions,
         }
 
 
 class Segmenter:
-    """Segments images with one session. Results do not depend on which images share a batch."""
+    """Segments images with one session. Results do not depend on which images share a batch.
+
+    gives_masks: whether the session gives masks alone, without logits (the deploy forms).
+    """
 
     def __init__(
         self,
@@ -109,14 +132,12 @@ class Segmenter:
         *,
         band: Band | None = None,
         reopen: Callable[[], Session] | None = None,
+        preprocess: str = "cpu",
+        kernel_cache: Path | None = None,
     ) -> None:
-        """band: for `Prediction.margin`. reopen: opens a session in place of one that hung or died."""
-        form, limit = session.input, session.input.max_batch
-        if (form.dtype, form.layout) != ("float32", "NCHW"):
-            raise BackendError(
-                f"{session.info.backend} takes {form.dtype} {form.layout}, expected float32 NCHW, "
-                "which is what the preprocessor makes: choose another artefact or backend"
-            )
+        """band: for `Prediction.margin`. reopen: opens a session in place of one that hung or died.
+        preprocess, kernel_cache: as in `open_form` (`tumorseg_runtime.forms`)."""
+        limit = session.input.max_batch
         if batch_size < 1 or (limit is not None and batch_size > limit):
             raise InputError(
                 f"batch size is {batch_size}, expected 1 to {limit or 'any number'} "
@@ -127,7 +148,8 @@ class Segmenter:
         self.band = band
         self._info = session.info
         self._keeper = SessionKeeper(session, contract, reopen)
-        self._preprocess = Preprocessor(contract)
+        self._form = open_form(contract, session.input, session.info.backend, preprocess, kernel_cache)
+        self.gives_masks = output_of(session) == MASKS
 
     @classmethod
     def open(
@@ -142,6 +164,7 @@ class Segmenter:
         self_test: bool = False,
         timeout_s: float | None = None,
         device_folder: str | Path | None = None,
+        preprocess: str = "cpu",
     ) -> Segmenter:
         """Check a bundle's seal and open it on exactly this backend, device and precision.
 
@@ -153,6 +176,8 @@ class Segmenter:
         self_test: also replay the golden images on this device before serving; a session that is opened in
             place of one that failed is tested, too.
         timeout_s: most seconds that opening the session and its self-test may take.
+        preprocess: 'cuda' makes the batches in the GPU's memory, for a session that reads them there. The
+            kernel is compiled for this GPU (half a second) and kept in the device folder, if there is one.
         Raises BundleError, BackendError, and ParityError where the self-test fails.
         """
         check_timeout(timeout_s)
@@ -191,6 +216,8 @@ class Segmenter:
             batch_size,
             band=read_band(opened, chosen.precision),
             reopen=lambda: tested(open_choice(opened, chosen, threads, folder)),
+            preprocess=preprocess,
+            kernel_cache=folder,
         )
         segmenter._info = dataclasses.replace(session.info, choice=chosen.lines)
         return segmenter
@@ -228,11 +255,15 @@ class Segmenter:
         """Like `predict` for any number of images, holding one batch of them in memory at a time."""
         check_timeout(timeout_s)
         numbered = enumerate(images)
-        while batch := list(itertools.islice(numbered, self.batch_size)):
-            frames = [to_frame(image, f"image {index}") for index, image in batch]
-            tensors = [self.prepare(frame) for frame in frames]
-            for frame, logits in zip(frames, self.infer(tensors, timeout_s=timeout_s), strict=True):
-                yield self.decide(frame, logits)
+        with Crew(self.batch_size) as crew:
+            while batch := list(itertools.islice(numbered, self.batch_size)):
+                frames, tensors = [], []
+                for frame, tensor in crew.map(self._read, batch):
+                    frames.append(frame)
+                    tensors.append(tensor)
+                answers = self.infer(tensors, timeout_s=timeout_s)
+                del tensors  # one batch less while the next images are read
+                yield from crew.map(self._decide, zip(frames, answers, strict=True))
 
     def stream(
         self,
@@ -259,24 +290,40 @@ class Segmenter:
 
     # The three stages of a prediction; `stream` runs them on threads of their own.
 
-    def prepare(self, frame: Frame) -> npt.NDArray[np.float32]:
-        """The network's input for one frame: float32 (C, h, w)."""
-        return self._preprocess(frame.pixels, frame.name)
+    def prepare(self, frame: Frame) -> npt.NDArray[Any]:
+        """What is made of one frame alone: the network's input (C, h, w), or pixels for the GPU."""
+        return self._form.prepare(frame)
 
     def infer(
-        self, tensors: Sequence[npt.NDArray[np.float32]], *, timeout_s: float | None = None
-    ) -> npt.NDArray[np.float32]:
-        """Checked logits float32 (N, K, h, w) of prepared frames, at most `batch_size` of them."""
-        return self._keeper.infer(np.stack(tensors), timeout_s)
+        self, prepared: Sequence[npt.NDArray[Any]], *, timeout_s: float | None = None
+    ) -> npt.NDArray[Any]:
+        """Checked logits float32 (N, K, h, w) of prepared frames, at most `batch_size` of them; uint8 masks
+        from a session that gives masks."""
+        batch = self._form.gather(prepared)
+        answer = self._keeper.infer(batch, timeout_s)
+        self._form.release(batch)  # not after an error: a call that was abandoned may still read it
+        return answer
 
-    def decide(self, frame: Frame, logits: npt.NDArray[np.float32]) -> Prediction:
-        """Masks and lesions of one frame from its logits float32 (K, h, w)."""
-        masks = masks_from_logits(logits, self.contract, *frame.pixels.shape[:2])
+    def decide(self, frame: Frame, answer: npt.NDArray[Any]) -> Prediction:
+        """Masks and lesions of one frame from the network's answer (K, h, w)."""
+        size = frame.pixels.shape[:2]
+        if self.gives_masks:
+            logits, masks = None, resize_masks(answer, *size)
+        else:
+            logits, masks = answer, masks_from_logits(answer, self.contract, *size)
         lesions = itertools.chain.from_iterable(
             find_lesions(mask, label) for mask, label in zip(masks, self.contract.classes, strict=True)
         )
         measured = tuple(measure(lesion, frame.spacings) for lesion in lesions)
         return Prediction(frame, masks, measured, logits, self.contract, self.band)
+
+    def _read(self, numbered: tuple[int, Image]) -> tuple[Frame, npt.NDArray[Any]]:
+        index, image = numbered
+        frame = to_frame(image, f"image {index}")
+        return frame, self.prepare(frame)
+
+    def _decide(self, judged: tuple[Frame, npt.NDArray[Any]]) -> Prediction:
+        return self.decide(*judged)
 
 
 def to_frame(image: Image, name: str) -> Frame:
@@ -290,9 +337,11 @@ def to_frame(image: Image, name: str) -> Frame:
 
 def _self_test(bundle: Bundle, session: Session) -> None:
     from tumorseg_runtime.golden import replay  # only who tests needs parity and zip files
+    from tumorseg_runtime.golden_masks import replay_masks
 
     info = session.info
-    report = replay(bundle, session, f"{info.backend} {info.device} {info.precision}")
+    replay_one = replay_masks if output_of(session) == MASKS else replay
+    report = replay_one(bundle, session, f"{info.backend} {info.device} {info.precision}")
     if not report.passed:
         breaches = "; ".join(report.breaches)
         raise ParityError(f"{bundle.root}: self-test failed, this device must not serve: {breaches}")

@@ -19,9 +19,8 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.channel import CancelledError, Channel
@@ -64,8 +63,8 @@ class _Task:
     arrived: float
     name: str
     frame: Frame | None = None
-    tensor: npt.NDArray[np.float32] | None = None
-    logits: npt.NDArray[np.float32] | None = None
+    tensor: npt.NDArray[Any] | None = None
+    answer: npt.NDArray[Any] | None = None
     prediction: Prediction | None = None
     error: TumorsegError | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -205,7 +204,7 @@ class _Pipeline:
         start = time.monotonic()
         try:
             tensors = [task.tensor for task in batch if task.tensor is not None]
-            logits = self.segmenter.infer(tensors, timeout_s=self.timeout_s)
+            answers = self.segmenter.infer(tensors, timeout_s=self.timeout_s)
         except OutputError as error:
             if len(batch) > 1:  # whose logits are broken shows when each runs alone
                 for task in batch:
@@ -216,16 +215,16 @@ class _Pipeline:
             for task in batch:
                 task.error = error
         else:
-            for task, one in zip(batch, logits, strict=True):
-                task.logits = one
+            for task, one in zip(batch, answers, strict=True):
+                task.answer = one
         for task in batch:
             task.seconds["infer"] = time.monotonic() - start
 
     def decide(self) -> None:
         for task in self.inferred:
-            if task.logits is not None and task.frame is not None:
+            if task.answer is not None and task.frame is not None:
                 with _Timed(task, "postprocess"):
-                    task.prediction = self.segmenter.decide(task.frame, task.logits)
+                    task.prediction = self.segmenter.decide(task.frame, task.answer)
             task.seconds["total"] = time.monotonic() - task.arrived
             self.results.put(task)
 

@@ -12,6 +12,8 @@ from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.device_folder import find
 from tumorseg_runtime.errors import BackendError, BundleError, InputError, OutputError
 from tumorseg_runtime.golden import replay
+from tumorseg_runtime.golden_masks import MaskReport, replay_masks
+from tumorseg_runtime.session import MASKS, output_of
 
 DEVICES = ("cpu", "cuda", "tensorrt", "gpu", "npu")  # what any backend may be asked for
 PASSED, BREACHED, NOT_VERIFIED = "passed", "breached", "not verified"
@@ -100,7 +102,10 @@ def _check(bundle: Bundle, backend: str, device: str, precision: str, folder: Pa
         session = open_session(
             bundle, backend=backend, device=device, precision=precision, device_folder=folder
         )
-        report = replay(bundle, session, f"{backend} {device} {precision}")
+        name = f"{backend} {device} {precision}"
+        if output_of(session) == MASKS:
+            return _check_masks(replay_masks(bundle, session, name), backend, device, precision)
+        report = replay(bundle, session, name)
     except OutputError as error:
         return Check(backend, device, precision, BREACHED, str(error))
     except (BackendError, BundleError, InputError) as error:
@@ -113,4 +118,12 @@ def _check(bundle: Bundle, backend: str, device: str, precision: str, folder: Pa
         f"{len(report.images)} golden images, tensors equal bit for bit, logit error at most {worst:.2g} "
         f"({worst / report.scale:.2g} standard deviations), {flipped} pixels flipped"
     )
+    return Check(backend, device, precision, PASSED, detail)
+
+
+def _check_masks(report: MaskReport, backend: str, device: str, precision: str) -> Check:
+    if not report.passed:
+        return Check(backend, device, precision, BREACHED, "; ".join(report.breaches))
+    flipped = sum(image.flipped for image in report.images)
+    detail = f"{len(report.images)} golden images, pixels equal bit for bit, {flipped} of the mask flipped"
     return Check(backend, device, precision, PASSED, detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 import subprocess
@@ -40,8 +41,8 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def convert_bundle() -> Callable[[Path, str], None]:
-    """Function that converts the network of a bundle of `make_bundle` to the format ncnn, mnn or openvino,
-    and seals the bundle with that artefact added."""
+    """Function that converts the network of a bundle of `make_bundle` to the format ncnn, mnn, openvino or
+    onnx-deploy(-gray), and seals the bundle with that artefact added."""
     return _convert_bundle
 
 
@@ -192,10 +193,25 @@ def _to_openvino(root: Path) -> tuple[str, str]:
     return "model.xml", "model.bin"
 
 
+def _to_deploy(root: Path, *, gray: bool = False) -> tuple[str, None]:
+    """By the exporter's own pass, which needs onnx alone."""
+    import onnx
+
+    from tumorseg_export.passes.deploy import to_deploy
+
+    file = f"model.deploy{'-gray' if gray else ''}.onnx"
+    onnx.save(
+        to_deploy(onnx.load(root / "model.onnx"), Bundle.open(root).contract, gray=gray).model, root / file
+    )
+    return file, None
+
+
 _CONVERTERS: dict[str, Callable[[Path], tuple[str, str | None]]] = {
     "ncnn": _to_ncnn,
     "mnn": _to_mnn,
     "openvino": _to_openvino,
+    "onnx-deploy": _to_deploy,
+    "onnx-deploy-gray": functools.partial(_to_deploy, gray=True),
 }
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from tumorseg_runtime.golden import load_golden
 
 pytest.importorskip("onnxruntime")
 Maker = Callable[..., Path]
+CUDA = "CUDAExecutionProvider"
 
 
 def test_the_cpu_gives_the_golden_logits(small_bundle: Path) -> None:
@@ -56,7 +60,7 @@ def test_a_session_that_fell_back_is_refused(small_bundle: Path, monkeypatch: py
     bundle = Bundle.open(small_bundle)
     real = onnxruntime.InferenceSession
 
-    def falls_back(path: str, options: object, providers: list[str]) -> object:
+    def falls_back(path: str, options: object, **asked: object) -> object:
         return real(path, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
@@ -126,3 +130,93 @@ def test_several_classes_and_one_channel(make_bundle: Maker, tmp_path: Path) -> 
     contract = Contract(height=64, width=96, mean=(0.4,), std=(0.3,), classes=("core", "rest"))
     session = open_session(Bundle.open(make_bundle(tmp_path / "bundle", contract)))
     assert session.infer(np.zeros((2, 1, 64, 96), np.float32)).shape == (2, 2, 64, 96)
+
+
+class Granting:
+    """A session that has the CUDA provider with these options, and an honest or a dishonest profile."""
+
+    def __init__(self, path: Path, tf32: str = "0", providers: tuple[str, ...] = (CUDA, CUDA)) -> None:
+        self.path, self.tf32, self.providers = path, tf32, providers
+        self.asked: dict[str, Any] = {}
+
+    def __call__(self, path: str, options: Any, **asked: Any) -> Granting:
+        self.asked = {**asked, "profiling": options.enable_profiling}
+        return self
+
+    def get_providers(self) -> list[str]:
+        return [self.asked["providers"][0]]
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {self.asked["providers"][0]: {"use_tf32": self.tf32}}
+
+    def get_inputs(self) -> list[Any]:
+        return [SimpleNamespace(name="image", shape=["N", 3, 64, 64], type="tensor(float)")]
+
+    def run(self, names: None, batch: dict[str, np.ndarray]) -> None:
+        assert batch["image"].shape == (1, 3, 64, 64)
+
+    def end_profiling(self) -> str:
+        nodes = [
+            {"cat": "Node", "name": f"node_{index}", "args": {"provider": provider}}
+            for index, provider in enumerate(self.providers)
+        ]
+        self.path.write_text(json.dumps([{"cat": "Session", "name": "run", "args": {}}, *nodes]))
+        return str(self.path)
+
+
+def test_a_gpu_computes_fp32_without_tf32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Granting(tmp_path / "profile.json")
+    monkeypatch.setattr("onnxruntime.InferenceSession", session)
+    assert backend.open_file(tmp_path / "model.onnx", "cuda", None) is session
+    assert session.asked == {
+        "providers": [CUDA], "provider_options": [{"use_tf32": "0"}], "profiling": True,
+    }  # fmt: skip
+    assert backend.versions_of("cuda")["tf32"] == "off"
+    assert "tf32" not in backend.versions_of("cpu")
+    session.tf32 = "1"
+    with pytest.raises(BackendError, match=r"has {'use_tf32': '1'}, expected {'use_tf32': '0'}"):
+        backend.open_file(tmp_path / "model.onnx", "cuda", None)
+
+
+def test_tensorrt_gets_its_tf32_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = backend.PROVIDERS["tensorrt"]
+    session = Granting(tmp_path / "profile.json", providers=(provider,))
+    monkeypatch.setattr("onnxruntime.InferenceSession", session)
+    monkeypatch.setenv(backend.TF32_VARIABLE, "1")
+    with pytest.raises(BackendError, match="NVIDIA_TF32_OVERRIDE is '1', expected it unset or '0'"):
+        backend.open_file(tmp_path / "model.onnx", "tensorrt", None)
+    monkeypatch.delenv(backend.TF32_VARIABLE)
+    backend.open_file(tmp_path / "model.onnx", "tensorrt", None)
+    assert os.environ[backend.TF32_VARIABLE] == "0"
+    assert session.asked["provider_options"] == [{}]
+    monkeypatch.delenv(backend.TF32_VARIABLE)
+
+
+def test_a_node_that_ran_elsewhere_is_refused_by_the_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Granting(tmp_path / "profile.json", providers=(CUDA, "CPUExecutionProvider"))
+    monkeypatch.setattr("onnxruntime.InferenceSession", session)
+    with pytest.raises(
+        BackendError, match=r"1 nodes did not run on CUDA.*\(node_1 \(CPUExecutionProvider\)\)"
+    ):
+        backend.open_file(tmp_path / "model.onnx", "cuda", None)
+    session.providers = ()
+    with pytest.raises(BackendError, match="profile names no node"):
+        backend.open_file(tmp_path / "model.onnx", "cuda", None)
+
+
+def test_the_profile_of_a_real_session_names_every_node(small_bundle: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    def opened() -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(tmp_path / "profile")
+        path = str(small_bundle / "model.onnx")
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    assert backend.nodes_elsewhere(opened(), "CPUExecutionProvider") == []
+    elsewhere = backend.nodes_elsewhere(opened(), CUDA)
+    assert elsewhere
+    assert all(line.endswith("(CPUExecutionProvider)") for line in elsewhere)

@@ -138,8 +138,8 @@ def test_batch_size_and_input_form_are_checked() -> None:
         with pytest.raises(InputError, match=f"batch size is {size}, expected 1 to 8"):
             Segmenter(CONTRACT, FakeSession(max_batch=8), batch_size=size)
     session = FakeSession()
-    session.input = InputForm(dtype="float16")
-    with pytest.raises(BackendError, match="fake takes float16 NCHW, expected float32 NCHW"):
+    session.input = InputForm(dtype="int8")
+    with pytest.raises(BackendError, match="fake takes int8 NCHW, expected NCHW in float32, float16, uint8"):
         Segmenter(CONTRACT, session)
 
 

@@ -12,6 +12,8 @@ from tumorseg_runtime.session import Session
 # name -> module with `open_session(bundle, device, precision, threads) -> Session`
 BACKENDS = {
     "onnxruntime": "tumorseg_runtime.backends.onnxruntime",
+    "onnxruntime-deploy": "tumorseg_runtime.backends.onnxruntime_deploy",
+    "onnxruntime-deploy-gray": "tumorseg_runtime.backends.onnxruntime_deploy_gray",
     "ncnn": "tumorseg_runtime.backends.ncnn",
     "mnn": "tumorseg_runtime.backends.mnn",
     "mnn-exact": "tumorseg_runtime.backends.mnn_exact",
@@ -21,12 +23,15 @@ BACKENDS = {
 # name -> formats of the bundle's artefacts that it opens; of several it takes the first that is there
 FORMATS = {
     "onnxruntime": ("onnx",),
+    "onnxruntime-deploy": ("onnx-deploy",),
+    "onnxruntime-deploy-gray": ("onnx-deploy-gray",),
     "ncnn": ("ncnn",),
     "mnn": ("mnn",),
     "mnn-exact": ("mnn-exact", "mnn"),
     "openvino": ("openvino",),
     "tensorrt": ("tensorrt-rtx",),
 }
+MASK_BACKENDS = ("onnxruntime-deploy", "onnxruntime-deploy-gray")  # which give masks and no logits
 FOLDER_BACKENDS = ("tensorrt",)  # whose `open_session` also takes `device_folder`
 
 

@@ -1,13 +1,18 @@
 """ONNX Runtime: the default backend, on the CPU and through its CUDA and TensorRT providers.
 
 ONNX Runtime answers a provider that it cannot use with the CPU and a line in a log. Here one provider
-is asked for, the CPU is forbidden as a stand-in, and what the session really got is compared.
+is asked for, the CPU is forbidden as a stand-in, what the session really got is compared, and on a GPU one
+inference is profiled: no node may have run elsewhere. TF32, which rounds factors to 10 bits and which both
+GPU providers use by default, is off.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +31,10 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+# The option of the CUDA provider is known from 1.18 on; the TensorRT provider has none, only this variable of
+# NVIDIA's libraries, which is read when the first of them starts, and counts for the whole process.
+TF32_OPTION, TF32_VARIABLE, OFF = "use_tf32", "NVIDIA_TF32_OVERRIDE", "0"
 ERRORS_AND_WORSE = 3  # ONNX Runtime's own log level; what matters is raised here
 
 
@@ -73,25 +82,21 @@ def why_unavailable(device: str) -> str | None:
 def open_session(bundle: Bundle, device: str, precision: str, threads: int | None) -> OnnxRuntimeSession:
     """A session of this very device and precision; raises BackendError where it cannot be had,
     BundleError where the bundle has no such artefact or one that does not fit its contract."""
-    reason = why_unavailable(device)
-    if reason:
-        extra = "cpu" if device == "cpu" else "gpu-cu12 or gpu-cu13"
-        raise BackendError(
-            f"onnxruntime on '{device}' is not available: {reason}; expected a machine that runs it: "
-            f"install the extra ({extra}) or choose another device"
-        )
+    require_available("onnxruntime", device)
     artefact = bundle.artefact("onnx", precision)
     path = bundle.root / artefact.file
     session = open_file(path, device, threads)
-    _check_fit(session, path, bundle.contract)
-    import onnxruntime
-
-    info = SessionInfo("onnxruntime", device, precision, {"onnxruntime": onnxruntime.__version__})
+    check_fit(session, path, bundle.contract, bundle.contract.channels)
+    info = SessionInfo("onnxruntime", device, precision, versions_of(device))
     return OnnxRuntimeSession(session, info, artefact.max_batch)
 
 
 def open_file(path: Path, device: str, threads: int | None) -> onnxruntime.InferenceSession:
-    """ONNX Runtime's own session on a file, with exactly the provider of `device` or BackendError."""
+    """ONNX Runtime's own session on a file, with exactly the provider of `device` or BackendError.
+
+    For a GPU it has run once: on zeros, profiled, every node on that provider. The profile lies in a folder
+    for temporary files, which is removed.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -100,10 +105,34 @@ def open_file(path: Path, device: str, threads: int | None) -> onnxruntime.Infer
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     provider = PROVIDERS[device]
-    if device != "cpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if device == "cpu":
+        return _open(path, device, options, {})
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if device == "tensorrt":
+        _require_no_tf32()
+    with tempfile.TemporaryDirectory(prefix="tumorseg-profile-") as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = _open(path, device, options, {TF32_OPTION: OFF} if device == "cuda" else {})
+        elsewhere = nodes_elsewhere(session, provider)
+    if elsewhere:
+        raise BackendError(
+            f"{path.name}: {len(elsewhere)} nodes did not run on {provider} ({', '.join(elsewhere[:3])}), "
+            "expected none: choose another device or artefact"
+        )
+    return session
+
+
+def _open(
+    path: Path, device: str, options: onnxruntime.SessionOptions, provider_options: dict[str, str]
+) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    provider = PROVIDERS[device]
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=[provider], provider_options=[provider_options]
+        )
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise BackendError(
             f"onnxruntime cannot open {path.name} on '{device}' ({_first_line(error)}): "
@@ -114,27 +143,90 @@ def open_file(path: Path, device: str, threads: int | None) -> onnxruntime.Infer
         raise BackendError(
             f"onnxruntime gave {got}, expected {provider}: it fell back; check the provider's libraries"
         )
+    granted = session.get_provider_options()[provider]
+    if refused := {name: granted.get(name) for name in provider_options if granted.get(name) != OFF}:
+        raise BackendError(
+            f"onnxruntime on '{device}' has {refused}, expected {provider_options}: install onnxruntime-gpu "
+            "1.20 or newer"
+        )
     return session
 
 
-def _check_fit(session: onnxruntime.InferenceSession, path: Path, contract: Contract) -> None:
-    """Raise BundleError unless the file has one float32 input and output of the contract's sizes."""
+def _require_no_tf32() -> None:
+    """Switch TF32 off for this process; raises BackendError where somebody has switched it on."""
+    got = os.environ.setdefault(TF32_VARIABLE, OFF)
+    if got != OFF:
+        raise BackendError(
+            f"{TF32_VARIABLE} is '{got}', expected it unset or '{OFF}', as fp32 shall not be rounded: "
+            "unset it before the program starts"
+        )
+
+
+def nodes_elsewhere(session: onnxruntime.InferenceSession, provider: str) -> list[str]:
+    """Run a session, which was opened with profiling, on zeros: 'name (provider)' of each node that ran on
+    another provider than this. Ends the profiling; raises BackendError where no node was seen at all."""
+    (taken,) = session.get_inputs()
+    sizes = [size if isinstance(size, int) else 1 for size in taken.shape]
+    try:
+        session.run(None, {taken.name: np.zeros(sizes, DTYPES.get(taken.type, np.float32))})
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise BackendError(
+            f"onnxruntime fails on {provider} with a first batch of {taken.type} {sizes} "
+            f"({_first_line(error)}): check the device, or export the bundle again"
+        ) from error
+    events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    ran = {
+        str(event["name"]): str(event["args"]["provider"])
+        for event in events
+        if event.get("cat") == "Node" and event.get("args", {}).get("provider")
+    }
+    if not ran:
+        raise BackendError(
+            f"onnxruntime's profile names no node, expected those of the network on {provider}: "
+            "install another version of onnxruntime"
+        )
+    return [f"{name} ({got})" for name, got in ran.items() if got != provider]
+
+
+def check_fit(
+    session: onnxruntime.InferenceSession, path: Path, contract: Contract, channels: int, dtype: str = "float"
+) -> None:
+    """Raise BundleError unless the file has one input of so many channels and one output of the contract's
+    sizes, both tensor(<dtype>)."""
+    kind = f"tensor({dtype})"
     sides = (
-        ("takes", session.get_inputs(), contract.channels),
+        ("takes", session.get_inputs(), channels),
         ("gives", session.get_outputs(), len(contract.classes)),
     )
-    for verb, nodes, channels in sides:
-        sizes = (channels, contract.height, contract.width)
-        fits = len(nodes) == 1 and nodes[0].type == "tensor(float)" and len(nodes[0].shape) == 4
+    for verb, nodes, planes in sides:
+        sizes = (planes, contract.height, contract.width)
+        fits = len(nodes) == 1 and nodes[0].type == kind and len(nodes[0].shape) == 4
         # a size that is left open has a name or None instead of a number
         if not fits or any(
             isinstance(got, int) and got != size for got, size in zip(nodes[0].shape[1:], sizes, strict=True)
         ):
             got = ", ".join(f"{node.type} {node.shape}" for node in nodes)
             raise BundleError(
-                f"{path.name} {verb} {got}, expected one tensor(float) (N, {', '.join(map(str, sizes))}): "
+                f"{path.name} {verb} {got}, expected one {kind} (N, {', '.join(map(str, sizes))}): "
                 "the file is not the network of its contract; export it again"
             )
+
+
+def require_available(backend: str, device: str) -> None:
+    """Raise BackendError, naming the extra, where this machine cannot run the device."""
+    if reason := why_unavailable(device):
+        extra = "cpu" if device == "cpu" else "gpu-cu12 or gpu-cu13"
+        raise BackendError(
+            f"{backend} on '{device}' is not available: {reason}; expected a machine that runs it: "
+            f"install the extra ({extra}) or choose another device"
+        )
+
+
+def versions_of(device: str) -> dict[str, str]:
+    """What a session on this device says of itself: the version, and on a GPU that TF32 is off."""
+    import onnxruntime
+
+    return {"onnxruntime": onnxruntime.__version__, **({} if device == "cpu" else {"tf32": "off"})}
 
 
 def _first_line(error: Exception) -> str:

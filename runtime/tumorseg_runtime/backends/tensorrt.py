@@ -30,7 +30,7 @@ from tumorseg_runtime.engine import (
     require_machine,
 )
 from tumorseg_runtime.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.session import InputForm, SessionInfo
+from tumorseg_runtime.session import DEVICE, HOST, InputForm, SessionInfo
 
 FORMAT = "tensorrt-rtx"  # of the bundle's artefact
 DEVICES = ("cuda",)
@@ -58,7 +58,7 @@ class TensorRtSession:
         self._in_shape = (contract.channels, contract.height, contract.width)
         self._out_shape = (len(contract.classes), contract.height, contract.width)
         self._dtype = np.dtype(dtype)
-        self.input = InputForm(dtype=dtype, max_batch=profile.largest)
+        self.input = InputForm(dtype=dtype, max_batch=profile.largest, memory=(HOST, DEVICE))
         self.info = info
         in_bytes, out_bytes = (
             profile.largest * int(np.prod(shape)) * itemsize

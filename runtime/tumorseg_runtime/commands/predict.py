@@ -62,6 +62,7 @@ def predict(
     precision: str | None,
     threads: int | None,
     batch: int,
+    preprocess: str,
     timeout: float | None,
     overlays: bool,
     probabilities: bool,
@@ -79,8 +80,14 @@ def predict(
     names = dict(zip(map(str, paths), unique_names(paths), strict=True))
     opened = Bundle.open(bundle)
     segmenter = Segmenter.open(
-        opened, backend=backend, device=device, precision=precision, threads=threads, batch_size=batch
-    )
+        opened, backend=backend, device=device, precision=precision, threads=threads, batch_size=batch,
+        preprocess=preprocess,
+    )  # fmt: skip
+    if probabilities and segmenter.gives_masks:
+        raise InputError(
+            f"{segmenter.info.backend} gives masks alone, --probabilities expects logits: choose another "
+            "backend, or leave it out"
+        )
     outputs = Outputs(out, overlays, probabilities)
     settings = {
         "bundle": {"name": opened.name, "sha256": opened.digest()},
