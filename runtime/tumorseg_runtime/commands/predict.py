@@ -48,6 +48,9 @@ class Outputs:
 @click.option("--precision", help="fp32 or fp16: which artefact runs.  [default: fp32; any for auto]")
 @click.option("--threads", type=int, help="CPU threads of one inference [default: the backend's].")
 @click.option("--batch", default=1, show_default=True, help="Most images in one inference.")
+@click.option(
+    "--preprocess", default="cpu", show_default=True, help="Where images are resized, cpu or cuda; same bits."
+)
 @click.option("--timeout", type=float, help="Most seconds for one inference [default: no limit].")
 @click.option("--overlays/--no-overlays", default=True, show_default=True, help="Pictures for people.")
 @click.option("--probabilities", is_flag=True, help="Also maps as 16-bit PNG: 65535 is probability 1.")
