@@ -4,10 +4,11 @@
     <store>/active.json                          {"current": <hash>, "previous": <hash or null>}
     <store>/lock                                 held while somebody changes the store
 
-A bundle is copied under a name that starts with '.incoming-', synced to the disk, checked against its seal
-and tested on this device; then it is renamed to its hash; then `active.json` is replaced by a rename. The
-bundle that served until then stays as `previous`. Killed or cut off from power at any point, the store still
-points at a bundle that was tested; what a dead installation left behind is removed by the next one.
+A bundle is copied under a name that starts with '.incoming-', checked against its seal, against its signature
+where a public key is given, tested on this device, and synced to the disk; then it is renamed to its hash;
+then `active.json` is replaced by a rename. The bundle that served until then stays as `previous`. Killed or
+cut off from power at any point, the store still points at a bundle that was tested; what a dead installation
+left behind is removed by the next one.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tumorseg_runtime.atomic import make_folder
-from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.atomic import make_folder, write_bytes
+from tumorseg_runtime.bundle import SIGNATURE, Bundle
 from tumorseg_runtime.errors import BundleError, InputError
+from tumorseg_runtime.signature import verify_signature
 
 BUNDLES, ACTIVE, LOCK = "bundles", "active.json", "lock"
 INCOMING = ".incoming-"
@@ -45,19 +47,27 @@ def self_test(bundle: Bundle) -> None:
     Segmenter.open(bundle, self_test=True)
 
 
-def install(store: str | Path, source: str | Path, *, test: SelfTest = self_test) -> Bundle:
+def install(
+    store: str | Path,
+    source: str | Path,
+    *,
+    test: SelfTest = self_test,
+    public_key: str | Path | None = None,
+) -> Bundle:
     """Copy a bundle into the store, test it on this device, and let it serve from now on.
 
     test: raises where the bundle must not serve; pass your own to test the backend that you use.
-    Raises BundleError, or what `test` raises, or InputError where the disk refuses or another process is
-    changing the store; what served before then still serves.
+    public_key: a PEM file; only a bundle that its owner signed is installed (`tumorseg_runtime.signature`).
+    Raises BundleError, or what `test` raises, or CheckFailedError where the signature is missing or of another
+    key, or InputError where the disk refuses or another process is changing the store; what served before
+    then still serves.
     """
     store = Path(store)
     make_folder(store / BUNDLES)
     with _locked(store):
         try:
             _sweep(store)
-            digest = _take_in(store, Path(source), test)
+            digest = _take_in(store, Path(source), test, public_key)
             before = read_active(store)
             if before is None or before.current != digest:
                 _point(store, Active(digest, None if before is None else before.current))
@@ -119,16 +129,24 @@ def _open(store: Path, digest: str) -> Bundle:
     return bundle
 
 
-def _take_in(store: Path, source: Path, test: SelfTest) -> str:
+def _take_in(store: Path, source: Path, test: SelfTest, public_key: str | Path | None) -> str:
     """Copy, check, test, rename; returns the bundle's hash."""
-    digest = Bundle.read_index(source).digest()
+    bundle = Bundle.read_index(source)
+    if public_key is not None:
+        verify_signature(bundle, public_key)
+    digest = bundle.digest()
     final = store / BUNDLES / digest
     if final.is_dir() and not Bundle.read_index(final).problems():
+        if public_key is not None:  # it may have been installed unsigned; the signed bytes are the same
+            write_bytes(final / SIGNATURE, (source / SIGNATURE).read_bytes())
+            verify_signature(Bundle.read_index(final), public_key)
         test(Bundle.open(final))  # it is there: the device may have changed since it was tested
         return digest
     part = store / BUNDLES / f"{INCOMING}{os.getpid()}"
     shutil.copytree(source, part, symlinks=True)
     copy = Bundle.open(part)
+    if public_key is not None:  # of the copy: the source may have been changed meanwhile
+        verify_signature(copy, public_key)
     test(copy)
     _sync_tree(part)
     if final.exists():  # damaged on the disk since it was installed

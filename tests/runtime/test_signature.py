@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from tumorseg_runtime.bundle import INDEX, SIGNATURE, Bundle
+from tumorseg_runtime.commands.field import install as install_command
 from tumorseg_runtime.commands.verify import verify
 from tumorseg_runtime.errors import BundleError, CheckFailedError, InputError
+from tumorseg_runtime.field import install, open_active
 from tumorseg_runtime.signature import LENGTH, fingerprint, load_public_key, verify_signature
 
 ed25519 = pytest.importorskip(
@@ -160,3 +163,48 @@ def test_without_cryptography_the_extra_is_named(signed: Path, public: Path) -> 
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.count("\n") == 1
     assert "which is not installed: pip install 'tumorseg[sign]'" in done.stdout
+
+
+def test_install_demands_the_signature_before_anything_is_activated(
+    signed: Path, small_bundle: Path, public: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    other = write_public(tmp_path / "other.pem", ed25519.Ed25519PrivateKey.generate())
+    refusals = ((small_bundle, public, f"has no {SIGNATURE}"), (signed, other, "is not this key's"))
+    for source, key_file, message in refusals:
+        result = CliRunner().invoke(install_command, [str(store), str(source), "--public-key", str(key_file)])
+        assert isinstance(result.exception, CheckFailedError)
+        assert message in str(result.exception)
+        assert not (store / "active.json").exists()
+        assert list((store / "bundles").iterdir()) == []
+    result = CliRunner().invoke(install_command, [str(store), str(signed), "--public-key", str(public)])
+    assert result.exit_code == 0, result.output
+    assert verify_signature(open_active(store), public)
+
+
+def test_a_signature_that_is_swapped_while_it_is_copied_is_noticed(
+    signed: Path, public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.copytree
+
+    def swapped(source: Path, target: Path, *rest: Any, **options: Any) -> Path:  # it also calls itself
+        real(source, target, *rest, **options)
+        if (target / SIGNATURE).exists():
+            (target / SIGNATURE).write_bytes(bytes(LENGTH))
+        return target
+
+    monkeypatch.setattr(shutil, "copytree", swapped)
+    with pytest.raises(CheckFailedError, match="is not this key's"):
+        install(tmp_path / "store", signed, public_key=public)
+    assert not (tmp_path / "store/active.json").exists()
+
+
+def test_a_bundle_that_was_installed_unsigned_gets_its_signature(
+    signed: Path, small_bundle: Path, public: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    install(store, small_bundle)
+    with pytest.raises(CheckFailedError, match=f"has no {SIGNATURE}"):
+        install(store, small_bundle, public_key=public)
+    install(store, signed, public_key=public)
+    assert verify_signature(open_active(store), public)

@@ -18,16 +18,27 @@ from tumorseg_runtime.segmenter import Segmenter
 @click.option("--backend", default="onnxruntime", show_default=True, help="Backend of the self-test.")
 @click.option("--device", help="Device of the self-test.  [default: cpu]")
 @click.option("--precision", help="Artefact of the self-test.  [default: fp32]")
-def install(store: Path, bundle: Path, backend: str, device: str | None, precision: str | None) -> None:
+@click.option(
+    "--public-key", type=click.Path(path_type=Path), help="Demand a signature by this key (PEM, Ed25519)."
+)
+def install(
+    store: Path,
+    bundle: Path,
+    backend: str,
+    device: str | None,
+    precision: str | None,
+    public_key: Path | None,
+) -> None:
     """Copy BUNDLE into the folder STORE, test it on this device, and let it serve from now on.
 
-    Whatever happens meanwhile, STORE still holds a bundle that was tested; the one before is kept.
+    With --public-key only a bundle that the key's owner has signed. Whatever happens meanwhile, STORE still
+    holds a bundle that was tested; the one before is kept.
     """
 
     def test(copy: Bundle) -> None:
         Segmenter.open(copy, backend=backend, device=device, precision=precision, self_test=True)
 
-    done = install_bundle(store, bundle, test=test)
+    done = install_bundle(store, bundle, test=test, public_key=public_key)
     click.echo(f"{done.name} {done.digest()[:16]} serves from {done.root}")
 
 
