@@ -58,8 +58,8 @@ def install(
 
     test: raises where the bundle must not serve; pass your own to test the backend that you use.
     public_key: a PEM file; only a bundle that its owner signed is installed (`tumorseg_runtime.signature`).
-    Raises BundleError, or what `test` raises, or CheckFailedError where the signature is missing or of another
-    key, or InputError where the disk refuses or another process is changing the store; what served before
+    Raises BundleError, or what `test` raises, or CheckFailedError where the signature is missing or another
+    key's, or InputError where the disk refuses or another process is changing the store; what served before
     then still serves.
     """
     store = Path(store)

@@ -189,8 +189,8 @@ def test_a_signature_that_is_swapped_while_it_is_copied_is_noticed(
 
     def swapped(source: Path, target: Path, *rest: Any, **options: Any) -> Path:  # it also calls itself
         real(source, target, *rest, **options)
-        if (target / SIGNATURE).exists():
-            (target / SIGNATURE).write_bytes(bytes(LENGTH))
+        if Path(target, SIGNATURE).exists():
+            Path(target, SIGNATURE).write_bytes(bytes(LENGTH))
         return target
 
     monkeypatch.setattr(shutil, "copytree", swapped)
