@@ -106,6 +106,8 @@ def open_file(path: Path, device: str, threads: int | None) -> onnxruntime.Infer
         options.inter_op_num_threads = 1
     provider = PROVIDERS[device]
     if device == "cpu":
+        # Threads that spin after an inference, waiting for the next one, take a core from what follows it.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         return _open(path, device, options, {})
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if device == "tensorrt":
