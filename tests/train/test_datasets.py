@@ -12,11 +12,11 @@ from tumorseg_runtime.errors import InputError
 from tumorseg_runtime.images import write_png
 from tumorseg_train.datasets import (
     Sample,
-    check_samples,
     find_samples,
     read_pair,
     unread_folders,
 )
+from tumorseg_train.soundness import check_samples
 
 SHARED = Path(os.environ.get("TUMORSEG_SHARED", Path(__file__).parents[3] / "shared"))
 SIZE = (40, 60)  # height, width

@@ -9,8 +9,9 @@ import pytest
 
 from tumorseg_runtime.errors import InputError
 from tumorseg_train import phantoms
-from tumorseg_train.datasets import check_samples, find_samples, read_pair
+from tumorseg_train.datasets import find_samples, read_pair
 from tumorseg_train.phantoms import draw_brain, draw_breast, ensure_data, write_phantoms
+from tumorseg_train.soundness import check_samples
 
 
 def digests(root: Path) -> dict[str, str]:

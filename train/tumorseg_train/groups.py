@@ -18,8 +18,9 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from tumorseg_train.datasets import Facts, Sample
+from tumorseg_train.datasets import Sample
 from tumorseg_train.likeness import Look, alike, likeness
+from tumorseg_train.soundness import Facts
 
 PATIENT, SLICES, LIKE, ALONE = KINDS = ("patient", "slices", "near-duplicates", "image")
 MEANING = {

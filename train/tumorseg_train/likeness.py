@@ -23,7 +23,7 @@ SHIFT = 12  # pixels of the texture by which two images may be shifted against e
 SIGMA = 2.5  # pixels of the texture; slower changes are taken out
 NOISE = 10.0  # gray values; a contrast below it is not blown up
 BITS_APART = 24  # of 64; a candidate's hash differs in no more
-BATCH = 512  # candidates whose correlations are computed together: 40 MB
+BATCH = 64  # candidates whose correlations are computed together: 5 MB, which caches hold
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,10 @@ from typing import Any
 
 from tumorseg_runtime.bundle import sha256_of
 from tumorseg_runtime.errors import BundleError, InputError
-from tumorseg_train.datasets import PHANTOMS, Facts, Sample, examine, find_samples
+from tumorseg_train.datasets import PHANTOMS, Sample, find_samples
 from tumorseg_train.groups import Group, group_samples
 from tumorseg_train.shares import Member, share_out
+from tumorseg_train.soundness import Facts, examine
 
 SCHEMA = 2
 UNGROUPED = 1  # the schema of splits without groups; they are still read, so that their runs can be opened
@@ -148,7 +149,8 @@ def make_manifest(
     samples = find_samples(root)
     facts, problems = examine(root, samples)
     if problems:
-        lines = [f"{root}: {len(problems)} problem(s) in {len(samples)} images:", *problems[:SHOWN]]
+        lines = [f"{root}: {len(problems)} problem(s) in {len(samples)} images:"]
+        lines += [problem.text for problem in problems[:SHOWN]]
         if len(problems) > SHOWN:
             lines.append(
                 f"... and {len(problems) - SHOWN} more: `tumorseg data prepare {root}` lists them all"

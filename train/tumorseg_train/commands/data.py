@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from tumorseg_runtime.errors import InputError
-from tumorseg_train.datasets import examine, find_samples, unread_folders
+from tumorseg_train.datasets import find_samples, unread_folders
 from tumorseg_train.groups import KINDS, MEANING
 from tumorseg_train.phantoms import BRAIN, BREAST, NOTE, ensure_data, write_phantoms
+from tumorseg_train.soundness import examine
 from tumorseg_train.split import GROUPED, PARTS, RANDOM, Manifest, split_samples
 
 
@@ -62,7 +63,8 @@ def prepare(
         )
         ensure_data(folder)
     samples = find_samples(folder)
-    facts, problems = examine(folder, samples)
+    facts, found = examine(folder, samples)
+    problems = [problem.text for problem in found]
     if problems:
         if as_json:
             click.echo(json.dumps({"root": str(folder), "problems": problems}, indent=2, ensure_ascii=False))
