@@ -19,6 +19,7 @@ from tumorseg_runtime.images import decode_image
 
 if TYPE_CHECKING:
     from tumorseg_train.run import Run
+    from tumorseg_train.split import Item, Manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,11 @@ def split_inputs(run: Run, part: str, limit: int) -> list[EncodedImage]:
     items = spread(manifest.part(part), limit)
     if not items:
         raise InputError(f"{run.root}: its split has no {part} images, expected some: choose another part")
+    return item_inputs(run, manifest, items)
+
+
+def item_inputs(run: Run, manifest: Manifest, items: Sequence[Item]) -> list[EncodedImage]:
+    """The images of these items; raises InputError where a file is gone or not the one that was split."""
     inputs = []
     for item in items:
         path = manifest.root / item.image

@@ -2,7 +2,8 @@
 
 Two sets: the golden images, whose tensors and logits PyTorch left in the bundle, and a part of the run's
 split, on which PyTorch runs here and now with the tensors that training makes. Artefacts always see what
-the runtime makes of the file's bytes, so both paths of preprocessing are compared bit by bit as well.
+the runtime makes of the file's bytes, so both paths of preprocessing are compared bit by bit as well, and
+the masks at the image's own size are those that a user gets.
 """
 
 from __future__ import annotations
@@ -15,8 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.inputs import EncodedImage, golden_inputs, split_inputs
+from tumorseg_benchmarks.deploy_parity import compare_deploy, deploy_candidates, fitting
+from tumorseg_benchmarks.references import (
+    Margin,
+    Reference,
+    find_thinnest,
+    golden_reference,
+    split_reference,
+)
 from tumorseg_benchmarks.subjects import PYTORCH, SUBJECTS, Candidate, Subject, open_candidate
+from tumorseg_benchmarks.task import BREACHED as INFERIOR
+from tumorseg_benchmarks.task import TaskParity, TaskScores
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import (
@@ -26,30 +36,22 @@ from tumorseg_runtime.errors import (
     InputError,
     OutputError,
 )
-from tumorseg_runtime.golden import load_golden
+from tumorseg_runtime.frames import Frame
 from tumorseg_runtime.parity import BUDGETS, ParityReport, compare_image, logit_scale
-from tumorseg_runtime.preprocess import Preprocessor
-from tumorseg_runtime.session import Session, checked_infer
+from tumorseg_runtime.segmenter import Segmenter
+from tumorseg_runtime.session import MASKS, Session, output_of
 
 if TYPE_CHECKING:
     from tumorseg_train.run import Run
 
-FloatArray = npt.NDArray[np.float32]
+__all__ = [
+    "Margin", "ParityRow", "Reference", "batches", "check_kinship", "check_parity", "compare",
+    "golden_reference", "judge", "not_opened", "split_reference",
+]  # fmt: skip
+
+BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """What PyTorch says about a set of images.
-
-    name: 'golden', or the part of the split. logits: float32 (K, H, W) per image.
-    tensor: float32 (C, H, W) of an image by its index, as PyTorch was given it; None where that is unknown.
-    """
-
-    name: str
-    images: tuple[EncodedImage, ...]
-    logits: tuple[FloatArray, ...]
-    tensor: Callable[[int], FloatArray] | None
+Each = Callable[[int, BoolArray], None]  # index of the image, masks (K, h, w) at the network's size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,7 @@ class ParityRow:
 
     status: 'passed', 'breached', or 'unverified' where the subject does not run on this machine.
     reason: why it is unverified, or what stopped the comparison; empty where `report` tells all.
+    task: against the ground truth; None where there is none.
     """
 
     subject: Subject
@@ -66,6 +69,7 @@ class ParityRow:
     status: str
     reason: str
     report: ParityReport | None
+    task: TaskParity | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -77,6 +81,7 @@ class ParityRow:
             "status": self.status,
             "reason": self.reason,
             "report": self.report.to_dict() if self.report else None,
+            "task": self.task.to_dict() if self.task else None,
         }
 
     @property
@@ -84,70 +89,64 @@ class ParityRow:
         """One line per breach: subject, image, figure, budget."""
         if self.status != "breached":
             return ()
-        return self.report.breaches if self.report else (f"{self.subject.label}: {self.reason}",)
-
-
-def golden_reference(bundle: Bundle) -> Reference:
-    """The golden images with what PyTorch made of them at export."""
-    golden = load_golden(bundle)
-    return Reference(
-        "golden",
-        tuple(golden_inputs(bundle)),
-        tuple(item.logits for item in golden),
-        lambda index: golden[index].tensor,
-    )
-
-
-def split_reference(run: Run, session: Session, part: str, limit: int) -> Reference:
-    """At most `limit` (0: all) images of a part of the split, with what PyTorch makes of them now.
-
-    session: the run's network; it sees the tensors of training's own dataset.
-    """
-    from tumorseg_train.loader import SplitDataset
-
-    images = split_inputs(run, part, limit)
-    dataset = SplitDataset(run.manifest(), part, run.contract, limit=limit)
-
-    def tensor(index: int) -> FloatArray:
-        return np.asarray(dataset[index][0].numpy(), np.float32)
-
-    logits = tuple(
-        checked_infer(session, tensor(index)[None], run.contract)[0] for index in range(len(images))
-    )
-    return Reference(part, tuple(images), logits, tensor)
+        if self.report is None:
+            return (f"{self.subject.label}: {self.reason}",)
+        task = self.task
+        inferior = (f"{self.subject.label}: {task.line}",) if task and task.status == INFERIOR else ()
+        return (*self.report.breaches, *inferior)
 
 
 def compare(
-    session: Session, label: str, reference: Reference, contract: Contract, batch_size: int = 1
+    session: Session,
+    label: str,
+    reference: Reference,
+    contract: Contract,
+    batch_size: int = 1,
+    each: Each = lambda index, masks: None,
 ) -> ParityReport:
     """Bytes -> tensor -> logits -> decisions of a set of images, against the reference.
 
     Every call has exactly `batch_size` images: the last one is filled up with the first images of the set.
     Logits that are not finite, or of a wrong shape, are breaches of their image and stop nothing.
+    each: is told what was decided on every image whose logits have the right shape.
     """
-    preprocess = Preprocessor(contract)
+    segmenter = Segmenter(contract, session, batch_size)
     scale = logit_scale(reference.logits)
     budget = BUDGETS[session.info.precision]
+    threshold = np.float32(contract.logit_threshold)
     found = []
     for indices in batches(len(reference.images), batch_size):
-        chosen = [reference.images[index] for index in indices]
-        tensors = [preprocess(image.pixels(), image.name) for image in chosen]
+        frames = [Frame(image.name, image.pixels()) for image in (reference.images[i] for i in indices)]
+        tensors = [segmenter.prepare(frame) for frame in frames]
         logits = session.infer(np.stack(tensors))
         if logits.dtype != np.float32:
             raise OutputError(f"{label} gives {logits.dtype} logits, expected float32: export it again")
         for place, index in enumerate(indices):
             if index < indices[0]:
                 break  # filled up: judged before
-            pair = (reference.tensor(index), tensors[place]) if reference.tensor else None
+            expected, got = reference.logits[index], np.empty(0, np.float32)
+            if place < len(logits):
+                got = logits[place]
+            masks = None
+            if got.shape == expected.shape:
+                each(index, np.asarray(got >= threshold))
+                if np.isfinite(got).all():
+                    masks = segmenter.decide(frames[place], got).masks
+            half = tensors[place].dtype != np.float32
+            pair = None
+            if reference.tensor:
+                wanted = reference.tensor(index)
+                pair = (wanted.astype(tensors[place].dtype) if half else wanted, tensors[place])
             found.append(
                 compare_image(
-                    chosen[place].name,
-                    reference.logits[index],
-                    logits[place] if place < len(logits) else np.empty(0, np.float32),
+                    frames[place].name,
+                    expected,
+                    got,
                     logit_threshold=contract.logit_threshold,
                     scale=scale,
                     budget=budget,
                     tensors=pair,
+                    masks=masks,
                 )
             )
     info = session.info
@@ -170,11 +169,14 @@ def check_parity(
     progress: Progress = lambda line: None,
     subjects: Sequence[Subject] = SUBJECTS,
     device_folder: Path | None = None,
+    thinnest: int = 0,
+    tell: Callable[[tuple[Margin, ...]], None] = lambda margins: None,
 ) -> list[ParityRow]:
     """Compare all subjects with PyTorch: on the golden images and, where a run is given, on its split.
 
     Golden images go one by one and all in one batch, which a graph that was frozen at one image would not
     survive. With a run the network itself is judged on them first: it must still say what it said at export.
+    thinnest: so many images of the part come first, those with the thinnest margins; `tell` hears of them.
     Raises BundleError where the run is not the bundle's, BackendError where no artefact runs here.
     """
     golden = golden_reference(bundle)
@@ -185,12 +187,14 @@ def check_parity(
         pytorch = open_candidate(subjects[0], bundle, run, None)
         assert pytorch.session is not None  # PyTorch on the CPU runs wherever a run can be opened
         rows.append(judge(pytorch, golden, 1, bundle.contract, progress))
+        first: Sequence[Any] = ()
+        if thinnest:
+            progress(f"PyTorch on all of the run's {part} images, for the thinnest margins")
+            first, margins = find_thinnest(run, pytorch.session, part, thinnest, BUDGETS["fp32"])
+            tell(margins)
         progress(f"PyTorch on the run's {part} images")
-        sets.append((split_reference(run, pytorch.session, part, limit), 1))
-    for subject in subjects:
-        if subject.engine == PYTORCH and (run is None or subject.device == "cpu"):
-            continue
-        candidate = open_candidate(subject, bundle, run, None, device_folder)
+        sets.append((split_reference(run, pytorch.session, part, limit, first), 1))
+    for candidate in _candidates(bundle, run, subjects, device_folder):
         if candidate.session is None:
             rows.append(not_opened(candidate))
             continue
@@ -209,6 +213,17 @@ def check_parity(
     return rows
 
 
+def _candidates(
+    bundle: Bundle, run: Run | None, subjects: Sequence[Subject], device_folder: Path | None
+) -> Iterator[Candidate]:
+    """All subjects but PyTorch on the CPU, which is the reference, then the bundle's deploy forms; each is
+    opened when it is asked for."""
+    for subject in subjects:
+        if subject.engine != PYTORCH or (run is not None and subject.device != "cpu"):
+            yield open_candidate(subject, bundle, run, None, device_folder)
+    yield from deploy_candidates(bundle)
+
+
 def not_opened(candidate: Candidate) -> ParityRow:
     """A row without figures. A CPU needs nothing but the file, so one that does not open is a breach; on a
     GPU as much may be wrong with the provider's libraries, and nothing is known of the file."""
@@ -221,14 +236,26 @@ def judge(
     candidate: Candidate, reference: Reference, batch: int, contract: Contract, progress: Progress
 ) -> ParityRow:
     """One row: compare a candidate that has a session with a reference, in calls of `batch` images."""
-    assert candidate.session is not None
-    subject, name = candidate.subject, reference.name
-    progress(f"{subject.label}: {len(reference.images)} {name} images in batches of {batch}")
+    session, subject, name = candidate.session, candidate.subject, reference.name
+    assert session is not None
+    taken: Reference | None = reference
+    if output_of(session) == MASKS:
+        taken = fitting(session, reference, contract)
+    if taken is None:
+        return ParityRow(subject, name, batch, "unverified", f"none of the {name} images is gray", None)
+    progress(f"{subject.label}: {len(taken.images)} {name} images in batches of {batch}")
+    scores = TaskScores(taken, contract)
     try:
-        report = compare(candidate.session, subject.label, reference, contract, batch)
+        if output_of(session) == MASKS:
+            calls = list(batches(len(taken.images), batch))
+            report = compare_deploy(session, subject.label, taken, contract, calls, scores.add)
+        else:
+            report = compare(session, subject.label, taken, contract, batch, scores.add)
     except (CheckFailedError, BackendError, InputError) as error:
         return ParityRow(subject, name, batch, "breached", str(error), None)
-    return ParityRow(subject, name, batch, "passed" if report.passed else "breached", "", report)
+    task = scores.verdict()
+    passed = report.passed and not (task and task.status == INFERIOR)
+    return ParityRow(subject, name, batch, "passed" if passed else "breached", "", report, task)
 
 
 def check_kinship(bundle: Bundle, run: Run) -> None:

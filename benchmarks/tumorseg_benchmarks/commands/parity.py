@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tumorseg_benchmarks.ci import to_annotations, to_junit
+from tumorseg_benchmarks.findings import judge_bundle, write_certificate
 from tumorseg_benchmarks.machine import load_average, machine_facts
-from tumorseg_benchmarks.parity import check_parity
+from tumorseg_benchmarks.parity_report import further_sections
 from tumorseg_benchmarks.report import (
     SCHEMA,
     parity_markdown,
@@ -17,8 +19,9 @@ from tumorseg_benchmarks.report import (
     to_json,
     write_report,
 )
+from tumorseg_runtime.atomic import make_folder, write_text
 from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.errors import ParityError
+from tumorseg_runtime.errors import InputError, ParityError
 
 if TYPE_CHECKING:
     from tumorseg_train.run import Run
@@ -60,6 +63,21 @@ SHOWN = 3  # breaches in the error message
     type=click.Path(path_type=Path),
     help="Where engines of this device lie [default: beside the bundle, else the user's cache].",
 )
+@click.option(
+    "--thinnest",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Search the split for so many images with the thinnest margins, and compare them first.",
+)
+@click.option("--drift", is_flag=True, help="Also find the layer of each ONNX file that diverges first.")
+@click.option(
+    "--certificate/--no-certificate",
+    default=True,
+    show_default=True,
+    help="Leave parity.json in the device folder.",
+)
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
+@click.option("--annotations", is_flag=True, help="Print a GitHub ::error line for each breach.")
 @click.option("--json", "as_json", is_flag=True, help="Print parity.json instead of the table.")
 def parity(
     bundle: Path,
@@ -68,23 +86,33 @@ def parity(
     limit: int,
     out: Path,
     device_folder: Path | None,
+    thinnest: int,
+    drift: bool,
+    certificate: bool,
+    junit: Path | None,
+    annotations: bool,
     as_json: bool,
 ) -> None:
     """Compare every artefact of BUNDLE, under every backend of this machine, with PyTorch.
 
-    Without --run only the golden images are replayed, which needs no PyTorch. What cannot run here is listed
-    as unverified. The exit status is 1 where an artefact breaks its budget.
+    From the bytes of files to tensors, logits, masks and Dice. Without --run only golden vectors and golden
+    images are judged, which needs no PyTorch. What cannot run here is listed as unverified. The exit status
+    is 1 where an artefact breaks its budget.
     """
+    if annotations and as_json:
+        raise InputError("--annotations and --json write to the same output, expected one: drop the other")
     opened = Bundle.open(bundle)
     run = open_run(run_folder)
     before = load_average()
-    rows = check_parity(
+    findings = judge_bundle(
         opened,
         run,
         part,
         limit,
-        progress=lambda line: click.echo(f"{line} ...", err=True),
+        thinnest=thinnest,
+        drift=drift,
         device_folder=device_folder,
+        progress=lambda line: click.echo(f"{line} ...", err=True),
     )
     values: dict[str, Any] = {
         "schema": SCHEMA,
@@ -92,18 +120,30 @@ def parity(
         "machine": machine_facts(),
         "load_average": {"before": before, "after": load_average()},
         **subject_facts(opened, run),
-        "rows": [row.to_dict() for row in rows],
+        **findings.to_dict(),
     }
-    write_report(out, "parity", values, parity_markdown(rows, values))
-    click.echo(to_json(values) if as_json else parity_text(rows, values), nl=False)
+    rows = findings.rows
+    write_report(
+        out, "parity", values, parity_markdown(rows, values) + further_sections(findings, markdown=True)
+    )
+    if certificate:
+        path = write_certificate(opened, findings, run, device_folder, to_json)
+        click.echo(f"certificate of this device: {path}", err=True)
+    if junit:
+        make_folder(junit.parent)
+        write_text(junit, to_junit(findings))
+    text = parity_text(rows, values) + further_sections(findings, markdown=False)
+    click.echo(to_json(values) if as_json else text, nl=False)
     click.echo(f"report: {out}/parity.md, {out}/parity.json", err=True)
-    breaches = [line for row in rows for line in row.breaches]
-    if breaches:
+    for line in to_annotations(findings) if annotations else ():
+        click.echo(line)
+    if breaches := findings.breaches:
         first = "; ".join(breaches[:SHOWN])
         more = f"; {len(breaches) - SHOWN} more" if len(breaches) > SHOWN else ""
+        layer = "" if drift or run is None else ", or look for the layer with --drift"
         raise ParityError(
             f"{bundle}: {len(breaches)} breaches of parity, expected none: {first}{more}: "
-            f"do not use what is named breached in {out}/parity.md; export it again"
+            f"do not use what is named breached in {out}/parity.md; export it again{layer}"
         )
 
 
