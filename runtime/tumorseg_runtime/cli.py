@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import warnings
 
 import click
 import cv2
@@ -65,6 +66,8 @@ def main() -> None:
     # a file that cannot be decoded is reported once, by us; the function has its place by OpenCV 4 or 5
     set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
     set_log_level(SILENT)
+    # pydicom's warnings quote values of the file, which may be about a patient
+    warnings.filterwarnings("ignore", module="pydicom")
     try:
         cli.main(prog_name="tumorseg")
     except TumorsegError as error:
