@@ -23,13 +23,11 @@ from tumorseg_runtime.decisions import compare_masks
 from tumorseg_runtime.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.frames import Frame
 from tumorseg_runtime.parity import (
-    BUDGETS,
     Budget,
     ImageParity,
     ParityReport,
     decision_breaches,
     differing_bits,
-    logit_scale,
 )
 from tumorseg_runtime.preprocess import Preprocessor
 from tumorseg_runtime.segmenter import Segmenter
@@ -99,7 +97,7 @@ def compare_deploy(
     """Like `parity.compare`, for a session that gives masks. indices: images of each call; the last call may
     be filled up with images that were judged before."""
     segmenter, preprocess = Segmenter(contract, session, len(indices[0])), Preprocessor(contract)
-    scale, budget = logit_scale(reference.logits), BUDGETS[session.info.precision]
+    scale, budget = reference.unit, reference.budget(session.info.precision)
     found: dict[int, ImageParity] = {}
     for call in indices:
         frames = [Frame(reference.images[i].name, reference.images[i].pixels()) for i in call]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorseg_benchmarks.drift import Drift, measure_drift
+from tumorseg_benchmarks.hard_cases import NAME as HARD
+from tumorseg_benchmarks.hard_cases import hard_cases
 from tumorseg_benchmarks.parity import Margin, ParityRow, check_parity
 from tumorseg_benchmarks.preprocess_paths import BREACHED, VectorCheck, check_vectors
 from tumorseg_runtime.atomic import make_folder, write_text
@@ -118,10 +120,12 @@ def _drifts(
         assert worst.report is not None
         name = worst.report.worst.image
         progress(f"{artefact.file}: drift of its layers on {name}")
-        file = run.manifest().root / name
-        if worst.images == "golden":
-            file = bundle.root / FOLDER / f"{name}.png"
-        tensor = Preprocessor(bundle.contract)(read_image(file), name)
+        if worst.images == HARD:
+            pixels = next(image.pixels() for image, _ in hard_cases() if image.name == name)
+        else:
+            golden = bundle.root / FOLDER / f"{name}.png"
+            pixels = read_image(golden if worst.images == "golden" else run.manifest().root / name)
+        tensor = Preprocessor(bundle.contract)(pixels, name)
         yield measure_drift(
             run.model(), bundle.contract, bundle.root / artefact.file, artefact.precision, name, tensor
         )
@@ -166,6 +170,7 @@ def _image_hashes(bundle: Bundle, findings: Findings, run: Run | None) -> dict[s
     """SHA-256 of every file that was compared, as the bundle's or the split's seal has it."""
     hashes = {}
     known = {item.image: item.files[item.image] for item in run.manifest().items} if run else {}
+    known |= {image.name: str(image.to_dict()["sha256"]) for image, _ in hard_cases()}
     for row in findings.rows:
         for image in row.report.images if row.report else ():
             if row.images == "golden":

@@ -1,9 +1,9 @@
 """Parity of every artefact under every backend of this machine: runtime's comparison over whole sets.
 
-Two sets: the golden images, whose tensors and logits PyTorch left in the bundle, and a part of the run's
-split, on which PyTorch runs here and now with the tensors that training makes. Artefacts always see what
-the runtime makes of the file's bytes, so both paths of preprocessing are compared bit by bit as well, and
-the masks at the image's own size are those that a user gets.
+Three sets: the golden images, whose tensors and logits PyTorch left in the bundle; a part of the run's
+split, on which PyTorch runs here and now with the tensors that training makes; and hard cases. Artefacts
+always see what the runtime makes of the file's bytes, so both paths of preprocessing are compared bit by bit
+as well, and the masks at the image's own size are those that a user gets.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_benchmarks.deploy_parity import compare_deploy, deploy_candidates, fitting
+from tumorseg_benchmarks.hard_cases import hard_reference
 from tumorseg_benchmarks.references import (
     Margin,
     Reference,
@@ -37,7 +38,7 @@ from tumorseg_runtime.errors import (
     OutputError,
 )
 from tumorseg_runtime.frames import Frame
-from tumorseg_runtime.parity import BUDGETS, ParityReport, compare_image, logit_scale
+from tumorseg_runtime.parity import BUDGETS, ParityReport, compare_image
 from tumorseg_runtime.segmenter import Segmenter
 from tumorseg_runtime.session import MASKS, Session, output_of
 
@@ -111,8 +112,8 @@ def compare(
     each: is told what was decided on every image whose logits have the right shape.
     """
     segmenter = Segmenter(contract, session, batch_size)
-    scale = logit_scale(reference.logits)
-    budget = BUDGETS[session.info.precision]
+    scale = reference.unit
+    budget = reference.budget(session.info.precision)
     threshold = np.float32(contract.logit_threshold)
     found = []
     for indices in batches(len(reference.images), batch_size):
@@ -175,7 +176,8 @@ def check_parity(
     """Compare all subjects with PyTorch: on the golden images and, where a run is given, on its split.
 
     Golden images go one by one and all in one batch, which a graph that was frozen at one image would not
-    survive. With a run the network itself is judged on them first: it must still say what it said at export.
+    survive. With a run the network itself is judged on them first: it must still say what it said at export;
+    and hard cases come last.
     thinnest: so many images of the part come first, those with the thinnest margins; `tell` hears of them.
     Raises BundleError where the run is not the bundle's, BackendError where no artefact runs here.
     """
@@ -194,6 +196,7 @@ def check_parity(
             tell(margins)
         progress(f"PyTorch on the run's {part} images")
         sets.append((split_reference(run, pytorch.session, part, limit, first), 1))
+        sets.append((hard_reference(pytorch.session, bundle.contract, golden.unit), 1))
     for candidate in _candidates(bundle, run, subjects, device_folder):
         if candidate.session is None:
             rows.append(not_opened(candidate))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tumorseg_benchmarks.inputs import EncodedImage, golden_inputs, item_inputs, split_inputs
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.golden import load_golden
-from tumorseg_runtime.parity import Budget
+from tumorseg_runtime.parity import BUDGETS, Budget, logit_scale
 from tumorseg_runtime.session import Session, checked_infer
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Reference:
     tensor: float32 (C, H, W) of an image by its index, as PyTorch was given it; None where that is unknown.
     truth: bool (H, W) of an image by its index, at the network's size; None where that is unknown.
     groups: name of each image's group (one patient or scene), its own name where it is in none.
+    scale: standard deviation of PyTorch's logits, the unit of errors; None for that of these logits.
+    budgets: by precision, where they are not those of `BUDGETS`.
     """
 
     name: str
@@ -39,6 +41,17 @@ class Reference:
     tensor: Callable[[int], FloatArray] | None
     truth: Callable[[int], BoolArray] | None = None
     groups: tuple[str, ...] = ()
+    scale: float | None = None
+    budgets: Mapping[str, Budget] | None = None
+
+    def budget(self, precision: str) -> Budget:
+        """What a subject of this precision is allowed on these images."""
+        return (self.budgets or BUDGETS)[precision]
+
+    @property
+    def unit(self) -> float:
+        """Standard deviation of PyTorch's logits; raises InputError where it is 0 or not finite."""
+        return logit_scale(self.logits) if self.scale is None else self.scale
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,19 +82,19 @@ def vectors() -> tuple[Vector, ...]:
     bits = noise(30, 41) > 127
     blocks = np.kron(noise(5, 9, start=13), np.ones((8, 8), np.uint8))  # flat blocks survive JPEG bit for bit
     return (
-        Vector("wide-rgb.png", _png(wide), wide),
-        Vector("tall-gray.png", _png(tall), tall),
-        Vector("1x1-gray.png", _png(tiny), tiny),
-        Vector("1x1-rgb.png", _png(dot), dot),
-        Vector("1x300-gray.png", _png(line), line),
-        Vector("large-gray.png", _png(large), large),
-        Vector("network-size-rgb.png", _png(same), same),
-        Vector("16-bit-gray.png", _png(deep), _spread(deep)),
-        Vector("16-bit-rgb.png", _png(deep_rgb), _spread(deep_rgb)),
-        Vector("rgba.png", _png(clear), wide),  # alpha is dropped, never multiplied in
-        Vector("gray-alpha.png", _png(gray_alpha), tall),
-        Vector("palette.png", _png(chosen, palette=palette), palette[chosen]),
-        Vector("1-bit.png", _png(bits), bits.astype(np.uint8) * np.uint8(255)),
+        Vector("wide-rgb.png", encode_png(wide), wide),
+        Vector("tall-gray.png", encode_png(tall), tall),
+        Vector("1x1-gray.png", encode_png(tiny), tiny),
+        Vector("1x1-rgb.png", encode_png(dot), dot),
+        Vector("1x300-gray.png", encode_png(line), line),
+        Vector("large-gray.png", encode_png(large), large),
+        Vector("network-size-rgb.png", encode_png(same), same),
+        Vector("16-bit-gray.png", encode_png(deep), _spread(deep)),
+        Vector("16-bit-rgb.png", encode_png(deep_rgb), _spread(deep_rgb)),
+        Vector("rgba.png", encode_png(clear), wide),  # alpha is dropped, never multiplied in
+        Vector("gray-alpha.png", encode_png(gray_alpha), tall),
+        Vector("palette.png", encode_png(chosen, palette=palette), palette[chosen]),
+        Vector("1-bit.png", encode_png(bits), bits.astype(np.uint8) * np.uint8(255)),
         Vector("exif-6.jpg", _jpeg(blocks, 6), np.ascontiguousarray(np.rot90(blocks, -1))),
         Vector("exif-3.jpg", _jpeg(blocks, 3), np.ascontiguousarray(blocks[::-1, ::-1])),
         Vector("monochrome1.dcm", _dicom(tall, 8), 255 - tall),
@@ -127,7 +127,7 @@ def _rounded(top: npt.NDArray[np.int64], bottom: int) -> UInt8Array:
     return np.asarray(whole + up, np.uint8)
 
 
-def _png(pixels: npt.NDArray[Any], palette: UInt8Array | None = None) -> bytes:
+def encode_png(pixels: npt.NDArray[Any], palette: UInt8Array | None = None) -> bytes:
     """PNG of bool, uint8 or uint16 pixels (H, W) or (H, W, 2 to 4); the last of 2 or 4 channels is alpha."""
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1

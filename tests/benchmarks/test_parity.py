@@ -111,7 +111,7 @@ def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
         *(
             (f"onnx-{precision}-onnxruntime-cpu", images, batch)
             for precision in ("fp32", "fp16")
-            for images, batch in (("golden", 1), ("golden", 4), ("test", 1))
+            for images, batch in (("golden", 1), ("golden", 4), ("test", 1), ("hard cases", 1))
         ),
     }
     unverified = [row for row in rows if row["status"] == "unverified"]
@@ -167,7 +167,7 @@ def test_one_wrong_bit_of_the_runtimes_preprocessing_is_a_breach(
     monkeypatch.setattr(Preprocessor, "__call__", one_bit_off)
     rows = check_parity(tiny_bundle, tiny_run, "test", 2)
     compared = [row for row in rows if row.report]
-    assert {row.images for row in compared} == {"golden", "test"}
+    assert {row.images for row in compared} == {"golden", "test", "hard cases"}
     for row in compared:
         assert row.status == "breached"
         assert row.report is not None
