@@ -31,7 +31,10 @@ BoolArray = npt.NDArray[np.bool_]
 CLASSES = ("benign", "malignant", "normal")
 BUSI = "Dataset_BUSI_with_GT"
 PHANTOMS = "PHANTOMS.txt"  # the file that says that a folder's images are drawn
-LAYOUTS = f"brain/images with brain/masks, or breast/{BUSI} with {', '.join(CLASSES)}, or brain/1.mat (docs/data.md)"
+LAYOUTS = (
+    f"brain/images with brain/masks, brain/1.mat ..., or breast/{BUSI} with {', '.join(CLASSES)} "
+    "(docs/data.md)"
+)
 MASK = re.compile(r"(?P<image>.*)_mask(_\d+)?")
 
 

@@ -57,7 +57,7 @@ def group_samples(
     edges = {
         PATIENT: _patients(ordered),
         SLICES: [] if drawn else _blocks(ordered, facts),
-        LIKE: copies(ordered, hashes) + ([] if drawn else near_duplicates(ordered, facts)),
+        LIKE: [pair[:2] for pair in near_duplicates(ordered, facts, hashes, drawn=drawn)],
     }
     leader = {sample.image: sample.image for sample in ordered}
 
@@ -81,21 +81,24 @@ def group_samples(
     return groups
 
 
-def copies(samples: Sequence[Sample], hashes: dict[str, str]) -> list[tuple[str, str]]:
-    """Each image that has the bytes of an earlier one, after that one."""
-    first: dict[str, str] = {}
-    pairs = [(first.setdefault(hashes[sample.image], sample.image), sample.image) for sample in samples]
-    return [(one, other) for one, other in pairs if one != other]
+def near_duplicates(
+    samples: Sequence[Sample], facts: dict[str, Facts], hashes: dict[str, str], *, drawn: bool = False
+) -> list[tuple[str, str, float]]:
+    """(image, image, likeness) of all pairs of one organ that look alike, in any class; 1 for equal bytes.
 
-
-def near_duplicates(samples: Sequence[Sample], facts: dict[str, Facts]) -> list[tuple[str, str]]:
-    """Pairs of images of one organ that look alike, in any class."""
-    pairs: list[tuple[str, str]] = []
+    Of phantoms (`drawn`) and across organs only images with equal bytes.
+    """
+    pairs: dict[tuple[str, str], float] = {}
     for organ, least in NEAR.items():
-        images = [sample.image for sample in samples if sample.organ == organ]
+        images = [sample.image for sample in samples if sample.organ == organ and not drawn]
         found = alike([facts[image].look for image in images], least)
-        pairs += [(images[i], images[j]) for i, j, _ in found]
-    return pairs
+        pairs |= {(images[i], images[j]): value for i, j, value in found}
+    first: dict[str, str] = {}
+    for sample in samples:
+        copied = first.setdefault(hashes[sample.image], sample.image)
+        if copied != sample.image:
+            pairs[copied, sample.image] = 1.0
+    return [(one, other, value) for (one, other), value in pairs.items()]
 
 
 def _patients(samples: Sequence[Sample]) -> list[tuple[str, str]]:

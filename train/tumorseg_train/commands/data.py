@@ -1,4 +1,4 @@
-"""`tumorseg data`: find and check the images, write the split; draw phantoms."""
+"""`tumorseg data`: find and check the images, write the split, audit them; draw phantoms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tumorseg_runtime.errors import InputError
+from tumorseg_train.commands.data_audit import audit
 from tumorseg_train.datasets import find_samples, unread_folders
 from tumorseg_train.groups import KINDS, MEANING
 from tumorseg_train.phantoms import BRAIN, BREAST, NOTE, ensure_data, write_phantoms
@@ -19,7 +20,10 @@ from tumorseg_train.split import GROUPED, PARTS, RANDOM, Manifest, split_samples
 
 @click.group()
 def data() -> None:
-    """Find, check and split images, or draw phantoms. Layouts and sources: docs/data.md."""
+    """Find, check, split and audit images, or draw phantoms. Layouts and sources: docs/data.md."""
+
+
+data.add_command(audit)
 
 
 @data.command()

@@ -1,0 +1,65 @@
+"""`tumorseg data audit`: is evidence from this data worth anything?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from tumorseg_runtime.atomic import make_folder, write_text
+from tumorseg_train.audit import Audit, audit_data
+from tumorseg_train.audit_report import audit_page
+from tumorseg_train.soundness import KINDS, MEANING
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--split", type=click.Path(path_type=Path),
+    help="A split.json: is one patient, one block of slices or one scene in two of its parts?",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Write the report with pictures, one HTML file.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.pass_context
+def audit(context: click.Context, folder: Path, split: Path | None, out: Path | None, as_json: bool) -> None:
+    """Read all images and masks under DIR, compare all images, and say what is wrong.
+
+    The exit status is 1 if evidence from this data is worthless: unreadable files, masks that are missing,
+    empty or of another size, one scene in two classes, or a split with one group on two sides. Nothing
+    under DIR is changed.
+    """
+    found = audit_data(folder, split)
+    if out:
+        make_folder(out.parent)
+        write_text(out, audit_page(found))
+    click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else describe(found))
+    if out:
+        click.echo(f"report: {out}", err=True)
+    context.exit(1 if found.worthless() else 0)
+
+
+def describe(audit: Audit) -> str:
+    """The findings for people, a line each."""
+    lines = [f"{audit.root}: {len(audit.samples)} images, {len(audit.facts)} of them sound"]
+    for kind in KINDS:
+        texts = [problem.text for problem in audit.problems if problem.kind == kind]
+        lines.append(f"{len(texts)} {kind}: {MEANING[kind]}")
+        lines += [f"  {text}" for text in texts]
+    clusters = audit.clusters()
+    lines.append(f"{sum(map(len, clusters))} images in {len(clusters)} clusters of near-duplicates")
+    lines.append(f"{sum(pair.same_bytes for pair in audit.pairs)} pairs with the same bytes")
+    conflicts = [pair for pair in audit.pairs if pair.conflicting]
+    lines.append(f"{len(conflicts)} pairs of one scene in two classes")
+    lines += [f"  {pair.first} and {pair.second}: likeness {pair.likeness:.2f}" for pair in conflicts]
+    lines.append(f"{len(audit.coloured())} images with colour among gray ones")
+    lines.append(f"{len(audit.several_masks())} images with several masks, which are OR-ed")
+    if audit.split:
+        across = sum(pair.across for pair in audit.pairs)
+        lines.append(
+            f"{audit.split.file}: {len(audit.split.leaks)} groups and {across} near-duplicates across it"
+        )
+        lines += [f"  not in the split: {image}" for image in audit.split.unlisted]
+    reasons = audit.worthless()
+    lines += [f"WORTHLESS: {reason}" for reason in reasons] or ["nothing makes evidence from it worthless"]
+    return "\n".join(lines)
