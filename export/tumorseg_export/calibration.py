@@ -1,4 +1,4 @@
-"""The images that a network is calibrated on: the golden ones, and others from validation and training."""
+"""The images beside the golden ones, on which FP16 is fitted and every artefact is proven."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _interface(bundle: Bundle) -> Iterator[str]:
 
 def _row(bundle: Bundle, artefact: Artefact) -> str:
     figures = worst_figures(bundle, artefact)
-    error, flipped = ("-", "-") if figures is None else (f"{figures[0]:.2g}", str(figures[1]))
+    error, flipped = ("-", "-") if figures is None else (f"{figures[0]:.2g}", f"{figures[1]} of {figures[2]}")
     size = sum((bundle.root / name).stat().st_size for name in artefact.files) / 1e6
     verdicts = "; ".join(
         f"{verdict.backend} {verdict.device}: {verdict.status}"

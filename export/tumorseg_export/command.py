@@ -128,16 +128,16 @@ def parse_numbers(flag: str, text: str) -> tuple[float, ...]:
 
 def summarise(bundle: Bundle, seconds: float) -> dict[str, Any]:
     """The result as plain values: the bundle's name and hash, and the figures of every artefact."""
-    contract = bundle.contract
     artefacts = []
     for artefact in bundle.artefacts:
-        error, flipped = worst_figures(bundle, artefact) or (None, None)
+        error, flipped, pixels = worst_figures(bundle, artefact) or (None, None, None)
         artefacts.append(
             {
                 "file": artefact.file,
                 "bytes": sum(bundle.files[name].bytes for name in artefact.files),
                 "max_logit_error": error,
                 "flipped_pixels": flipped,
+                "pixels": pixels,
                 "verdicts": [vars(verdict) for verdict in artefact.parity],
             }
         )
@@ -146,7 +146,6 @@ def summarise(bundle: Bundle, seconds: float) -> dict[str, Any]:
         "name": bundle.name,
         "sha256": bundle.digest(),
         "golden_images": len(bundle.golden),
-        "pixels": len(bundle.golden) * len(contract.classes) * contract.height * contract.width,
         "seconds": round(seconds, 1),
         "artefacts": artefacts,
     }
@@ -160,7 +159,7 @@ def table(result: dict[str, Any]) -> str:
         passed = [f"{v['backend']} {v['device']}" for v in artefact["verdicts"] if v["status"] == "passed"]
         size = f"{artefact['bytes'] / 1e6:.1f}"
         if passed:
-            flipped = f"{artefact['flipped_pixels']} of {result['pixels']}"
+            flipped = f"{artefact['flipped_pixels']} of {artefact['pixels']}"
             error = f"{artefact['max_logit_error']:.2g}"
             rows.append((artefact["file"], size, error, flipped, f"passed: {', '.join(passed)}"))
         else:

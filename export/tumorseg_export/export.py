@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from tumorseg_export import tensorrt_rtx_export
+from tumorseg_export.calibration import CALIBRATION, choose_calibration
 from tumorseg_export.card import write_card
 from tumorseg_export.checkpoint import Checkpoint, from_run
 from tumorseg_export.flops import count_flops
-from tumorseg_export.fp16_calibration import CALIBRATION, choose_calibration
 from tumorseg_export.golden_set import GOLDEN, choose_items, make_golden, write_golden
 from tumorseg_export.proof import prove, require_prover
 from tumorseg_export.provenance import provenance_of
@@ -26,6 +26,7 @@ from tumorseg_export.staging import new_bundle_folder
 from tumorseg_export.targets import DEFAULT, Target, choose
 from tumorseg_export.tensorrt_build import RtxOptions
 from tumorseg_runtime.bundle import INDEX, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.golden import Golden
 from tumorseg_train.models import count_parameters
 from tumorseg_train.run import Run
 
@@ -65,8 +66,7 @@ def export_checkpoint(
     if "tensorrt-rtx" in chosen:
         tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
     with new_bundle_folder(Path(out), say) as folder:
-        calibration = CALIBRATION if any(target.calibrated for target in chosen.values()) else 0
-        source, model_facts = _load(checkpoint, golden, rtx, say, calibration=calibration)
+        source, model_facts = _load(checkpoint, golden, rtx, say)
         with _step(say, f"{len(source.golden)} golden images"):
             write_golden(source.golden, folder)
         made = [_make(name, target, source, folder, say) for name, target in chosen.items()]
@@ -74,8 +74,9 @@ def export_checkpoint(
             model_facts.update(one.facts)
         model_facts["gflop"] = round(_flops(made, folder) / 1e9, 3)
         draft = _draft(checkpoint, folder, source, made, model_facts)
+        calibration = source.calibration
         del source  # the weights are no longer needed; the proofs have their own copy
-        draft = _prove_all(draft, list(chosen.values()), say)
+        draft = _prove_all(draft, list(chosen.values()), calibration, say)
         with _step(say, "sealed"):
             write_card(draft)
             write_sbom(draft)
@@ -86,14 +87,12 @@ def export_checkpoint(
     return Bundle.open(out)
 
 
-def _load(
-    checkpoint: Checkpoint, golden: int, rtx: RtxOptions, say: Say, *, calibration: int
-) -> tuple[Source, dict[str, Any]]:
+def _load(checkpoint: Checkpoint, golden: int, rtx: RtxOptions, say: Say) -> tuple[Source, dict[str, Any]]:
     """The network with its golden and calibration images, and first facts about it."""
     contract, name = checkpoint.contract, f"{checkpoint.architecture} with {checkpoint.encoder}"
     with checkpoint.images() as manifest:
         items = choose_items(manifest, golden)
-        items += choose_calibration(manifest, items, calibration)
+        items += choose_calibration(manifest, items, CALIBRATION)
         with _step(say, f"loaded {name}, ran {len(items)} images in PyTorch"):
             model = checkpoint.load()
             images = make_golden(model, manifest, items, contract)
@@ -135,11 +134,11 @@ def _draft(
     )
 
 
-def _prove_all(draft: Bundle, targets: Sequence[Target], say: Say) -> Bundle:
+def _prove_all(draft: Bundle, targets: Sequence[Target], calibration: Sequence[Golden], say: Say) -> Bundle:
     proven = []
     for artefact, target in zip(draft.artefacts, targets, strict=True):
         with _step(say, f"proved {artefact.file}"):
-            proven.append(prove(draft, artefact, target))
+            proven.append(prove(draft, artefact, target, calibration))
     return dataclasses.replace(draft, artefacts=tuple(proven))
 
 

@@ -289,8 +289,14 @@ def _summary(architecture: str, encoder: str, contract: Contract, options: dict[
 def open_checkpoint(path: Path, told: Told, say: Say = lambda line: None) -> Checkpoint:
     """The checkpoint of a run of ours, or of anything that `open_foreign` reads.
 
-    Raises BundleError for a folder that is neither, and InputError where `told` speaks of a run.
+    Raises BundleError for a folder that is neither, and InputError where nothing is there or `told` speaks of
+    a run.
     """
+    if not path.exists():
+        raise InputError(
+            f"{path}: is not there, expected a run of `tumorseg train`, a folder of smp's save_pretrained, "
+            "or a file of weights: check the path"
+        )
     if (path / INDEX).is_file():
         flags = [f"--{NAMES.get(name, name)}" for name, value in vars(told).items() if value is not None]
         if flags:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tumorseg_export import onnx_export
 from tumorseg_export.conversion import convert
+from tumorseg_export.passes.choice import write_folded
 from tumorseg_export.source import Made, Source
 from tumorseg_runtime.bundle import Artefact, sha256_of
 from tumorseg_runtime.errors import CheckFailedError
@@ -40,15 +41,16 @@ def make_file(folder: Path, file: str, format: str) -> Made:
 
     Raises CheckFailedError where the converter fails.
     """
-    graph = (folder / onnx_export.FILE).resolve(strict=True)
+    graph = folder / onnx_export.FILE
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        arguments = ["-f", "ONNX", "--modelFile", str(graph), "--MNNModel", file, "--bizCode", "tumorseg"]
+        passes = write_folded(graph, Path(name) / graph.name, "mnn")
+        arguments = ["-f", "ONNX", "--modelFile", graph.name, "--MNNModel", file, "--bizCode", "tumorseg"]
         command = [sys.executable, "-c", CONVERT, *arguments, "--batch", "1"]
         convert("the converter of MNN", command, Path(name), [file])
         content = with_identifier((Path(name) / file).read_bytes(), sha256_of(graph))
     (folder / file).write_bytes(content)
     tools = {**onnx_export.tool_versions(), "MNN": version("MNN")}
-    return Made(Artefact(file, format, "fp32", None, tools, ()), {})
+    return Made(Artefact(file, format, "fp32", None, tools, ()), {format: {"passes": passes}})
 
 
 def with_identifier(content: bytes, sha256: str) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tumorseg_export import onnx_export
 from tumorseg_export.conversion import convert
+from tumorseg_export.passes.choice import write_folded
 from tumorseg_export.source import Made, Source
 from tumorseg_runtime.bundle import Artefact
 from tumorseg_runtime.errors import BackendError
@@ -28,13 +29,15 @@ def make(source: Source, folder: Path) -> Made:
     # pnnx leaves five files of the weights' size beside its input, so it works in a folder inside this one.
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
-        (scratch / onnx_export.FILE).symlink_to((folder / onnx_export.FILE).resolve(strict=True))
+        passes = write_folded(folder / onnx_export.FILE, scratch / onnx_export.FILE, "ncnn")
         command = [str(program), onnx_export.FILE, f"inputshape={shape}f32", "fp16=0"]
         convert("pnnx", command, scratch, [GRAPH, WEIGHTS])
         for file in (GRAPH, WEIGHTS):
             (scratch / file).rename(folder / file)
     tools = {**onnx_export.tool_versions(), "pnnx": version("pnnx")}
-    return Made(Artefact(GRAPH, "ncnn", "fp32", None, tools, (), weights=WEIGHTS), {})
+    return Made(
+        Artefact(GRAPH, "ncnn", "fp32", None, tools, (), weights=WEIGHTS), {"ncnn": {"passes": passes}}
+    )
 
 
 def pnnx_program() -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.bundle import Artefact, Bundle, Verdict, sha256_of
 from tumorseg_runtime.engine import OtherMachineError
 from tumorseg_runtime.errors import BackendError, ParityError
-from tumorseg_runtime.golden import replay
+from tumorseg_runtime.golden import Golden, replay
 from tumorseg_runtime.parity import ParityReport
 
 FOLDER = "certificates"
@@ -43,10 +44,11 @@ def require_prover(name: str, target: Target) -> None:
         )
 
 
-def prove(draft: Bundle, artefact: Artefact, target: Target) -> Artefact:
+def prove(draft: Bundle, artefact: Artefact, target: Target, calibration: Sequence[Golden] = ()) -> Artefact:
     """The artefact with its verdicts, and its certificate written into the draft's folder.
 
     draft: a bundle on its way, with golden images and artefact in its folder.
+    calibration: images that are compared beside the golden ones, one by one; they stay out of the bundle.
     Raises ParityError, naming artefact, image and figure, where any proof that can run here fails.
     """
     if target.proven_by_maker:
@@ -58,7 +60,7 @@ def prove(draft: Bundle, artefact: Artefact, target: Target) -> Artefact:
             verdicts.append(Verdict(backend, device, "unverified", reason))
             continue
         try:
-            reports += _replay_batches(draft, artefact, backend, device)
+            reports += _replay_batches(draft, artefact, backend, device, calibration)
         except OtherMachineError as error:
             verdicts.append(Verdict(backend, device, "unverified", str(error)))
         else:
@@ -67,11 +69,14 @@ def prove(draft: Bundle, artefact: Artefact, target: Target) -> Artefact:
     return dataclasses.replace(artefact, parity=tuple(verdicts))
 
 
-def _replay_batches(draft: Bundle, artefact: Artefact, backend: str, device: str) -> list[dict[str, Any]]:
+def _replay_batches(
+    draft: Bundle, artefact: Artefact, backend: str, device: str, calibration: Sequence[Golden]
+) -> list[dict[str, Any]]:
     session = open_session(draft, backend=backend, device=device, precision=artefact.precision)
     reports = []
     for batch_size in BATCH_SIZES:
-        report = replay(draft, session, artefact.file, batch_size=batch_size)
+        more = calibration if batch_size == 1 else ()
+        report = replay(draft, session, artefact.file, batch_size=batch_size, more=more)
         refuse_breach(report, batch_size)
         reports.append({"batch_size": batch_size, **report.to_dict()})
     return reports
@@ -110,8 +115,8 @@ def read_certificate(bundle: Bundle, artefact: Artefact) -> dict[str, Any]:
     return values
 
 
-def worst_figures(bundle: Bundle, artefact: Artefact) -> tuple[float, int] | None:
-    """Largest logit error of any image, and most pixels flipped in all images of one proof.
+def worst_figures(bundle: Bundle, artefact: Artefact) -> tuple[float, int, int] | None:
+    """Largest logit error of any image, most pixels flipped in all images of one proof, and its pixels.
 
     None for an artefact that nothing on the exporting machine could run.
     """
@@ -119,5 +124,9 @@ def worst_figures(bundle: Bundle, artefact: Artefact) -> tuple[float, int] | Non
     if not reports:
         return None
     error = max(image["max_error"] for report in reports for image in report["images"])
-    flipped = max(sum(image["flipped"] for image in report["images"]) for report in reports)
-    return float(error), int(flipped)
+    counts = [
+        tuple(sum(image[what] for image in report["images"]) for what in ("flipped", "pixels"))
+        for report in reports
+    ]
+    flipped, pixels = max(counts)
+    return float(error), int(flipped), int(pixels)

@@ -24,7 +24,7 @@ class Source:
         the artefacts themselves, so they must not depend on time or machine.
     golden: images with the logits that `model` gave.
     rtx: what was chosen for the target tensorrt-rtx.
-    calibration: images beside the golden ones on which a target may measure the network; they stay out of
+    calibration: images beside the golden ones, to measure the network on and to prove with; they stay out of
         the bundle.
     """
 

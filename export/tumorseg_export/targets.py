@@ -23,7 +23,6 @@ class Target:
         the artefact is sealed as unverified.
     extra: the extra of tumorseg that brings the first backend of the proofs.
     packages: importable packages that only the making needs; the extra export brings them.
-    calibrated: whether it is made by running more images than the golden ones.
     proven_by_maker: whether `make` proves the artefact itself, since it gives no logits, and writes the
         certificate.
     """
@@ -34,7 +33,6 @@ class Target:
     must_run: bool = True
     extra: str = "cpu"
     packages: tuple[str, ...] = ()
-    calibrated: bool = False
     proven_by_maker: bool = False
 
     def load(self) -> TargetModule:
@@ -46,7 +44,7 @@ ONNX_RUNTIME = (("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("onnxruntime",
 
 TARGETS = {
     "onnx": Target("tumorseg_export.onnx_export", ONNX_RUNTIME),
-    "onnx-fp16": Target("tumorseg_export.fp16", ONNX_RUNTIME, calibrated=True),
+    "onnx-fp16": Target("tumorseg_export.fp16", ONNX_RUNTIME),
     "onnx-deploy": Target(
         "tumorseg_export.deploy_export", ONNX_RUNTIME[:1], needs=("onnx",), proven_by_maker=True
     ),
@@ -65,6 +63,12 @@ TARGETS = {
     "openvino": Target(
         "tumorseg_export.openvino_export",
         (("openvino", "cpu"), ("openvino", "gpu"), ("openvino", "npu")),
+        needs=("onnx",),
+        extra="openvino",
+    ),
+    "openvino-bf16": Target(
+        "tumorseg_export.openvino_bf16_export",
+        (("openvino", "cpu"), ("openvino", "gpu")),
         needs=("onnx",),
         extra="openvino",
     ),

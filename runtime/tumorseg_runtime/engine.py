@@ -23,7 +23,7 @@ TOOLS = ("tensorrt", "tensorrt_rtx")
 
 
 class OtherMachineError(BackendError):
-    """An engine that is whole, but made for another GPU or another version of TensorRT."""
+    """An artefact that is whole, but made for another machine: its GPU, its CPU, its version of TensorRT."""
 
 
 @dataclasses.dataclass(frozen=True)

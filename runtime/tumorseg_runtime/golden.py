@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,20 @@ def _load(folder: Path, name: str) -> Golden:
         ) from error
 
 
-def replay(bundle: Bundle, session: Session, artefact: str, *, batch_size: int = 1) -> ParityReport:
+def replay(
+    bundle: Bundle,
+    session: Session,
+    artefact: str,
+    *,
+    batch_size: int = 1,
+    more: Sequence[Golden] = (),
+) -> ParityReport:
     """Bytes -> tensor -> logits -> decisions of every golden image, compared with PyTorch's.
 
+    more: images beside the bundle's own, for whoever has them.
     The session sees what this device's own preprocessing made, not the stored tensor.
     """
-    golden = load_golden(bundle)
+    golden = [*load_golden(bundle), *more]
     preprocess = Preprocessor(bundle.contract)
     tensors = [preprocess(item.pixels, item.name) for item in golden]
     logits: list[FloatArray] = []

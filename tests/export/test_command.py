@@ -40,7 +40,7 @@ def test_table_has_a_line_per_artefact(tiny_bundle: Bundle) -> None:
     assert lines[0].split("  ")[0] == "artefact"
     assert lines[1].startswith("model.onnx       57.3  ")
     assert lines[2].startswith("model.fp16.onnx  28.7  ")
-    assert all("passed: onnxruntime cpu" in line and " of 16384" in line for line in lines[1:3])
+    assert all("passed: onnxruntime cpu" in line and f" of {12 * 64 * 64}" in line for line in lines[1:3])
     assert lines[-1].endswith(f"sealed as {tiny_bundle.digest()[:16]}, 12.3 s")
     unverified = [v for a in tiny_bundle.artefacts for v in a.parity if v.status == "unverified"]
     assert sum(line.startswith("unverified: ") for line in lines) == len(unverified)
@@ -58,7 +58,7 @@ def test_flags_reach_the_checkpoint_and_the_signature_the_bundle(tiny_run: Run, 
     }  # fmt: skip
     arguments = [str(weights), *(word for pair in flags.items() for word in pair), "--json"]
     done = CliRunner().invoke(export, arguments, catch_exceptions=False)
-    assert json.loads(done.stdout)["pixels"] == 3 * 64 * 96
+    assert json.loads(done.stdout)["artefacts"][0]["pixels"] == 11 * 64 * 96
     assert "foreign checkpoint: unet with resnet18" in done.stderr
     bundle = Bundle.open(out)
     assert bundle.contract == Contract(
@@ -108,3 +108,9 @@ def test_help_loads_neither_torch_nor_onnx() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_checkpoint_that_is_not_there_is_said_before_anything_else(tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "absent"), "--out", str(tmp_path / "bundle")]
+    with pytest.raises(InputError, match=r"absent: is not there, expected a run of `tumorseg train`"):
+        CliRunner().invoke(export, arguments, catch_exceptions=False)

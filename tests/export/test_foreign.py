@@ -139,8 +139,8 @@ def test_wrong_architecture_and_encoder_are_refused(state: State, tmp_path: Path
         open_foreign(path, told(architecture="deeplabv3"))
     with pytest.raises(InputError, match=r"for unet on resnet34 do not fit: missing \d+: encoder\.layer1\.2"):
         open_foreign(path, told(encoder="resnet34"))
-    with pytest.raises(InputError, match="architecture is 'segformer', expected one of unetplusplus"):
-        open_foreign(path, told(architecture="segformer"))
+    with pytest.raises(InputError, match="architecture is 'vitseg', expected one of unetplusplus"):
+        open_foreign(path, told(architecture="vitseg"))
     with pytest.raises(InputError, match="encoder 'tu-nothing'"):
         open_foreign(path, told(encoder="tu-nothing"))
 
@@ -320,7 +320,7 @@ def test_run_and_folders_of_neither_kind(tiny_run: Run, tmp_path: Path) -> None:
         open_checkpoint(tiny_run.root, Told(architecture="unet", images="phantoms"))
     with pytest.raises(BundleError, match=r"has no run\.json and no config\.json"):
         open_checkpoint(tmp_path, UNET)
-    with pytest.raises(InputError, match="is not a file, expected weights"):
+    with pytest.raises(InputError, match="is not there, expected a run"):
         open_checkpoint(tmp_path / "absent.pth", UNET)
 
 

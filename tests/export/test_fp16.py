@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tumorseg_export import fp16, fp16_search
-from tumorseg_export.fp16_calibration import choose_calibration
+from tumorseg_export.calibration import choose_calibration
 from tumorseg_export.golden_set import choose_items
 from tumorseg_export.source import Source
 from tumorseg_export.tensorrt_build import BuildOptions, build_engine

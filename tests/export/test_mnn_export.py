@@ -129,8 +129,11 @@ def test_the_packages_own_converter_would_start_pip(run_guarded: Callable[..., l
     assert any("pip install" in line for line in run_guarded("import MNN.tools.mnnconvert"))
 
 
-def test_a_converter_that_fails_is_reported(small_source: Source, tmp_path: Path) -> None:
-    (tmp_path / onnx_export.FILE).write_bytes(b"no graph")
+def test_a_converter_that_fails_is_reported(
+    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx_export.make(small_source, tmp_path)
+    monkeypatch.setattr(mnn_export, "write_folded", lambda graph, to, backend: to.write_bytes(b"no graph"))
     with pytest.raises(CheckFailedError, match=r"the converter of MNN ended with status .*model.mnn"):
         mnn_export.make(small_source, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [onnx_export.FILE]

@@ -98,8 +98,11 @@ def test_it_needs_the_onnx_target(tiny_run: Run, tmp_path: Path) -> None:
         export_run(tiny_run, tmp_path / "bundle", targets=["ncnn"])
 
 
-def test_a_converter_that_fails_is_reported(small_source: Source, tmp_path: Path) -> None:
-    (tmp_path / onnx_export.FILE).write_bytes(b"no graph")
+def test_a_converter_that_fails_is_reported(
+    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx_export.make(small_source, tmp_path)
+    monkeypatch.setattr(ncnn_export, "write_folded", lambda graph, to, backend: to.write_bytes(b"no graph"))
     with pytest.raises(CheckFailedError, match=r"pnnx ended with status .* without model.ncnn.param"):
         ncnn_export.make(small_source, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [onnx_export.FILE]

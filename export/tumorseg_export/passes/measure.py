@@ -8,7 +8,6 @@ median of the ratios within a round, and how far the logits are from PyTorch's o
 from __future__ import annotations
 
 import dataclasses
-import functools
 import statistics
 import tempfile
 import time
@@ -23,8 +22,8 @@ import onnx
 from tumorseg_export import mnn_export, ncnn_export, onnx_export, openvino_export
 from tumorseg_export.flops import count_flops
 from tumorseg_export.passes.base import Pass
+from tumorseg_export.passes.choice import PHASES, TRANSPOSED
 from tumorseg_export.passes.dilation import fold_dilation
-from tumorseg_export.passes.upsampling import fold_upsampling
 from tumorseg_export.source import Source
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle import Artefact, Bundle
@@ -36,8 +35,8 @@ from tumorseg_runtime.session import Session
 PLAIN = "as it is"
 PASSES: dict[str, Pass] = {
     "dilation": fold_dilation,
-    "upsampling, four Conv": functools.partial(fold_upsampling, form="phases"),
-    "upsampling, ConvTranspose": functools.partial(fold_upsampling, form="transposed"),
+    "upsampling as four Conv": PHASES,
+    "upsampling as ConvTranspose": TRANSPOSED,
 }
 CONVERTERS: dict[str, ModuleType | None] = {
     "onnxruntime": None, "mnn": mnn_export, "ncnn": ncnn_export, "openvino": openvino_export,

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.engine import OtherMachineError
 from tumorseg_runtime.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.session import InputForm, SessionInfo, check_batch
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     import openvino
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
-PRECISIONS = {"fp32": "f32", "fp16": "f16"}
+PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}  # ours, and OpenVINO's
+CAPABILITIES = {"fp16": "FP16", "bf16": "BF16"}  # what a device must be able to do for it
 TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 
@@ -114,11 +116,12 @@ def open_session(bundle: Bundle, device: str, precision: str, threads: int | Non
         options["INFERENCE_NUM_THREADS"] = str(threads)
     try:
         core = openvino.Core()
+        _check_capable(core, device, precision)
         model = core.read_model(bundle.root / file)
         _check_fit(model, file, bundle.contract)
         model.reshape([1, *model.input(0).partial_shape[1:]])
         compiled = core.compile_model(model, DEVICES[device], options)
-    except BundleError:
+    except (BundleError, OtherMachineError):
         raise
     except Exception as error:  # openvino promises no class of exceptions
         raise BackendError(
@@ -128,6 +131,17 @@ def open_session(bundle: Bundle, device: str, precision: str, threads: int | Non
     _check_granted(compiled, device, precision)
     info = SessionInfo("openvino", device, precision, {"openvino": _version(openvino)})
     return OpenVinoSession(compiled, bundle.contract, info)
+
+
+def _check_capable(core: openvino.Core, device: str, precision: str) -> None:
+    """Raise OtherMachineError where the device has no instructions for this precision."""
+    needed = CAPABILITIES.get(precision)
+    has = core.get_property(DEVICES[device], "OPTIMIZATION_CAPABILITIES")
+    if needed is not None and needed not in has:
+        raise OtherMachineError(
+            f"openvino's {DEVICES[device]} has {', '.join(sorted(has))}, expected {needed} for {precision}: "
+            "choose another precision, or a machine that has it"
+        )
 
 
 def _check_granted(compiled: openvino.CompiledModel, device: str, precision: str) -> None:

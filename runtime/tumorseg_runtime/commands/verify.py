@@ -17,7 +17,7 @@ from tumorseg_runtime.verification import NOT_VERIFIED, PASSED, verify_bundle
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--backend", help="Only this backend [default: all].")
 @click.option("--device", help="Only this device, cpu or cuda for example [default: all].")
-@click.option("--precision", help="Only fp32 or fp16 [default: all that the bundle has].")
+@click.option("--precision", help="Only fp32, fp16 or bf16 [default: all that the bundle has].")
 @click.option("--device-folder", type=click.Path(path_type=Path), help="Where engines built here lie.")
 @click.option(
     "--public-key", type=click.Path(path_type=Path), help="Demand a signature by this key (PEM, Ed25519)."
