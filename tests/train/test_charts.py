@@ -20,11 +20,11 @@ def test_bars_are_as_long_as_their_values() -> None:
     ]
     text = charts.bars("Dice", rows, unit="Dice", top=1)
     assert attributes(text, "rect", "width") == [WIDTH, WIDTH / 2, WIDTH, WIDTH / 4, WIDTH]
-    assert "0.5 (0.4 to 0.6) Dice" in text
+    assert "0.500 (0.400 to 0.600) Dice" in text
     assert "not measured" in text
     assert "&lt;b&gt;" in text
     assert "no image" in text
-    assert "<title>Dice</title><desc>Bars. a 0.5 (0.4 to 0.6); &lt;b&gt; 0.25; c -</desc>" in text
+    assert "<title>Dice</title><desc>Bars. a 0.500 (0.400 to 0.600); &lt;b&gt; 0.25; c -</desc>" in text
 
 
 def test_lines_go_through_their_points() -> None:

@@ -18,6 +18,8 @@ from tumorseg_train.evaluation import read_scores
 from tumorseg_train.run import Run
 from tumorseg_train.split import SPLIT
 
+pytestmark = pytest.mark.slow
+
 
 def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(evaluate, [str(argument) for argument in arguments], catch_exceptions=True)

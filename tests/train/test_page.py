@@ -86,6 +86,7 @@ def test_a_table_names_its_rows_and_columns_and_can_be_scrolled_by_keyboard() ->
     assert text.count('<th scope="row">') == 2
     assert text.count('<td class="right">') == 2
     assert 'role="region" tabindex="0" aria-label="Dice &amp; class"' in text
+    assert page.table(("a", "b"), [("x", "y" * 40)]).count('class="wide"') == 2  # the header and the cell
     with pytest.raises(InputError, match="has 1 cells, expected 2"):
         page.table(("a", "b"), [("only",)])
 

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.overlay import draw_overlay
-from tumorseg_runtime.preprocess import Preprocessor
 from tumorseg_train.evaluation import Evaluation
 from tumorseg_train.judgement import ORIGINAL, answer
 from tumorseg_train.metrics import ImageScore
@@ -56,12 +55,15 @@ def choose(scores: Sequence[ImageScore], count: int = SHOWN) -> dict[str, list[I
 def draw_cases(evaluation: Evaluation, count: int = SHOWN) -> list[Case]:
     """The chosen cases, drawn at the images' own sizes."""
     items = {item.image: item for item in evaluation.judgement.items}
-    preprocess = Preprocessor(evaluation.subject.contract)
     cases = []
     for kind, scores in choose(evaluation.judgement.scores, count).items():
         for score in scores:
             found = answer(
-                evaluation.subject.infer, preprocess, evaluation.manifest, items[score.image], ORIGINAL
+                evaluation.subject.infer,
+                evaluation.subject.contract,
+                evaluation.manifest,
+                items[score.image],
+                ORIGINAL,
             )
             pixels = draw_overlay(found.image, np.stack([found.predicted, found.truth]))
             cases.append(Case(kind, score, pixels))

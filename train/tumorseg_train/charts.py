@@ -194,10 +194,12 @@ def _whisker(x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def _interval(value: float, low: float | None, high: float | None) -> str:
-    """'value (low to high)', all with as many decimals as the one that needs most."""
+    """'value (low to high)', all with as many decimals as the one that needs most; shares with three."""
     if low is None or high is None or not all(map(math.isfinite, (value, low, high))):
         return number(value)
     decimals = max(len(number(v).partition(".")[2]) for v in (value, low, high))
+    if max(abs(value), abs(low), abs(high)) <= 1:
+        decimals = max(decimals, 3)
     first, second, third = (f"{v:.{decimals}f}" for v in (value, low, high))
     return f"{first} ({second} to {third})"
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.preprocess import Preprocessor
 from tumorseg_train.judgement import Infer, judge
 from tumorseg_train.metrics import ImageScore, mean_dice
 from tumorseg_train.split import Manifest
@@ -31,7 +32,7 @@ def evaluate(
     compared at the contract's height x width. intervals: 95 %, over groups (`tumorseg_train.bootstrap`).
     A figure that is not defined is None.
     """
-    judgement = judge(torch_infer(model), manifest, part, contract)
+    judgement = judge(torch_infer(model, contract), manifest, part, contract)
     scores = list(judgement.scores)
     strata = judgement.strata()
     figures = strata["all"][0].figures
@@ -52,16 +53,18 @@ def evaluate(
     }, scores
 
 
-def torch_infer(model: torch.nn.Module) -> Infer:
+def torch_infer(model: torch.nn.Module, contract: Contract) -> Infer:
     """A network as `judge` asks for it, in evaluation mode on the device where it lies."""
     import torch
 
     device = next(model.parameters()).device
+    preprocess = Preprocessor(contract)
     model.eval()
 
-    def infer(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def infer(image: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.float32]:
+        tensor = torch.from_numpy(preprocess(image, name))  # (C, h, w)
         with torch.inference_mode():
-            logits = model(torch.from_numpy(tensor)[None].to(device))[0]
+            logits = model(tensor[None].to(device))[0]
         return np.asarray(logits.float().cpu().numpy())
 
     return infer

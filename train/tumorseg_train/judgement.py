@@ -1,4 +1,5 @@
-"""A network's answers for one part of a split, image by image. No torch here: `infer` is any network.
+"""A network's answers for one part of a split, image by image. No torch here: `infer` is any network with
+its preprocessing.
 
 Masks are compared at the contract's size ('contract', what the network sees and training optimises), or at
 each image's own size ('original', what the runtime delivers). At the contract's size the true mask is resized
@@ -19,7 +20,7 @@ from tumorseg_runtime.bundle import sha256_of
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import InputError, OutputError
 from tumorseg_runtime.postprocess import probabilities, resize_logits
-from tumorseg_runtime.preprocess import Preprocessor, resize
+from tumorseg_runtime.preprocess import resize
 from tumorseg_train.bootstrap import DRAWS, draw_weights
 from tumorseg_train.calibration import Bins, around, calibration
 from tumorseg_train.datasets import read_pair
@@ -29,7 +30,7 @@ from tumorseg_train.summary import Stratum, size_class, stratum
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
-Infer = Callable[[FloatArray], FloatArray]
+Infer = Callable[[npt.NDArray[np.uint8], str], FloatArray]
 CONTRACT, ORIGINAL = SCALES = ("contract", "original")
 
 
@@ -107,9 +108,7 @@ def _order(name: str) -> tuple[int, str]:
     ), name
 
 
-def answer(
-    infer: Infer, preprocess: Preprocessor, manifest: Manifest, item: Item, scale: str = CONTRACT
-) -> Answer:
+def answer(infer: Infer, contract: Contract, manifest: Manifest, item: Item, scale: str = CONTRACT) -> Answer:
     """Read an image and its masks, and let the network answer.
 
     Raises InputError where a file cannot be read or is not the one that the split names, OutputError for
@@ -123,17 +122,15 @@ def answer(
                 f"{path}: {state}, expected the very data of the split: give its folder with --data, or "
                 "split and train again"
             )
-    contract = preprocess.contract
     image, truth = read_pair(manifest.root, item)
-    small = resize(image, contract.height, contract.width)
-    logits = infer(preprocess.normalise(small, item.image))  # (K, h, w)
+    logits = infer(image, item.image)  # (K, h, w)
     if not np.isfinite(logits).all():
         raise OutputError(
             f"{item.image}: the network's logits are not finite, expected numbers: the weights are broken, "
             "train again"
         )
     if scale == CONTRACT:
-        image = small
+        image = resize(image, contract.height, contract.width)
         size = (contract.width, contract.height)
         resized = cv2.resize(truth.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
         truth = np.asarray(resized, np.bool_)
@@ -154,7 +151,7 @@ def judge(
 ) -> Judgement:
     """Judge a network on 'train', 'val' or 'test'.
 
-    infer: float32 (C, h, w), normalised -> logits float32 (K, h, w).
+    infer: (uint8 image of any size (H, W[, 3]), its name) -> logits float32 (K, h, w) at the contract's size.
     spacing: mm between neighbouring pixels of the image files, by organ, for distances in mm.
     say: is called after each image with the number of images done and of all.
     Raises InputError for a part without images.
@@ -162,10 +159,10 @@ def judge(
     items = manifest.part(part)
     if not items:
         raise InputError(f"the split has no image in '{part}', expected some: choose another part")
-    preprocess, baseline = Preprocessor(contract), ThresholdBaseline()
+    baseline = ThresholdBaseline()
     scores, bins, near, vanished = [], [], [], []
     for index, item in enumerate(items):
-        found = answer(infer, preprocess, manifest, item, scale)
+        found = answer(infer, contract, manifest, item, scale)
         height, width = found.truth.shape
         mm = (spacing or {}).get(item.organ)
         steps = None if mm is None else (mm * item.height / height, mm * item.width / width)

@@ -52,7 +52,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bot
 tbody tr:last-child > * { border-bottom: 0; }
 thead th { background: var(--panel); }
 thead .right { min-width: 5rem; white-space: normal; }
-th:not(.right), td:not(.right) { min-width: 7rem; }
+th:not(.right), td:not(.right) { min-width: 7rem; } th.wide, td.wide { min-width: 16rem !important; }
 .right { text-align: right; white-space: nowrap; }
 figure { margin: .6rem 0; min-width: 0; } figcaption { font-size: .875rem; overflow-wrap: anywhere; }
 figure img { max-width: 100%; height: auto; display: block; border-radius: 4px; background: #000; }
@@ -75,6 +75,7 @@ code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .9em
 footer { margin-top: 3rem; padding-bottom: 2rem; color: var(--soft); font-size: .875rem; }
 @media print { .skip, nav { display: none; } section { break-inside: avoid-page; } }
 """
+WIDE = 32  # letters of a cell, from which on its column may not be squeezed
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -162,7 +163,11 @@ def table(
     row names it. label: what it holds, for screen readers, where there is no caption.
     Raises InputError where a row has another number of cells than the header.
     """
-    marks = [' class="right"' if title.endswith(">") else "" for title in header]
+    marks = []
+    for column, title in enumerate(header):
+        longest = max((len(row[column]) for row in rows if column < len(row)), default=0)
+        wide = ' class="wide"' if longest > WIDE else ""
+        marks.append(' class="right"' if title.endswith(">") else wide)
     head = "".join(
         f'<th scope="col"{mark}>{escape(title.removesuffix(">"))}</th>'
         for title, mark in zip(header, marks, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tumorseg_train.run import Run
 
 PYTORCH = "pytorch"
+RUN_INDEX = "run.json"  # read here, since the module `run` needs torch, and a bundle does not
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,18 +89,24 @@ def _open_run(path: Path, size: int | None) -> Subject:
         "precision": "fp32",
         "versions": {"torch": torch.__version__.partition("+")[0]},
     }
-    return Subject(path, contract, torch_infer(model), facts, run.data["split_sha256"], run)
+    return Subject(path, contract, torch_infer(model, contract), facts, run.data["split_sha256"], run)
 
 
 def _open_bundle(path: Path, backend: str, device: str | None, precision: str | None) -> Subject:
     from tumorseg_runtime.bundle import Bundle
+    from tumorseg_runtime.frames import Frame
     from tumorseg_runtime.segmenter import Segmenter
 
     bundle = Bundle.open(path)
     segmenter = Segmenter.open(bundle, backend=backend, device=device, precision=precision, batch_size=1)
 
-    def infer(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.asarray(segmenter.infer([tensor])[0])
+    if segmenter.gives_masks:
+        raise InputError(
+            f"backend is '{backend}', which gives masks alone, expected one that gives logits: choose another"
+        )
+
+    def infer(image: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.float32]:
+        return np.asarray(segmenter.infer([segmenter.prepare(Frame(name, image))])[0])
 
     info, facts = segmenter.info, bundle.provenance
     return Subject(
@@ -152,12 +160,16 @@ def find_manifest(subject: Subject, split: Path | None, data: Path | None) -> tu
 
 def _data_of(run: Run | None, split: Path) -> Path:
     """The images' folder: of the run beside the split, else of the evaluated run, else that of the split."""
-    from tumorseg_train.run import INDEX, Run
-
     if run is not None and run.root == split.parent:
         return Path(run.data["root"])
-    if (split.parent / INDEX).is_file():
-        return Path(Run.open(split.parent).data["root"])
+    beside = split.parent / RUN_INDEX
+    if beside.is_file():
+        try:
+            return Path(json.loads(beside.read_text(encoding="utf-8"))["data"]["root"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(
+                f"{beside}: does not name the folder of the images ({error}): give it with --data"
+            ) from error
     return Path(run.data["root"]) if run is not None else split.parent
 
 
