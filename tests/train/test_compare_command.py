@@ -1,0 +1,191 @@
+"""The whole command, on copies of a tiny run: other weights, and the same on a random split."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import save_file
+
+from tumorseg_runtime.bundle import sha256_of
+from tumorseg_runtime.errors import InputError
+from tumorseg_train.bootstrap import draw_weights
+from tumorseg_train.commands.compare import compare
+from tumorseg_train.commands.evaluate import evaluate
+from tumorseg_train.comparison import count_mates, difference, find_evaluation, gather
+from tumorseg_train.run import CHECKPOINT, SPLIT, Run
+
+pytestmark = pytest.mark.slow
+
+Variant = Callable[..., Run]
+
+
+@pytest.fixture
+def variant(tiny_run: Run, tmp_path: Path) -> Variant:
+    """Function that copies the run: with noise on its weights, and images grouped in pairs under a method."""
+
+    def make(name: str, noise: float = 0.0, method: str = "grouped") -> Run:
+        root = tmp_path / name
+        shutil.copytree(tiny_run.root, root)
+        generator = torch.Generator().manual_seed(1)
+        state = tiny_run.model().state_dict()
+        for key, value in state.items():
+            if key.endswith("weight"):
+                state[key] = value + noise * value.std() * torch.randn(value.shape, generator=generator)
+        save_file(state, root / CHECKPOINT)
+        manifest = tiny_run.manifest()
+        items = [
+            dataclasses.replace(
+                item,
+                group=f"group-{i // 2}",
+                group_kind="slices",
+                part=["train", "test"][i % 2 if method == "random" else i // 2 % 2],
+            )
+            for i, item in enumerate(manifest.items)
+        ]
+        changed = dataclasses.replace(manifest, items=tuple(items), method=method)
+        changed.write(root / SPLIT)
+        run = dataclasses.replace(
+            tiny_run,
+            root=root,
+            checkpoint_sha256=sha256_of(root / CHECKPOINT),
+            data={**tiny_run.data, "split_sha256": changed.digest()},
+        )
+        run.write()
+        return Run.open(root)
+
+    return make
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(compare, [str(argument) for argument in arguments])
+
+
+def values_of(*arguments: object) -> dict[str, Any]:
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    values: dict[str, Any] = json.loads(result.stdout)
+    return values
+
+
+def test_report(variant: Variant, tmp_path: Path) -> None:
+    good, bad, leaky = variant("good"), variant("bad", 1.0), variant("leaky", method="random")
+    out = tmp_path / "out"
+    result = invoke(bad.root, good.root, leaky.root, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"report: {out}/comparison.html" in result.stderr
+    values = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    clean, random = values["splits"]
+    assert (clean["method"], random["method"]) == ("grouped", "random")
+    assert [run["path"] for run in clean["runs"]] == [str(good.root), str(bad.root)]  # the best first
+    first, second = clean["runs"]
+    assert first["against_best"] is None
+    gap = second["against_best"]["mean_dice"]
+    assert gap["value"] == pytest.approx(
+        second["figures"]["mean_dice"]["value"] - first["figures"]["mean_dice"]["value"]
+    )
+    assert gap["low"] <= gap["value"] <= gap["high"]
+    assert clean["mates"] == 0
+    assert random["mates"] == random["images"]
+    assert {leak["clean"] for leak in values["leaks"]} == {"unet resnet18 (good)", "unet resnet18 (bad)"}
+    markdown = (out / "comparison.md").read_text(encoding="utf-8")
+    page = (out / "comparison.html").read_text(encoding="utf-8")
+    for text in (result.stdout, markdown, page):
+        assert "unet resnet18 (good)" in text
+        assert "not measured" in text
+        assert "Clean against random split" in text
+        assert "have a group mate in the training part" in text
+    assert "Mean Dice against GFLOP" in page
+    assert "Mean Dice against latency" not in page
+
+
+def test_a_network_against_itself_differs_by_nothing(variant: Variant) -> None:
+    first, second = gather([variant("a").root, variant("b").root], {}, draws=200)
+    paired = difference(first, second, "mean_dice", paired=True)
+    assert paired == {"value": 0, "low": 0, "high": 0}
+    alone = difference(first, second, "mean_dice", paired=False)
+    assert alone["value"] == 0
+    assert alone["low"] < 0 < alone["high"]
+
+
+def test_paired_difference_as_a_plain_loop(variant: Variant) -> None:
+    first, second = gather([variant("a").root, variant("b", 0.6).root], {}, draws=300)
+    found = difference(first, second, "mean_dice", paired=True)
+    rows = [each.evaluation["images"] for each in (first, second)]
+    weights = draw_weights([row["group"] for row in rows[0]], 300)
+    gaps = []
+    for times in weights:
+        sums = [
+            (sum(t * row["dice"] for t, row in zip(times, each, strict=True) if row["truth_px"]),
+             sum(t for t, row in zip(times, each, strict=True) if row["truth_px"]))
+            for each in rows
+        ]  # fmt: skip
+        if sums[0][1]:
+            gaps.append(sums[0][0] / sums[0][1] - sums[1][0] / sums[1][1])
+    assert (found["low"], found["high"]) == pytest.approx(np.percentile(gaps, (2.5, 97.5)))
+    assert found["value"] > 0
+
+
+def test_an_evaluation_is_used_if_it_fits(variant: Variant, tmp_path: Path) -> None:
+    run = variant("run")
+    assert find_evaluation(run, "test", 2000) is None
+    assert CliRunner().invoke(evaluate, [str(run.root)]).exit_code == 0
+    kept = find_evaluation(run, "test", 2000)
+    assert kept is not None
+    assert find_evaluation(run, "val", 2000) is None
+    assert find_evaluation(run, "test", 100) is None
+    other = dataclasses.replace(run, checkpoint_sha256="0")
+    assert find_evaluation(other, "test", 2000) is None
+    assert "evaluating" not in invoke(run.root, "--out", tmp_path / "out").stderr
+    (run.root / "evaluation/evaluation.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="delete it, or evaluate the run again"):
+        find_evaluation(run, "test", 2000)
+
+
+def test_latencies_and_what_belongs_to_nobody(variant: Variant, tmp_path: Path) -> None:
+    run = variant("run")
+    spread = {"median": 20.0, "p25": 19.0, "p75": 21.0}
+    bench = {
+        "kind": "bench", "machine": {"cpu": "A CPU", "gpu": "none"}, "plan": {"threads": 2},
+        "load_average": {"before": [0, 0, 0]}, "run": {"checkpoint_sha256": run.checkpoint_sha256},
+        "rows": [
+            {"label": "MNN FP32", "subject": {"engine": "mnn", "device": "cpu"}, "role": "subject",
+             "batch": 1, "status": "measured", "stages": {"infer": spread, "end_to_end": spread}}
+        ],
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(bench), encoding="utf-8")
+    (tmp_path / "b.json").write_text(
+        json.dumps({**bench, "run": {"checkpoint_sha256": "f" * 64}}), encoding="utf-8"
+    )
+    values = values_of(
+        run.root, "--bench", tmp_path / "a.json", "--bench", tmp_path / "b.json", "--out", tmp_path / "out"
+    )
+    assert values["splits"][0]["runs"][0]["latency"]["artefact"] == "MNN FP32"
+    assert values["notes"] == ["The benchmark of checkpoint ffffffffffff belongs to none of these runs."]
+    page = (tmp_path / "out/comparison.html").read_text(encoding="utf-8")
+    assert "Mean Dice against latency" in page
+    assert "20 (19 to 21)" in page
+
+
+def test_refusals(variant: Variant, tmp_path: Path) -> None:
+    run = variant("run")
+    for arguments, message in (
+        ((run.root, run.root), "is given twice"),
+        ((tmp_path,), "has no run.json"),
+        ((run.root, "--bench", run.root / SPLIT), "is no bench.json"),
+    ):
+        result = invoke(*arguments, "--out", tmp_path / "no")
+        assert message in str(result.exception)
+        assert "\n" not in str(result.exception)
+    assert invoke().exit_code == 2
+    assert not (tmp_path / "no").exists()
+
+
+def test_mates_are_not_guessed(tiny_run: Run) -> None:
+    assert count_mates(tiny_run, "test") is None  # its split has no groups

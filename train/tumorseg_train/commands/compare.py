@@ -1,0 +1,55 @@
+"""`tumorseg compare`: runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option(
+    "--part", default="test", show_default=True, type=click.Choice(["train", "val", "test"]),
+    help="Part of each run's split.",
+)  # fmt: skip
+@click.option(
+    "--bench", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+    help="A bench.json of `tumorseg bench` for the latencies; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--out", default=Path("build/comparison"), show_default=True, type=click.Path(path_type=Path),
+    help="Folder of the report.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print comparison.json instead of tables.")
+def compare(runs: tuple[Path, ...], part: str, bench: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Compare networks by Dice with intervals, size, operations and latency.
+
+    Runs on the same split are compared image by image. Where the same network was trained on a clean and on a
+    random split, the two are set side by side. An evaluation that lies in a run is used if it fits; otherwise
+    the run is evaluated now.
+    """
+    from tumorseg_train.comparison import NAME, gather
+    from tumorseg_train.comparison import compare as compare_runs
+    from tumorseg_train.comparison_report import comparison_markdown, comparison_page, comparison_tables
+    from tumorseg_train.costs import read_latencies
+    from tumorseg_train.reports import json_text, text_table, write_report
+
+    latencies, notes = read_latencies(bench)
+    contestants = gather(runs, latencies, part=part, say=lambda line: click.echo(line, err=True))
+    known = {each.run.checkpoint_sha256 for each in contestants}
+    notes += [
+        f"The benchmark of checkpoint {sha256[:12]} belongs to none of these runs."
+        for sha256 in latencies
+        if sha256 not in known
+    ]
+    values = compare_runs(contestants, notes)
+    write_report(out, NAME, values=values, markdown=comparison_markdown(values), page=comparison_page(values))
+    if as_json:
+        click.echo(json_text(values), nl=False)
+    else:
+        for line in notes:
+            click.echo(line)
+        for each in comparison_tables(values):
+            click.echo(f"{each.title}\n{text_table(each.header, each.rows)}{each.note}\n")
+    click.echo(f"report: {out / NAME}.html", err=True)

@@ -1,0 +1,215 @@
+"""Runs side by side: which network is better, by how much, and at what cost.
+
+Runs on the same split are compared image by image, draw by draw (paired bootstrap by group). A clean and a
+random split have different test images: their difference is that of two independent sets of draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tumorseg_runtime.errors import InputError
+from tumorseg_train.bootstrap import DRAWS, FloatArray, draw_weights, interval
+from tumorseg_train.costs import Latency, count_costs
+from tumorseg_train.evaluation import NAME as EVALUATION
+from tumorseg_train.evaluation import read_scores, run_evaluation
+from tumorseg_train.judgement import CONTRACT
+from tumorseg_train.run import Run
+from tumorseg_train.split import GROUPED, RANDOM
+from tumorseg_train.subject import open_subject
+from tumorseg_train.summary import ratios
+
+SCHEMA = 1
+NAME = "comparison"
+COMPARED = ("mean_dice", "pooled_f1")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contestant:
+    """A run with its evaluation (the values of evaluation.json) and its costs.
+
+    mates: test images of which a group mate is in the training part, None where the split has no groups.
+    """
+
+    run: Run
+    name: str
+    evaluation: dict[str, Any]
+    parameters: int
+    gflop: float
+    latency: Latency | None
+    mates: int | None
+
+    @property
+    def method(self) -> str:
+        """How its data was split."""
+        return str(self.evaluation["data"]["method"])
+
+    def draws(self, figure: str, seed: int) -> FloatArray:
+        """The figure in each draw; the same seed gives the same draws on the same split."""
+        groups = [image["group"] or image["image"] for image in self.evaluation["images"]]
+        weights = draw_weights(groups, self.evaluation["draws"], seed)
+        return ratios(read_scores(self.evaluation))[figure].draws(weights)
+
+    def value(self, figure: str) -> float:
+        """The figure over all images; NaN where it is not defined."""
+        value = self.evaluation["strata"]["all"][0]["figures"][figure]["value"]
+        return float("nan") if value is None else float(value)
+
+
+def gather(
+    roots: Sequence[Path],
+    latencies: Mapping[str, Latency],
+    *,
+    part: str = "test",
+    draws: int = DRAWS,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Contestant]:
+    """Open and evaluate runs; an evaluation that lies in a run and fits is taken as it is.
+
+    Raises InputError where a run is given twice.
+    """
+    runs = [Run.open(root) for root in roots]
+    twice = [root for root, count in Counter(run.root.resolve() for run in runs).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: is given twice, expected different runs: leave one out")
+    plain = Counter(f"{run.architecture} {run.encoder}" for run in runs)
+    contestants = []
+    for run in runs:
+        name = f"{run.architecture} {run.encoder}"
+        evaluation = find_evaluation(run, part, draws)
+        if evaluation is None:
+            say(f"{run.root}: evaluating on {part} (`tumorseg evaluate` keeps the result for the next time)")
+            evaluation = run_evaluation(open_subject(run.root), part=part, draws=draws).values
+        parameters, gflop = count_costs(run)
+        contestants.append(
+            Contestant(
+                run=run,
+                name=name if plain[name] == 1 else f"{name} ({run.root.name})",
+                evaluation=evaluation,
+                parameters=parameters,
+                gflop=gflop,
+                latency=latencies.get(run.checkpoint_sha256),
+                mates=count_mates(run, part),
+            )
+        )
+    return contestants
+
+
+def find_evaluation(run: Run, part: str, draws: int) -> dict[str, Any] | None:
+    """The evaluation that lies in the run, if it is of this very network, split, part and size; else None."""
+    path = run.root / EVALUATION / f"{EVALUATION}.json"
+    if not path.is_file():
+        return None
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = (
+            values["schema"], values["subject"]["checkpoint_sha256"], values["subject"]["backend"],
+            values["data"]["split_sha256"], values["data"]["part"], values["scale"],
+            values["height"], values["width"], values["threshold"], values["draws"],
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): delete it, or evaluate the run again") from error
+    contract = run.contract
+    wanted = (
+        1, run.checkpoint_sha256, "pytorch", run.data["split_sha256"], part, CONTRACT,
+        contract.height, contract.width, contract.threshold, draws,
+    )  # fmt: skip
+    return values if found == wanted else None
+
+
+def count_mates(run: Run, part: str) -> int | None:
+    """Images of the part of which an image of the same group is in the training part; None without groups."""
+    manifest = run.manifest()
+    if not all(item.group for item in manifest.items):
+        return None
+    trained = {item.group for item in manifest.part("train")}
+    return sum(item.group in trained for item in manifest.part(part))
+
+
+def difference(first: Contestant, second: Contestant, figure: str, *, paired: bool) -> dict[str, float]:
+    """first - second with its interval; paired: on the same images, draw by draw."""
+    gaps = first.draws(figure, 0) - second.draws(figure, 0 if paired else 1)
+    low, high = interval(gaps)
+    return {"value": first.value(figure) - second.value(figure), "low": low, "high": high}
+
+
+def compare(contestants: Sequence[Contestant], notes: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of comparison.json (docs/evaluation.md)."""
+    fields: dict[str, list[Contestant]] = {}
+    for each in contestants:
+        fields.setdefault(each.evaluation["data"]["split_sha256"], []).append(each)
+    return {
+        "schema": SCHEMA,
+        "kind": NAME,
+        "tumorseg": importlib.metadata.version("tumorseg"),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "part": contestants[0].evaluation["data"]["part"],
+        "notes": list(notes),
+        "splits": [
+            {
+                "split_sha256": split,
+                "method": rivals[0].method,
+                "images": rivals[0].evaluation["strata"]["all"][0]["images"],
+                "groups": rivals[0].evaluation["data"]["groups"],
+                "mates": rivals[0].mates,
+                "runs": _ranked(rivals),
+            }
+            for split, rivals in fields.items()
+        ],
+        "leaks": [
+            {
+                "clean": clean.name,
+                "random": leaky.name,
+                "mates": leaky.mates,
+                **{
+                    figure: {
+                        "clean": clean.value(figure),
+                        "random": leaky.value(figure),
+                        "difference": difference(leaky, clean, figure, paired=False),
+                    }
+                    for figure in COMPARED
+                },
+            }
+            for clean in contestants
+            for leaky in contestants
+            if (clean.method, leaky.method) == (GROUPED, RANDOM)
+            and (clean.run.architecture, clean.run.encoder) == (leaky.run.architecture, leaky.run.encoder)
+        ],
+    }
+
+
+def _ranked(rivals: Sequence[Contestant]) -> list[dict[str, Any]]:
+    """Runs on one split, the best mean Dice first, each against the best."""
+    order = sorted(rivals, key=lambda each: (-np.nan_to_num(each.value("mean_dice"), nan=-1), each.name))
+    best = order[0]
+    return [
+        {
+            "name": each.name,
+            "path": str(each.run.root),
+            "architecture": each.run.architecture,
+            "encoder": each.run.encoder,
+            "checkpoint_sha256": each.run.checkpoint_sha256,
+            "height": each.run.contract.height,
+            "width": each.run.contract.width,
+            "parameters": each.parameters,
+            "gflop": each.gflop,
+            "latency": None if each.latency is None else dataclasses.asdict(each.latency),
+            "figures": each.evaluation["strata"]["all"][0]["figures"],
+            "organs": {
+                found["name"]: found["figures"]["mean_dice"] for found in each.evaluation["strata"]["organ"]
+            },
+            "against_best": None
+            if each is best
+            else {figure: difference(each, best, figure, paired=True) for figure in COMPARED},
+        }
+        for each in order
+    ]
