@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tumorseg_export.calibration import CALIBRATION
 from tumorseg_export.golden_set import GOLDEN
 from tumorseg_export.proof import worst_figures
 from tumorseg_export.sign import load_private_key
@@ -26,6 +27,13 @@ from tumorseg_runtime.errors import InputError
 @click.option("--targets", default=",".join(DEFAULT), show_default=True, help="Targets, with commas between.")
 @click.option(
     "--golden", default=GOLDEN, show_default=True, help="Golden images that go into the bundle; 3 or more."
+)
+@click.option(
+    "--calibration",
+    default=CALIBRATION,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Most images beside these to fit FP16 and to prove with; they stay out of the bundle.",
 )
 @click.option(
     "--compute-capability",
@@ -56,6 +64,7 @@ def export(
     out: Path,
     targets: str,
     golden: int,
+    calibration: int,
     compute_capability: tuple[int, ...],
     batch: str,
     arch: str | None,
@@ -102,6 +111,7 @@ def export(
         out,
         targets=[name.strip() for name in targets.split(",") if name.strip()],
         golden=golden,
+        calibration=calibration,
         rtx=rtx,
         key=key,
         say=say,

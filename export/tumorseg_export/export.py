@@ -47,6 +47,7 @@ def export_checkpoint(
     *,
     targets: Sequence[str] = DEFAULT,
     golden: int = GOLDEN,
+    calibration: int = CALIBRATION,
     rtx: RtxOptions | None = None,
     key: Ed25519PrivateKey | None = None,
     say: Say = lambda line: None,
@@ -54,6 +55,7 @@ def export_checkpoint(
     """Make the bundle of a checkpoint at `out`: whole and proven, or not at all.
 
     targets: names from `tumorseg_export.targets`. golden: number of golden images, 3 or more.
+    calibration: most images beside these to fit FP16 and to prove with; they stay out of the bundle.
     rtx: for the target tensorrt-rtx; None for the defaults. key: signs the bundle, None leaves it unsigned.
     say: called with one line per finished step. A bundle that stands at `out` is replaced at the very end.
     Raises InputError (targets, golden, out, changed images, full disk), BackendError (nothing here to prove
@@ -66,7 +68,7 @@ def export_checkpoint(
     if "tensorrt-rtx" in chosen:
         tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
     with new_bundle_folder(Path(out), say) as folder:
-        source, model_facts = _load(checkpoint, golden, rtx, say)
+        source, model_facts = _load(checkpoint, golden, calibration, rtx, say)
         with _step(say, f"{len(source.golden)} golden images"):
             write_golden(source.golden, folder)
         made = [_make(name, target, source, folder, say) for name, target in chosen.items()]
@@ -74,9 +76,9 @@ def export_checkpoint(
             model_facts.update(one.facts)
         model_facts["gflop"] = round(_flops(made, folder) / 1e9, 3)
         draft = _draft(checkpoint, folder, source, made, model_facts)
-        calibration = source.calibration
+        more = source.calibration
         del source  # the weights are no longer needed; the proofs have their own copy
-        draft = _prove_all(draft, list(chosen.values()), calibration, say)
+        draft = _prove_all(draft, list(chosen.values()), more, say)
         with _step(say, "sealed"):
             write_card(draft)
             write_sbom(draft)
@@ -87,12 +89,14 @@ def export_checkpoint(
     return Bundle.open(out)
 
 
-def _load(checkpoint: Checkpoint, golden: int, rtx: RtxOptions, say: Say) -> tuple[Source, dict[str, Any]]:
+def _load(
+    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, say: Say
+) -> tuple[Source, dict[str, Any]]:
     """The network with its golden and calibration images, and first facts about it."""
     contract, name = checkpoint.contract, f"{checkpoint.architecture} with {checkpoint.encoder}"
     with checkpoint.images() as manifest:
         items = choose_items(manifest, golden)
-        items += choose_calibration(manifest, items, CALIBRATION)
+        items += choose_calibration(manifest, items, calibration)
         with _step(say, f"loaded {name}, ran {len(items)} images in PyTorch"):
             model = checkpoint.load()
             images = make_golden(model, manifest, items, contract)

@@ -23,8 +23,8 @@ from typing import TypeVar
 from tumorseg_export.golden_set import UNKNOWN
 from tumorseg_runtime.bundle import sha256_of
 from tumorseg_runtime.errors import InputError
-from tumorseg_runtime.images import SUFFIXES, read_image
-from tumorseg_train.datasets import Sample, find_samples, read_pair
+from tumorseg_runtime.images import SUFFIXES
+from tumorseg_train.datasets import Sample, find_samples, read_pair, read_pixels
 from tumorseg_train.phantoms import NOTE, write_phantoms
 from tumorseg_train.split import Item, Manifest
 
@@ -77,7 +77,7 @@ def _manifest(root: Path, channels: int, say: Callable[[str], None]) -> Manifest
             "another folder with --images"
         )
     if channels == 1:
-        gray = [item for item in items if read_image(root / item.image).ndim == 2]
+        gray = [item for item in items if read_pixels(root / item.image).ndim == 2]
         if len(gray) < len(items):
             say(f"{len(items) - len(gray)} colour images are left out: the network takes gray")
         items = gray
@@ -128,7 +128,7 @@ def _folder_items(root: Path) -> list[Item]:
     )
     items = []
     for name in _evenly(names):
-        height, width = read_image(root / name).shape[:2]
+        height, width = read_pixels(root / name).shape[:2]
         files = {name: sha256_of(root / name)}
         items.append(Item(name, (), "image", UNKNOWN, "test", height, width, 0, files))
     return items

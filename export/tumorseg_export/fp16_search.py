@@ -71,11 +71,19 @@ class Found:
 
 def goal_of(budget: Budget) -> Budget:
     """Half of what parity allows: the calibration images are few, and others must stay in the budget too."""
+
+    def half(value: float | None) -> float | None:
+        return None if value is None else value / 2
+
     return Budget(
         relative_error=budget.relative_error / 2,
         flipped_share=budget.flipped_share / 2,
         dice=(1 + budget.dice) / 2,
         free_pixels=budget.free_pixels // 2,
+        mean_error=half(budget.mean_error),
+        cosine=None if budget.cosine is None else (1 + budget.cosine) / 2,
+        hd95_px=half(budget.hd95_px),
+        flipped_in_all=half(budget.flipped_in_all),
     )
 
 

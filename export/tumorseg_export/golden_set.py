@@ -13,8 +13,9 @@ from tumorseg_runtime.bundle import sha256_of
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import InputError
 from tumorseg_runtime.golden import FOLDER, Golden
-from tumorseg_runtime.images import read_image, write_png
+from tumorseg_runtime.images import write_png
 from tumorseg_runtime.preprocess import Preprocessor
+from tumorseg_train.datasets import read_pixels
 from tumorseg_train.split import Item, Manifest
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def make_golden(
     golden = []
     for number, item in enumerate(items, 1):
         path = manifest.root / item.image
-        pixels = read_image(path)
+        pixels = read_pixels(path)
         if sha256_of(path) != item.files[item.image]:
             raise InputError(
                 f"{path}: has changed since the split was made: restore it, or split and train again"
