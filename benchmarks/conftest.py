@@ -32,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--bundle", help="bundle to time, or $TUMORSEG_BUNDLE [a tiny network, made for the session]"
     )
     group.addoption("--run", help="run of that bundle, or $TUMORSEG_RUN: PyTorch is timed too")
+    group.addoption("--save-baseline", help="file for the timings of this version")
+    group.addoption("--baseline", help="such a file: fail where this version is slower beyond the noise")
     group.addoption("--threads", type=int, default=usable_cores(), help="CPU threads [all cores]")
 
 

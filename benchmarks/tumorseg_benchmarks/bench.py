@@ -18,21 +18,20 @@ from tumorseg_benchmarks.inputs import EncodedImage
 from tumorseg_benchmarks.latency import (
     MIN_ROUNDS,
     PRIME_BELOW_S,
+    SHORT_CALLS,
     Call,
     Plan,
     Sample,
-    Spread,
     measure,
-    speed_up,
-    within_noise,
 )
 from tumorseg_benchmarks.parity import Reference, compare, golden_reference
-from tumorseg_benchmarks.stages import STAGES, Clock, staged_call
+from tumorseg_benchmarks.rows import CONTROL, BenchRow, fill, rank
+from tumorseg_benchmarks.stages import Clock, staged_call
 from tumorseg_benchmarks.subjects import SUBJECTS, Candidate, Subject, open_candidate
+from tumorseg_benchmarks.worst import worst_pictures
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import BackendError, CheckFailedError, InputError, ParityError
-from tumorseg_runtime.parity import ParityReport
 from tumorseg_runtime.preprocess import Preprocessor
 from tumorseg_runtime.session import checked_infer
 
@@ -40,7 +39,8 @@ if TYPE_CHECKING:
     from tumorseg_train.run import Run
 
 GROUPS = ("cpu", "gpu")
-CONTROL = " (A/A control)"  # follows the label of the reference's second instance
+AIM_S = 60.0  # of timed rounds for a batch size and group, where the number of rounds is left open
+MOST_ROUNDS = 80  # then: as many as the validation of the method has
 Progress = Callable[[str], None]
 
 
@@ -60,41 +60,6 @@ class Entrant:
     def label(self) -> str:
         """For people."""
         return self.candidate.subject.label + (CONTROL if self.role == "control" else "")
-
-
-@dataclasses.dataclass(frozen=True)
-class BenchRow:
-    """One entrant at one batch size.
-
-    status: 'measured', 'refused: parity' or 'not measured'; only the first has figures, the others a reason.
-    parity: against PyTorch, on the timed images at this batch size.
-    stages: milliseconds per call by stage, and their sum as 'end_to_end'.
-    images_per_second: batch / median of the stage 'infer'.
-    speed_up: of 'infer' against the group's reference, paired by round.
-    within_noise: the A/A control strayed as far. rank: 1 has the largest speed-up of the group, the reference
-        counting as 1; the control has none.
-    """
-
-    subject: Subject
-    label: str
-    role: str
-    batch: int
-    status: str
-    reason: str = ""
-    versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    parity: ParityReport | None = None
-    samples: tuple[Sample, ...] = ()
-    stages: dict[str, Spread] = dataclasses.field(default_factory=dict)
-    images_per_second: float | None = None
-    speed_up: Spread | None = None
-    within_noise: bool | None = None
-    rank: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        values = dataclasses.asdict(self)
-        values["parity"] = self.parity.to_dict() if self.parity else None
-        return {**values, "subject": {**values["subject"], "name": self.subject.name}}
 
 
 def enter(
@@ -151,7 +116,10 @@ def find_truth(
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What all batches and groups of one benchmark share. `budget_s` counts from `started` (monotonic)."""
+    """What all batches and groups of one benchmark share. `budget_s` counts from `started` (monotonic).
+
+    open_rounds: as many rounds as fit into a minute, instead of the plan's.
+    """
 
     contract: Contract
     truth: Reference
@@ -159,6 +127,9 @@ class Bench:
     progress: Progress
     started: float
     clock: Clock = time.perf_counter_ns
+    threads: int = 1
+    open_rounds: bool = False
+    worst: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by the subject's name
 
     def run(self, entrants: Sequence[Entrant], batches: Sequence[int]) -> list[BenchRow]:
         """All rows: batch by batch, group by group, measured ones by rank."""
@@ -190,7 +161,8 @@ class Bench:
             reason = "the group's reference was not fit to be timed, so there is nothing to compare with"
             return [self._unmeasured(row, reason) for row in rows.values()]
         prime = slowest < PRIME_BELOW_S
-        round_s = total * (2 if prime else 1) + self.plan.settle_s * len(fit)
+        turn = SHORT_CALLS if prime else 1
+        round_s = total * (turn + prime) + self.plan.settle_s * len(fit)
         left = self._budget_left()
         if left is not None and MIN_ROUNDS * round_s > left:
             reason = (
@@ -199,11 +171,14 @@ class Bench:
             )
             return [self._unmeasured(row, reason) for row in rows.values()]
         plan = dataclasses.replace(self.plan, budget_s=None if left is None else left / pending)
+        if self.open_rounds:
+            plan = dataclasses.replace(plan, rounds=min(max(int(AIM_S / round_s), MIN_ROUNDS), MOST_ROUNDS))
         samples = measure(
             {entrant.name: self._call(entrant, batch) for entrant in fit},
             plan,
             prime=prime,
-            progress=lambda number, taken: self._report(batch, number, fit, taken),
+            calls_per_turn=turn,
+            progress=lambda number, taken: self._report(batch, number, plan.rounds, fit, taken),
         )
         for entrant in fit:
             rows[entrant.name] = fill(rows[entrant.name], samples[entrant.name], samples[fit[0].name])
@@ -212,7 +187,7 @@ class Bench:
     def _admit(self, entrant: Entrant, batch: int) -> BenchRow:
         """Warm up and compare: a row that is 'measured' but still without figures, or says why not."""
         session, subject = entrant.candidate.session, entrant.candidate.subject
-        blank = BenchRow(subject, entrant.label, entrant.role, batch, "measured")
+        blank = BenchRow(subject, entrant.label, entrant.role, batch, "measured", threads=self.threads)
         if session is None:
             return self._unmeasured(blank, entrant.candidate.reason)
         blank = dataclasses.replace(blank, versions=session.info.versions)
@@ -226,6 +201,8 @@ class Bench:
             report = compare(session, entrant.label, self.truth, self.contract, batch)
         except (CheckFailedError, BackendError, InputError) as error:
             return self._unmeasured(blank, str(error))
+        if entrant.role != "control" and subject.name not in self.worst:
+            self.worst[subject.name] = worst_pictures(session, report, self.truth, self.contract)
         if not report.passed:
             reason = f"{report.worst.image}: {'; '.join(report.worst.breaches)}"
             return dataclasses.replace(blank, status="refused: parity", reason=reason, parity=report)
@@ -251,46 +228,11 @@ class Bench:
             return None
         return self.plan.budget_s - (time.monotonic() - self.started)
 
-    def _report(self, batch: int, number: int, fit: Sequence[Entrant], taken: dict[str, Sample]) -> None:
-        times = "; ".join(f"{entrant.label} {taken[entrant.name].ms['infer']:.0f} ms" for entrant in fit)
-        self.progress(f"batch {batch}: round {number + 1}/{self.plan.rounds}: {times}")
-
-
-def fill(row: BenchRow, samples: Sequence[Sample], reference: Sequence[Sample]) -> BenchRow:
-    """The row with all figures that follow from its samples and the reference's."""
-    stages = {stage: Spread.of([sample.ms[stage] for sample in samples]) for stage in STAGES}
-    stages["end_to_end"] = Spread.of([sample.total_ms for sample in samples])
-    return dataclasses.replace(
-        row,
-        samples=tuple(samples),
-        stages=stages,
-        images_per_second=row.batch * 1000 / stages["infer"].median,
-        speed_up=None if row.role == "reference" else speed_up(reference, samples),
-    )
-
-
-def rank(rows: Sequence[BenchRow]) -> list[BenchRow]:
-    """Measured rows with their ranks and judged against the control, fastest first, then the others.
-
-    The paired speed-up ranks and not the median: on a busy machine they may disagree, and pairs are right.
-    """
-    measured = sorted(
-        (row for row in rows if row.status == "measured"),
-        key=lambda row: row.speed_up.median if row.speed_up else 1.0,
-        reverse=True,
-    )
-    control = next((row.speed_up for row in measured if row.role == "control"), None)
-    ranked = []
-    place = 0
-    for row in measured:
-        place += row.role != "control"
-        noise = None
-        if row.role == "subject" and row.speed_up and control:
-            noise = within_noise(row.speed_up.median, control)
-        ranked.append(
-            dataclasses.replace(row, rank=None if row.role == "control" else place, within_noise=noise)
-        )
-    return ranked + [row for row in rows if row.status != "measured"]
+    def _report(
+        self, batch: int, number: int, rounds: int, fit: Sequence[Entrant], taken: dict[str, Sample]
+    ) -> None:
+        times = "; ".join(f"{entrant.label} {taken[entrant.name].ms['infer']:.3g} ms" for entrant in fit)
+        self.progress(f"batch {batch}: round {number + 1}/{rounds}: {times}")
 
 
 def run_bench(
@@ -303,10 +245,25 @@ def run_bench(
     progress: Progress = lambda line: None,
     subjects: Sequence[Subject] = SUBJECTS,
     device_folder: Path | None = None,
+    open_rounds: bool = False,
+    worst: dict[str, dict[str, Any]] | None = None,
 ) -> list[BenchRow]:
-    """Open, check and time all subjects on the images."""
+    """Open, check and time all subjects on the images.
+
+    worst: is given the worst image of each subject by its name (`tumorseg_benchmarks.worst`).
+    """
     started = time.monotonic()
     entrants = enter(bundle, run, threads, subjects, device_folder)
     progress(f"the right logits of {len(images)} images")
     truth = find_truth(entrants, images, bundle, run)
-    return Bench(bundle.contract, truth, plan, progress, started).run(entrants, batches)
+    bench = Bench(
+        bundle.contract,
+        truth,
+        plan,
+        progress,
+        started,
+        threads=threads,
+        open_rounds=open_rounds,
+        worst={} if worst is None else worst,
+    )
+    return bench.run(entrants, batches)

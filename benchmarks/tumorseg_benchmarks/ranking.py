@@ -6,16 +6,16 @@ median; who broke parity is listed as breached, without a time, so that no speed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tumorseg_benchmarks.bench import BenchRow
-from tumorseg_benchmarks.subjects import BUILT, PYTORCH
+from tumorseg_benchmarks.choice import BATCH
+from tumorseg_benchmarks.rows import BenchRow
+from tumorseg_benchmarks.subjects import BUILT
 from tumorseg_runtime.atomic import make_folder
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.device_folder import PASSED, Entry, beside, find
 
-BATCH = 1  # images per inference: a device judges them as they come
 BREACHED = "breached"
 
 
@@ -26,26 +26,31 @@ def make_ranking_folder(bundle: Bundle, device_folder: Path | None) -> Path:
     return folder
 
 
-def ranking_entries(rows: Sequence[BenchRow], threads: int) -> tuple[Entry, ...]:
-    """Entries of all rows at batch 1 whose parity was checked, PyTorch and the A/A control apart.
+def ranking_entries(
+    rows: Sequence[BenchRow], threads: int, unfit: Mapping[str, str] | None = None
+) -> tuple[Entry, ...]:
+    """Entries of all rows at batch 1 whose parity was checked, PyTorch, peers and the A/A control apart.
 
+    unfit: why a subject of this name breaks a budget; it is listed without a time, so that it cannot win.
     An engine that was built on this device hides the bundle's own, since it is the one that is opened.
     """
     compared = [
         row
         for row in rows
         if row.batch == BATCH and row.parity is not None and row.role != "control"
-        if row.subject.engine != PYTORCH
+        if not row.subject.needs_run
     ]
     compared.sort(key=lambda row: row.subject.format == BUILT)
     entries = {
-        (row.subject.engine, row.subject.device, row.subject.precision): _entry(row, threads)
+        (row.subject.engine, row.subject.device, row.subject.precision): _entry(
+            row, threads, (unfit or {}).get(row.subject.name, "")
+        )
         for row in compared
     }
     return tuple(entries.values())
 
 
-def _entry(row: BenchRow, threads: int) -> Entry:
+def _entry(row: BenchRow, threads: int, unfit: str) -> Entry:
     subject, infer = row.subject, row.stages.get("infer")
     assert row.parity is not None  # ranking_entries looked
     detail = row.reason
@@ -53,6 +58,8 @@ def _entry(row: BenchRow, threads: int) -> Entry:
         detail = f"{infer.p25:.1f} to {infer.p75:.1f} ms, quartiles of {infer.samples} rounds"
         if subject.group == "cpu":
             detail += f", {threads} threads"
+    if unfit:
+        detail = f"over budget: {unfit}" if infer is not None else unfit
     return Entry(
         backend=subject.engine,
         device=subject.device,
@@ -60,7 +67,7 @@ def _entry(row: BenchRow, threads: int) -> Entry:
         batch=row.batch,
         versions=row.versions,
         parity=PASSED if row.parity.passed else BREACHED,
-        median_s=infer.median / 1000 if infer is not None and row.parity.passed else None,
+        median_s=infer.median / 1000 if infer is not None and row.parity.passed and not unfit else None,
         detail=detail,
     )
 

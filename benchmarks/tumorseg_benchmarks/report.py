@@ -5,19 +5,16 @@ The JSON files are described in docs/benchmarks.md.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorseg_benchmarks.bench import CONTROL, BenchRow
 from tumorseg_benchmarks.figures.figure import Figure
-from tumorseg_benchmarks.latency import Spread
 from tumorseg_benchmarks.parity import ParityRow
 from tumorseg_benchmarks.tables import Table
 from tumorseg_runtime.atomic import make_folder, write_text
 from tumorseg_runtime.bundle import Bundle
+from tumorseg_train.reports import json_text
 
 if TYPE_CHECKING:
     from tumorseg_train.run import Run
@@ -61,91 +58,7 @@ def write_report(out: Path, name: str, values: dict[str, Any], markdown: str) ->
 def to_json(values: dict[str, Any]) -> str:
     """JSON text. JSON has no infinity and no NaN: such figures become null, and their breach says what they
     were."""
-    return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def bench_table(rows: Sequence[BenchRow]) -> Table:
-    """Rows of one batch size."""
-    header = (
-        "subject", "infer ms>", "p25-p75>", "min-max>", "images/s>", "speed-up>", "p25-p75>",
-        "end to end ms>", "note",
-    )  # fmt: skip
-    return Table(header, tuple(_bench_cells(row) for row in rows))
-
-
-def _bench_cells(row: BenchRow) -> tuple[str, ...]:
-    if row.status != "measured":
-        return (row.label, *["-"] * 7, f"{row.status}: {row.reason}")
-    infer, gain = row.stages["infer"], row.speed_up
-    return (
-        row.label,
-        _number(infer.median),
-        f"{_number(infer.p25)}-{_number(infer.p75)}",
-        f"{_number(infer.min)}-{_number(infer.max)}",
-        _number(row.images_per_second or 0),
-        f"{gain.median:.2f}x" if gain else "1",
-        f"{gain.p25:.2f}-{gain.p75:.2f}" if gain else "-",
-        _number(row.stages["end_to_end"].median),
-        {"reference": "reference", "control": "noise floor"}.get(
-            row.role, "within noise" if row.within_noise else ""
-        ),
-    )
-
-
-def _number(value: float) -> str:
-    """Three significant digits, or all those before the point: 0.123, 12.3, 1234."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def noise_lines(rows: Sequence[BenchRow]) -> list[str]:
-    """What the A/A controls of one batch size say, one line per group that was timed."""
-    return [
-        f"{row.label.removesuffix(CONTROL)} against itself: {_range(row.speed_up)}; "
-        "a speed-up that near to 1 is noise."
-        for row in rows
-        if row.role == "control" and row.speed_up
-    ]
-
-
-def _range(gain: Spread) -> str:
-    return f"{gain.median:.2f}x, from {gain.min:.2f} to {gain.max:.2f} in single rounds"
-
-
-def bench_text(rows: Sequence[BenchRow], values: dict[str, Any]) -> str:
-    """All tables for the terminal."""
-    return _bench_page(rows, values, markdown=False)
-
-
-def bench_markdown(rows: Sequence[BenchRow], values: dict[str, Any]) -> str:
-    """The report as Markdown; `values` are those of the JSON."""
-    return "# Latency\n\n" + _bench_page(rows, values, markdown=True)
-
-
-def _bench_page(rows: Sequence[BenchRow], values: dict[str, Any], *, markdown: bool) -> str:
-    bundle, plan = values["bundle"], values["plan"]
-    lines = _machine_lines(values, markdown)
-    reference = values["reference"]
-    lines.append(f"Reference: {reference['timed_against']}.")
-    lines += [f"Logits checked against: {reference['logits_from']}.", ""]
-    for batch in plan["batches"]:
-        chosen = [row for row in rows if row.batch == batch]
-        rounds = max((len(row.samples) for row in chosen), default=0)
-        title = (
-            f"Batch {batch}, {bundle['height']}x{bundle['width']}, {plan['threads']} CPU threads, "
-            f"{rounds} rounds"
-        )
-        lines += [f"## {title}" if markdown else title, ""]
-        table = bench_table(chosen)
-        lines += [table.to_markdown() if markdown else table.to_text(), *noise_lines(chosen), ""]
-    return "\n".join(lines)
+    return json_text(values)
 
 
 def parity_table(rows: Sequence[ParityRow]) -> Table:
@@ -201,7 +114,7 @@ def parity_markdown(rows: Sequence[ParityRow], values: dict[str, Any]) -> str:
 
 def _parity_page(rows: Sequence[ParityRow], values: dict[str, Any], *, markdown: bool) -> str:
     table = parity_table(rows)
-    lines = _machine_lines(values, markdown)
+    lines = machine_lines(values, markdown)
     lines += [table.to_markdown() if markdown else table.to_text(), preprocessing_line(rows)]
     breaches = [line for row in rows for line in row.breaches]
     if breaches:
@@ -214,7 +127,7 @@ def _parity_page(rows: Sequence[ParityRow], values: dict[str, Any], *, markdown:
     return "\n".join(lines) + "\n"
 
 
-def _machine_lines(values: dict[str, Any], markdown: bool) -> list[str]:
+def machine_lines(values: dict[str, Any], markdown: bool) -> list[str]:
     """Machine, bundle and run, one line each; with an empty line after each in Markdown."""
     machine, bundle, run = values["machine"], values["bundle"], values["run"]
     before, after = (values["load_average"][moment][0] for moment in ("before", "after"))
@@ -271,7 +184,7 @@ def figures_markdown(sections: Mapping[str, Sequence[Figure]], values: dict[str,
 
 
 def _figures_page(sections: Mapping[str, Sequence[Figure]], values: dict[str, Any], *, markdown: bool) -> str:
-    lines = _machine_lines(values, markdown)
+    lines = machine_lines(values, markdown)
     for name, rows in sections.items():
         table = figures_table(rows)
         lines += [f"## {name}" if markdown else name, ""]

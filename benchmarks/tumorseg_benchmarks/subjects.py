@@ -1,12 +1,14 @@
 """What can be compared: every form of the network under everything that may run it.
 
-The list is the same on every machine and for every bundle. A subject that was not exported, or that cannot
-run here, stays in every table, with the reason in place of a number.
+The list is the same on every machine and for every bundle. What was not exported, or cannot run here, is
+left out of the tables and named in one line for each reason (`sort_out`). What should run and does not is a
+row, with the reason in place of a number.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
     from tumorseg_train.run import Run
 
 PYTORCH = "pytorch"
+PYTORCH_PEERS = ("pytorch-channels-last", "pytorch-compiled")
+PEER = "stock"  # the format of a plain export, which a stock runtime opens (`tumorseg_benchmarks.peers`)
 BUILT = "engine"  # the format of what `tumorseg build` leaves in the device folder
 STAND_IN = {"mnn-exact": "mnn"}  # format -> the one that its backend opens where the first was not exported
+NOT_EXPORTED = "not exported"
 FORM = InputForm()  # float32 NCHW: what the preprocessor makes
 
 
@@ -56,6 +61,16 @@ class Subject:
         """
         return "cpu" if self.device == "cpu" else "gpu"
 
+    @property
+    def is_peer(self) -> bool:
+        """True for what is not of this project: it is timed beside it and never ranked."""
+        return self.format == PEER or self.engine in PYTORCH_PEERS
+
+    @property
+    def needs_run(self) -> bool:
+        """True where it is made from the run, and not from a file of the bundle."""
+        return self.is_peer or self.engine == PYTORCH
+
 
 SUBJECTS = (
     Subject("PyTorch eager", "module", PYTORCH, "cpu", "fp32"),
@@ -65,6 +80,7 @@ SUBJECTS = (
     Subject("MNN FP32, CPU", "mnn", "mnn", "cpu", "fp32"),
     Subject("MNN FP32 exact, CPU", "mnn-exact", "mnn-exact", "cpu", "fp32"),
     Subject("OpenVINO FP32, CPU", "openvino", "openvino", "cpu", "fp32"),
+    Subject("OpenVINO BF16, CPU", "openvino", "openvino", "cpu", "bf16"),
     Subject("PyTorch eager CUDA", "module", PYTORCH, "cuda", "fp32"),
     Subject("ONNX FP32, ONNX Runtime CUDA", "onnx", "onnxruntime", "cuda", "fp32"),
     Subject("ONNX FP16, ONNX Runtime CUDA", "onnx", "onnxruntime", "cuda", "fp16"),
@@ -97,6 +113,10 @@ def why_not(subject: Subject, bundle: Bundle, run: Run | None) -> str | None:
     """
     if subject.group == "gpu" and (reason := why_no_driver()):
         return reason
+    if subject.is_peer:
+        from tumorseg_benchmarks.peers import why_no_peer
+
+        return why_no_peer(subject, run)
     if subject.engine == PYTORCH:
         if run is None:
             return "no run was given (--run)"
@@ -104,8 +124,24 @@ def why_not(subject: Subject, bundle: Bundle, run: Run | None) -> str | None:
     there = [(artefact.format, artefact.precision) for artefact in bundle.artefacts]
     formats = (subject.format, STAND_IN.get(subject.format, subject.format))
     if subject.format != BUILT and not any((one, subject.precision) in there for one in formats):
-        return f"not exported: the bundle has no {subject.precision} {subject.format} artefact"
+        return f"{NOT_EXPORTED}: the bundle has no {subject.precision} {subject.format} artefact"
     return why_unavailable(subject.engine, subject.device)
+
+
+def sort_out(
+    subjects: Sequence[Subject], bundle: Bundle, run: Run | None
+) -> tuple[list[Subject], dict[str, list[str]]]:
+    """Subjects that can be tried here, and the labels of the others by their reason."""
+    there: list[Subject] = []
+    left_out: dict[str, list[str]] = {}
+    for subject in subjects:
+        reason = why_not(subject, bundle, run)
+        if reason is None:
+            there.append(subject)
+        else:
+            short = "not in the bundle" if reason.startswith(NOT_EXPORTED) else reason
+            left_out.setdefault(short, []).append(subject.label)
+    return there, left_out
 
 
 def _why_no_torch(device: str) -> str | None:
@@ -130,9 +166,12 @@ def open_candidate(
         return Candidate(subject, None, reason)
     if subject.engine == PYTORCH:
         assert run is not None  # why_not asked
-        from tumorseg_benchmarks.pytorch import PyTorchSession
+        from tumorseg_benchmarks.pytorch import PyTorchSession, StagedPyTorchSession
 
-        return Candidate(subject, PyTorchSession(run.model(), subject.device))
+        kind = StagedPyTorchSession if subject.group == "gpu" else PyTorchSession
+        return Candidate(subject, kind(run.model(), subject.device))
+    if subject.is_peer:
+        return _open_peer(subject, run, threads)
     folder = (device_folder or find(bundle)) if subject.format == BUILT else None
     try:
         if subject.format == BUILT and (
@@ -153,3 +192,16 @@ def open_candidate(
     if (form.dtype, form.layout) != (FORM.dtype, FORM.layout):
         return Candidate(subject, None, f"takes {form.dtype} {form.layout}, not {FORM.dtype} {FORM.layout}")
     return Candidate(subject, session)
+
+
+def _open_peer(subject: Subject, run: Run | None, threads: int | None) -> Candidate:
+    """What a stock tool raises has no class of ours: its first line is the reason."""
+    from tumorseg_benchmarks.peers import open_peer
+
+    assert run is not None  # why_not asked
+    try:
+        return Candidate(subject, open_peer(subject, run, threads))
+    except Exception as error:  # noqa: BLE001  # a stock tool may raise anything; the row reports it
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        return Candidate(subject, None, f"did not open: {reason}", failed=True)

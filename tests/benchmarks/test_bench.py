@@ -1,31 +1,25 @@
-"""The benchmark as a whole: on fake sessions with a clock of their own, and on the tiny bundle."""
+"""The benchmark on fake sessions, with a clock of their own."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click.testing
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tumorseg_benchmarks.bench import Bench, BenchRow, Entrant, enter, fill, find_truth, rank
-from tumorseg_benchmarks.commands.bench import bench, parse_batches
-from tumorseg_benchmarks.inputs import file_inputs
+from tumorseg_benchmarks.bench import Bench, Entrant, enter, find_truth
+from tumorseg_benchmarks.bench_report import bench_table, noise_lines
 from tumorseg_benchmarks.latency import Plan, Sample
 from tumorseg_benchmarks.parity import Reference, golden_reference
-from tumorseg_benchmarks.report import bench_table
-from tumorseg_benchmarks.subjects import SUBJECTS, Candidate, Subject
+from tumorseg_benchmarks.rows import BenchRow, fill, rank
+from tumorseg_benchmarks.subjects import Candidate, Subject
 from tumorseg_runtime.backends.fake import FakeSession
 from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.errors import BackendError, InputError, ParityError
+from tumorseg_runtime.errors import BackendError, ParityError
 from tumorseg_runtime.preprocess import Preprocessor
 
 if TYPE_CHECKING:
@@ -103,13 +97,16 @@ def test_figures_of_measured_rows(rows: dict[tuple[str, int], BenchRow]) -> None
             assert row.stages["infer"].median == pytest.approx(infer)
             assert row.stages["end_to_end"].median == pytest.approx(infer + 3)
             assert row.images_per_second == pytest.approx(1000 * batch / infer)
-            assert len(row.samples) == 9
+            assert (row.rounds, len(row.samples)) == (9, 27)  # three short calls in each turn
             if gain is None:
                 assert row.speed_up is None
             else:
                 assert row.speed_up is not None
                 assert row.speed_up.median == pytest.approx((10 * batch + 1) / infer)
                 assert row.within_noise is False
+                whole = row.end_to_end_speed_up
+                assert whole is not None
+                assert whole.median == pytest.approx((10 * batch + 4) / (infer + 3))
 
 
 def test_ranks_leave_out_the_control_and_all_that_was_not_timed(
@@ -123,6 +120,8 @@ def test_ranks_leave_out_the_control_and_all_that_was_not_timed(
     control = rows["reference (A/A control)", 1].speed_up
     assert control is not None
     assert control.median == pytest.approx(1)
+    (line,) = noise_lines([rows["reference (A/A control)", 1]])
+    assert line.startswith("A/A control: reference against itself: 1.000 times as fast (1.000-1.000; ")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +146,7 @@ def test_rows_without_figures_have_the_reason_and_no_number(
         None,
     )
     (cells,) = bench_table([row]).rows
-    assert cells[1:-1] == ("-",) * 7
+    assert cells[1:-1] == ("-",) * 11
     assert cells[-1] == f"{status}: {row.reason}"
 
 
@@ -184,7 +183,7 @@ def test_a_wrong_subject_is_never_timed(tiny_bundle: Bundle) -> None:
     Bench(tiny_bundle.contract, fake_truth(tiny_bundle), plan, lambda line: None, 0.0, clock).run(
         entrants, [1]
     )
-    assert wrong.batches == [1] * len(tiny_bundle.golden)  # the comparison alone
+    assert wrong.batches == [1] * (len(tiny_bundle.golden) + 1)  # the comparison and its picture alone
 
 
 def test_cpu_and_gpu_are_timed_apart_each_with_its_own_reference_and_control(
@@ -257,133 +256,3 @@ def test_without_a_run_the_reference_must_reproduce_the_golden_images(tiny_bundl
     absent = Entrant(Candidate(SUBJECTS_BY_LABEL["absent"], None, "no such device"), "subject")
     with pytest.raises(BackendError, match=r"nothing can run on this CPU \(absent: no such device\)"):
         find_truth([absent], images, tiny_bundle, None)
-
-
-def invoke(*arguments: str | Path) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(bench, ["--threads", "1", *map(str, arguments)])
-
-
-def test_command_with_a_run_writes_everything(
-    tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tumorseg_benchmarks.subjects.why_no_driver", lambda: "no NVIDIA driver")
-    result = invoke(tiny_bundle.root, "--run", tiny_run.root, "--batches", "1,2", "--out", tmp_path)
-    assert result.exit_code == 0, result.output
-    assert "batch 2: round 8/8" in result.stderr
-    values = json.loads((tmp_path / "bench.json").read_text())
-    assert values["schema"] == 1
-    assert values["bundle"]["sha256"] == tiny_bundle.digest()
-    assert values["run"]["checkpoint_sha256"] == tiny_run.checkpoint_sha256
-    assert values["reference"]["timed_against"] == "PyTorch eager"
-    assert values["plan"] == {
-        "batches": [1, 2], "rounds": 8, "threads": 1, "seed": 0, "settle_seconds": 0.05,
-        "budget_seconds": None,
-    }  # fmt: skip
-    assert [image["name"] for image in values["images"]] == [
-        item.image for item in tiny_run.manifest().part("test")
-    ]
-    assert len(values["load_average"]["before"]) == len(values["load_average"]["after"]) == 3
-    rows = values["rows"]
-    assert len(rows) == 2 * (len(SUBJECTS) + 1)  # and the control
-    measured = [row for row in rows if row["status"] == "measured"]
-    assert [(row["role"], row["batch"]) for row in measured if row["role"] != "subject"].count(
-        ("control", 1)
-    ) == 1
-    for row in measured:
-        assert len(row["samples"]) == 8
-        assert set(row["samples"][0]["ms"]) == {"decode", "preprocess", "infer", "postprocess"}
-        assert row["parity"]["passed"]
-        assert row["stages"]["infer"]["samples"] == 8
-        assert (row["speed_up"] is None) == (row["role"] == "reference")
-    positions = {tuple(s["position"] for s in row["samples"]) for row in measured if row["batch"] == 1}
-    assert len(positions) == 4, "the order within the rounds is drawn anew"
-    absent = [row for row in rows if row["status"] == "not measured"]
-    others = {"ncnn", "mnn", "mnn-exact", "openvino"}  # not in the default bundle
-    assert {row["subject"]["name"] for row in absent} == {
-        s.name for s in SUBJECTS if s.group == "gpu" or s.format in others
-    }
-    for row in absent:
-        format, gpu = row["subject"]["format"], row["subject"]["device"] != "cpu"
-        missing = f"not exported: the bundle has no fp32 {format} artefact"
-        assert row["reason"] == ("no NVIDIA driver" if gpu else missing)
-        assert not row["samples"]
-    page = (tmp_path / "bench.md").read_text()
-    cells = f"| TensorRT engine FP16, of this device |{' - |' * 7} not measured: no NVIDIA driver |"
-    assert page.count(cells) == 2
-    assert "PyTorch eager against itself:" in page
-
-
-def test_command_without_a_run_says_what_the_reference_is(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    result = invoke(tiny_bundle.root, "--batches", "1", "--out", tmp_path, "--json")
-    assert result.exit_code == 0, result.output
-    values = json.loads(result.stdout)
-    assert values == json.loads((tmp_path / "bench.json").read_text())
-    assert values["run"] is None
-    assert values["reference"]["timed_against"] == (
-        "ONNX FP32, ONNX Runtime CPU (no run was given, so PyTorch was not timed)"
-    )
-    reasons = {row["subject"]["name"]: row["reason"] for row in values["rows"]}
-    assert reasons["module-fp32-pytorch-cpu"] == "no run was given (--run)"
-    assert [image["name"] for image in values["images"]] == list(tiny_bundle.golden)
-
-
-def test_command_refuses_a_wrong_artefact_and_still_times_the_right_ones(
-    mutate: Callable[..., Path], tmp_path: Path
-) -> None:
-    def halve(model: object) -> None:
-        import onnx
-        import onnx.numpy_helper
-
-        assert isinstance(model, onnx.ModelProto)
-        last = [node for node in model.graph.node if node.op_type == "Conv"][-1]
-        (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == last.input[1]]
-        halved = onnx.numpy_helper.to_array(tensor) / np.float16(2)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(halved, tensor.name))
-
-    result = invoke(mutate(halve, "model.fp16.onnx"), "--batches", "1", "--out", tmp_path / "out")
-    assert result.exit_code == 0, result.output
-    rows = json.loads((tmp_path / "out/bench.json").read_text())["rows"]
-    status = {row["subject"]["name"]: row["status"] for row in rows}
-    assert status["onnx-fp16-onnxruntime-cpu"] == "refused: parity"
-    assert status["onnx-fp32-onnxruntime-cpu"] == "measured"
-    assert "refused: parity: " in result.stdout
-
-
-def test_command_takes_images_and_folders(tiny_bundle: Bundle, tiny_data: Path, tmp_path: Path) -> None:
-    folder = tiny_data / "brain/images"
-    arguments = ("--images", folder, "--max-images", "3", "--batches", "1", "--out", tmp_path)
-    result = invoke(tiny_bundle.root, *arguments)
-    assert result.exit_code == 0, result.output
-    images = json.loads((tmp_path / "bench.json").read_text())["images"]
-    assert [Path(image["name"]).name for image in images] == ["0.png", "1.png", "2.png"]
-    with pytest.raises(InputError, match="is not a file, expected an image or a folder"):
-        file_inputs([tmp_path / "absent.png"], 0)
-
-
-@pytest.mark.parametrize("text", ["", "0", "1,1", "a", "4,-1"])
-def test_bad_batches_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="expected different positive numbers such as 1,4"):
-        parse_batches(text)
-
-
-def test_seven_rounds_are_refused(tiny_bundle: Bundle) -> None:
-    result = invoke(tiny_bundle.root, "--rounds", "7")
-    assert isinstance(result.exception, InputError)
-    assert "rounds is 7, expected at least 8" in str(result.exception)
-
-
-def test_a_device_needs_no_torch(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    """Both commands without a run, in a fresh interpreter: torch, onnx and train are never imported."""
-    code = f"""
-import sys
-from click.testing import CliRunner
-from tumorseg_benchmarks.commands.bench import bench
-from tumorseg_benchmarks.commands.parity import parity
-for command, extra in ((parity, []), (bench, ["--batches", "1", "--threads", "1"])):
-    result = CliRunner().invoke(command, [{str(tiny_bundle.root)!r}, "--out", {str(tmp_path)!r}, *extra])
-    assert result.exit_code == 0, result.output
-heavy = sorted({{"torch", "onnx", "tumorseg_train", "tumorseg_export", "matplotlib"}} & set(sys.modules))
-assert not heavy, heavy
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr

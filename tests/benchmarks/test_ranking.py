@@ -13,11 +13,11 @@ import click.testing
 import numpy as np
 import pytest
 
-from tumorseg_benchmarks.bench import BenchRow
 from tumorseg_benchmarks.commands.bench import bench
 from tumorseg_benchmarks.commands.parity import parity
 from tumorseg_benchmarks.latency import Spread
 from tumorseg_benchmarks.ranking import make_ranking_folder, ranking_entries, ranking_line
+from tumorseg_benchmarks.rows import BenchRow
 from tumorseg_benchmarks.subjects import SUBJECTS, Subject
 from tumorseg_runtime import Segmenter
 from tumorseg_runtime import auto as auto_module
@@ -49,7 +49,7 @@ def row(
     stages = {} if ms is None else {"infer": Spread(ms, ms - 1, ms + 1, ms - 2, ms + 2, 8)}
     status, reason = ("measured", "") if right else ("refused: parity", "a: 9 pixels flipped")
     return BenchRow(
-        subject, subject.label, role, batch, status, reason, {subject.engine: "1"}, report, stages=stages
+        subject, subject.label, role, batch, status, reason, 1, {subject.engine: "1"}, report, stages=stages
     )
 
 
@@ -82,6 +82,14 @@ def test_entries_are_what_was_compared_here_at_batch_1() -> None:
     assert ranking_line(entries) == (
         "ncnn cpu fp32 40.0 ms, onnxruntime cpu fp32 50.0 ms; 1 not fit to serve"
     )
+
+
+def test_what_breaks_a_budget_is_listed_without_a_time() -> None:
+    entries = ranking_entries(
+        [row(ONNX, 50.0), row(NCNN, 40.0)], 1, {NCNN.name: "size 9 MB, expected at most 5"}
+    )
+    assert [(e.backend, e.median_s) for e in entries] == [("onnxruntime", 0.05), ("ncnn", None)]
+    assert entries[1].detail == "over budget: size 9 MB, expected at most 5"
 
 
 def test_a_time_of_a_wrong_artefact_is_never_written() -> None:
@@ -130,14 +138,16 @@ def full_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bund
 
 
 def subjects_of(bundle: Bundle) -> set[str]:
-    formats = {artefact.format for artefact in bundle.artefacts}
-    if "mnn" in formats:
-        formats.add("mnn-exact")
-    return {subject.name for subject in SUBJECTS if subject.format in formats and subject.device == "cpu"}
+    forms = {(artefact.format, artefact.precision) for artefact in bundle.artefacts}
+    if ("mnn", "fp32") in forms:
+        forms.add(("mnn-exact", "fp32"))
+    return {one.name for one in SUBJECTS if (one.format, one.precision) in forms and one.device == "cpu"}
 
 
 def test_parity_judges_every_artefact_under_every_backend(full_bundle: Bundle, tmp_path: Path) -> None:
-    result = click.testing.CliRunner().invoke(parity, [str(full_bundle.root), "--out", str(tmp_path)])
+    result = click.testing.CliRunner().invoke(
+        parity, [str(full_bundle.root), "--out", str(tmp_path), "--device-folder", str(tmp_path / "device")]
+    )
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "parity.json").read_text())["rows"]
     passed = {(one["subject"], one["batch"]) for one in rows if one["status"] == "passed"}
@@ -145,7 +155,18 @@ def test_parity_judges_every_artefact_under_every_backend(full_bundle: Bundle, t
 
 
 def test_command_ranks_and_auto_follows(full_bundle: Bundle, tmp_path: Path) -> None:
-    arguments = ["--batches", "1", "--threads", "1", "--out", tmp_path / "out", "--rank"]
+    arguments = [
+        "--batches",
+        "1",
+        "--threads",
+        "1",
+        "--rounds",
+        "8",
+        "--no-cold",
+        "--out",
+        tmp_path / "out",
+        "--rank",
+    ]
     arguments += ["--device-folder", tmp_path / "device"]
     result = click.testing.CliRunner().invoke(bench, [str(full_bundle.root), *map(str, arguments)])
     assert result.exit_code == 0, result.output
@@ -180,7 +201,19 @@ def test_command_lists_a_wrong_artefact_as_breached_and_auto_passes_it_over(
         tensor.CopyFrom(onnx.numpy_helper.from_array(lost, tensor.name))
 
     root = mutate(lose_the_last_convolution, "model.fp16.onnx")
-    arguments = [root, "--batches", "1", "--threads", "1", "--out", tmp_path / "out", "--rank"]
+    arguments = [
+        root,
+        "--batches",
+        "1",
+        "--threads",
+        "1",
+        "--rounds",
+        "8",
+        "--no-cold",
+        "--out",
+        tmp_path / "out",
+        "--rank",
+    ]
     result = click.testing.CliRunner().invoke(bench, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     bundle = Bundle.open(root)  # the ranking lies beside it and broke no seal
@@ -195,7 +228,18 @@ def test_command_lists_a_wrong_artefact_as_breached_and_auto_passes_it_over(
 
 
 def test_without_the_flag_nothing_is_written_beside_the_bundle(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    arguments = [tiny_bundle.root, "--batches", "1", "--threads", "1", "--out", tmp_path / "out"]
+    arguments = [
+        tiny_bundle.root,
+        "--batches",
+        "1",
+        "--threads",
+        "1",
+        "--rounds",
+        "8",
+        "--no-cold",
+        "--out",
+        tmp_path / "out",
+    ]
     result = click.testing.CliRunner().invoke(bench, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     assert not beside(tiny_bundle).parent.exists()

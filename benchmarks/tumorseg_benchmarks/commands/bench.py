@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorseg_benchmarks.bench import BenchRow, run_bench
+from tumorseg_benchmarks.bench import run_bench
+from tumorseg_benchmarks.bench_report import bench_markdown, bench_text
+from tumorseg_benchmarks.choice import BATCH, UNFIT, Budgets, choose
+from tumorseg_benchmarks.clocks import clock_state
+from tumorseg_benchmarks.cold import Cold, measure_cold
 from tumorseg_benchmarks.commands.parity import open_run
+from tumorseg_benchmarks.html_report import PAGE, read_report, report_page
 from tumorseg_benchmarks.inputs import EncodedImage, file_inputs, golden_inputs, split_inputs
 from tumorseg_benchmarks.latency import MIN_ROUNDS, Plan
 from tumorseg_benchmarks.machine import load_average, machine_facts, usable_cores
 from tumorseg_benchmarks.parity import check_kinship
-from tumorseg_benchmarks.ranking import BATCH, make_ranking_folder, ranking_entries, ranking_line
-from tumorseg_benchmarks.report import (
-    SCHEMA,
-    bench_markdown,
-    bench_text,
-    subject_facts,
-    to_json,
-    write_report,
-)
+from tumorseg_benchmarks.peers import PEERS
+from tumorseg_benchmarks.ranking import make_ranking_folder, ranking_entries, ranking_line
+from tumorseg_benchmarks.report import SCHEMA, subject_facts, to_json, write_report
+from tumorseg_benchmarks.roofline import Peak, Work, count_work, measure_peak
+from tumorseg_benchmarks.rows import BenchRow
+from tumorseg_benchmarks.subjects import SUBJECTS, Subject, sort_out
+from tumorseg_runtime.atomic import write_text
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.device_folder import RANKING, write_ranking
-from tumorseg_runtime.errors import InputError
+from tumorseg_runtime.errors import BackendError, InputError
 
 if TYPE_CHECKING:
     from tumorseg_train.run import Run
@@ -42,9 +46,31 @@ MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyT
     help="Run that the bundle was made from: PyTorch is timed too and is the reference.",
 )
 @click.option("--batches", default="1,4", show_default=True, help="Batch sizes, separated by commas.")
-@click.option("--rounds", default=MIN_ROUNDS, show_default=True, help="Timed rounds of each batch size.")
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads of each subject [default: all cores]."
+    "--rounds",
+    type=int,
+    help="Timed rounds of each batch size, 8 or more [default: what fits into a minute, 8 to 80].",
+)
+@click.option(
+    "--threads", "threads_text", help="CPU threads, or several such as 1,2 one after the other [all cores]."
+)
+@click.option(
+    "--peers", is_flag=True, help="Also time PyTorch's other modes and stock runtimes; needs --run."
+)
+@click.option(
+    "--cold/--no-cold",
+    default=True,
+    show_default=True,
+    help="Also start each subject three times in a process of its own: cold start, load, peak memory.",
+)
+@click.option("--max-latency-ms", type=float, help="Budget: median of infer for one image.")
+@click.option("--max-memory-mb", type=float, help="Budget: peak memory in a process of its own.")
+@click.option("--max-size-mb", type=float, help="Budget: size of the artefact's files.")
+@click.option(
+    "--parity",
+    "parity_file",
+    type=click.Path(path_type=Path),
+    help="parity.json of this bundle: its figures go onto the page, too.",
 )
 @click.option(
     "--images",
@@ -66,7 +92,7 @@ MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyT
     default=Path("build/bench"),
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Folder for bench.json and bench.md.",
+    help="Folder for bench.html, bench.md and bench.json.",
 )
 @click.option(
     "--rank",
@@ -85,8 +111,14 @@ def bench(
     bundle: Path,
     run_folder: Path | None,
     batches: str,
-    rounds: int,
-    threads: int | None,
+    rounds: int | None,
+    threads_text: str | None,
+    peers: bool,
+    cold: bool,
+    max_latency_ms: float | None,
+    max_memory_mb: float | None,
+    max_size_mb: float | None,
+    parity_file: Path | None,
     images: tuple[Path, ...],
     max_images: int,
     budget_seconds: float | None,
@@ -99,67 +131,119 @@ def bench(
     """Time BUNDLE under every backend of this machine, against PyTorch where a run is given.
 
     All subjects run the same real images in interleaved rounds, with the same number of threads. What breaks
-    parity is refused; what cannot run here is listed with the reason. Without --run the reference is
-    ONNX FP32.
+    parity is refused; what cannot run here is named with the reason. Without --run the reference is
+    ONNX FP32. The page bench.html needs no network.
     """
-    sizes = parse_batches(batches)
+    sizes = parse_numbers("batches", batches)
+    counts = parse_numbers("threads", threads_text) if threads_text else [usable_cores()]
     if rank_too and BATCH not in sizes:
         raise InputError(f"batches is '{batches}', expected {BATCH} among them for --rank: add it")
-    plan = Plan(rounds=rounds, seed=seed, budget_s=budget_seconds)
+    budgets = Budgets(max_latency_ms, max_memory_mb, max_size_mb)
+    if max_memory_mb is not None and not cold:
+        raise InputError("--max-memory-mb was given with --no-cold, expected only one of them")
+    plan = Plan(rounds=MIN_ROUNDS if rounds is None else rounds, seed=seed, budget_s=budget_seconds)
     opened = Bundle.open(bundle)
+    parity = read_report(parity_file, "parity", opened) if parity_file else None
     run = open_run(run_folder)
     if run is not None:
         check_kinship(opened, run)
     inputs = choose_inputs(opened, run, images, max_images)
-    count = threads or usable_cores()
     ranking_folder = make_ranking_folder(opened, device_folder) if rank_too else None
-    set_threads(count, torch_too=run is not None)
-    before = load_average()
-    rows = run_bench(
-        opened,
-        run,
-        inputs,
-        sizes,
-        count,
-        plan,
-        progress=lambda line: click.echo(line, err=True),
-        device_folder=device_folder,
-    )
+    subjects, left_out = sort_out((*SUBJECTS, *(PEERS if peers else ())), opened, run)
+    before, clocks = load_average(), clock_state()
+    work = count_work(opened)
+    rows: list[BenchRow] = []
+    peaks: list[Peak] = []
+    worst: dict[str, dict[str, Any]] = {}
+    for count in counts:
+        set_threads(count, torch_too=run is not None)
+        if isinstance(work, Work):
+            peaks.append(measure_peak(count))
+        rows += run_bench(
+            opened,
+            run,
+            inputs,
+            sizes,
+            count,
+            plan,
+            progress=say,
+            subjects=subjects,
+            device_folder=device_folder,
+            open_rounds=rounds is None,
+            worst=worst,
+        )
+    last = counts[-1]
+    colds, failed = start_cold(opened, run, rows, last, device_folder) if cold else ({}, {})
+    choices = choose([row for row in rows if row.threads == last], opened, colds, budgets)
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "bench",
         "machine": machine_facts(),
         "load_average": {"before": before, "after": load_average()},
+        "clocks": {"before": clocks, "after": clock_state()},
         **subject_facts(opened, run),
         "images": [image.to_dict() for image in inputs],
         "plan": {
             "batches": sizes,
             "rounds": rounds,
-            "threads": count,
+            "threads": counts,
             "seed": seed,
             "settle_seconds": plan.settle_s,
             "budget_seconds": budget_seconds,
         },
         "reference": reference_facts(rows, run),
+        "left_out": left_out,
+        "work": dataclasses.asdict(work) if isinstance(work, Work) else {"reason": work},
+        "peaks": [dataclasses.asdict(peak) for peak in peaks],
+        "cold": {name: dataclasses.asdict(one) for name, one in colds.items()},
+        "cold_failed": failed,
+        "budgets": dataclasses.asdict(budgets),
+        "choice": [dataclasses.asdict(one) for one in choices],
+        "worst": worst,
         "rows": [row.to_dict() for row in rows],
     }
     write_report(out, "bench", values, bench_markdown(rows, values))
+    write_text(out / PAGE, report_page([values, *([parity] if parity else [])]))
     click.echo(to_json(values) if as_json else bench_text(rows, values), nl=False)
-    click.echo(f"report: {out}/bench.md, {out}/bench.json", err=True)
+    say(f"report: {(out / PAGE).resolve()}, and bench.md and bench.json beside it")
     if ranking_folder is not None:
-        entries = ranking_entries(rows, count)
+        unfit = {one.name: one.reason for one in choices if one.status == UNFIT}
+        entries = ranking_entries([row for row in rows if row.threads == last], last, unfit)
         write_ranking(ranking_folder, opened, entries)
-        click.echo(f"ranking: {ranking_folder / RANKING}: {ranking_line(entries)}", err=True)
+        say(f"ranking: {ranking_folder / RANKING}: {ranking_line(entries)}")
 
 
-def parse_batches(text: str) -> list[int]:
+def say(line: str) -> None:
+    """Progress, on standard error."""
+    click.echo(line, err=True)
+
+
+def start_cold(
+    bundle: Bundle, run: Run | None, rows: Sequence[BenchRow], threads: int, device_folder: Path | None
+) -> tuple[dict[str, Cold], dict[str, str]]:
+    """Cold figures by the name of each subject that was timed, and why others have none."""
+    timed: dict[str, Subject] = {
+        row.subject.name: row.subject for row in rows if row.status == "measured" and row.role != "control"
+    }
+    found: dict[str, Cold] = {}
+    failed: dict[str, str] = {}
+    for name, subject in timed.items():
+        say(f"cold start: {subject.label}")
+        try:
+            found[name] = measure_cold(bundle, run, subject, threads, device_folder)
+        except BackendError as error:
+            failed[name] = str(error)
+    return found, failed
+
+
+def parse_numbers(name: str, text: str) -> list[int]:
     """'1,4' -> [1, 4]; raises InputError for anything but different positive numbers."""
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
         sizes = []
     if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
-        raise InputError(f"batches is '{text}', expected different positive numbers such as 1,4")
+        raise InputError(f"{name} is '{text}', expected different positive numbers such as 1,4")
     return sizes
 
 

@@ -1,0 +1,163 @@
+"""More sections of the benchmark's page: start and memory, roofline, parity, pictures, what is unverified."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tumorseg_benchmarks.bench_report import left_out_lines, number
+from tumorseg_benchmarks.networks import Network
+from tumorseg_benchmarks.roofline import Bound, Peak, Work, share_text
+from tumorseg_train.charts import Bar, bars
+from tumorseg_train.page import Html, bullets, gallery, heading, paragraph, picture, table
+
+VIEWS = {
+    "input": "Input", "pytorch": "PyTorch's mask", "artefact": "Artefact's mask", "flipped": "Flipped pixels",
+}  # fmt: skip
+
+
+def cold_section(network: Network) -> Html:
+    """Figures of processes of their own."""
+    labels = {
+        row["subject"]["name"]: row["label"] for row in network.bench["rows"] if row["role"] != "control"
+    }
+    header = (
+        "subject", "start to first logits ms>", "load ms>", "first inference ms>", "third ms>",
+        "peak RSS MB>", "GPU MB>",
+    )  # fmt: skip
+    keys = ("start_ms", "load_ms", "first_ms", "later_ms", "peak_mb", "gpu_mb")
+    rows = [
+        (labels[name], *(number(one[key]) for key in keys)) for name, one in network.bench["cold"].items()
+    ]
+    if not rows:
+        return paragraph("Not measured (--no-cold).")
+    text = "Each subject in three fresh processes of its own: medians, and the largest peak. Imports count."
+    return Html(paragraph(text) + table(header, rows) + bullets(list(network.bench["cold_failed"].values())))
+
+
+def roofline_section(network: Network) -> Html:
+    """Each subject's share of the direct-convolution bound."""
+    work = network.bench["work"]
+    if "flop" not in work:
+        return paragraph(f"Not counted: {work['reason']}.")
+    counted = Work(**work)
+    parts: list[str] = []
+    for values in network.bench["peaks"]:
+        peak = Peak(**values)
+        bars_of, rows = [], []
+        for row in network.measured(min(network.bench["plan"]["batches"]), peak.threads):
+            if row["subject"]["device"] != "cpu" or row["role"] == "control":
+                continue
+            bound, median = Bound.of(counted, peak, row["batch"]), row["stages"]["infer"]["median"]
+            share = bound.share(median)
+            bars_of.append(Bar(row["label"], 100 * share))
+            rows.append((row["label"], number(median), number(bound.ms), bound.by, share_text(share)))
+        text = (
+            f"{peak.threads} threads: {peak.flops / 1e9:.1f} GFLOP/s ({peak.best}), "
+            f"{peak.bandwidth / 1e9:.1f} GB/s (copy, read and written)."
+        )
+        header = ("subject", "ms>", "bound ms>", "bound by", "share of the bound>")
+        parts += [
+            paragraph(text),
+            table(header, rows),
+            bars(f"Share of the bound, {peak.threads} threads", bars_of, unit="%"),
+        ]
+    lead = (
+        f"{counted.flop / 1e9:.1f} GFLOP an image, {counted.moved / 1e6:.0f} MB of activations moved "
+        f"by convolutions, {counted.weights / 1e6:.0f} MB of weights, counted from the ONNX file. The bound "
+        "is that of direct convolution; beyond 100 % a share is effective: Winograd's method needs fewer "
+        "multiplications."
+    )
+    return Html(paragraph(lead) + "".join(parts))
+
+
+def parity_section(network: Network) -> Html:
+    """Per artefact: on the timed images, and from parity.json where it was given."""
+    header = (
+        "subject",
+        "images",
+        "verdict",
+        "logit error>",
+        "in std>",
+        "flipped px>",
+        "Dice of masks>",
+        "note",
+    )
+    rows = []
+    for row in network.bench["rows"]:
+        if row["role"] == "control" or row["threads"] != network.threads or not row["parity"]:
+            continue
+        rows.append((row["label"], f"timed, batch {row['batch']}", *_verdict(row["parity"]), row["reason"]))
+    for row in network.parity["rows"] if network.parity else []:
+        if row["report"]:
+            task = row.get("task")
+            said = (
+                f"Dice ratio {task['ratio']:.5f} ({task['low']:.5f} to {task['high']:.5f}): {task['status']}"
+                if task
+                else ""
+            )
+            rows.append(
+                (row["label"], f"{row['images']}, batch {row['batch']}", *_verdict(row["report"]), said)
+            )
+    without = "" if network.parity else paragraph("No parity.json of this bundle was given.", note=True)
+    return Html(table(header, rows) + without)
+
+
+def _verdict(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    images = report["images"]
+    worst = {
+        key: [image[key] for image in images if image[key] is not None]
+        for key in ("max_error", "relative_error", "flipped", "dice")
+    }
+    return (
+        "passed" if report["passed"] else "breached",
+        f"{max(worst['max_error'], default=math.nan):.2g}",
+        f"{max(worst['relative_error'], default=math.nan):.2g}",
+        str(max(worst["flipped"], default=0)),
+        f"{min(worst['dice'], default=math.nan):.4f}",
+    )
+
+
+def worst_section(network: Network) -> Html:
+    """Pictures of each subject's worst image."""
+    labels = {
+        row["subject"]["name"]: row["label"] for row in network.bench["rows"] if row["role"] != "control"
+    }
+    parts: list[str] = []
+    for name, one in network.bench["worst"].items():
+        parts.append(heading(labels[name]))
+        error = one["max_error"]
+        parts.append(
+            paragraph(
+                f"{one['image']}: {one['flipped']} of {one['pixels']} pixels flip, largest logit error "
+                + ("not finite" if error is None else f"{error:.2g}")
+                + f", Dice between the masks {one['dice']:.4f}."
+            )
+        )
+        pictures = [
+            picture(uri, f"{VIEWS[view]} of {one['image']}, {labels[name]}", VIEWS[view])
+            for view, uri in one["pictures"].items()
+        ]
+        parts.append(gallery(pictures))
+    note = "The image with the most flipped pixels, then the largest error; what flips is drawn larger."
+    return Html(paragraph(note, note=True) + "".join(parts))
+
+
+def unverified_section(networks: Sequence[Network]) -> Html:
+    """What has no figure, and why."""
+    lines: list[str] = []
+    for network in networks:
+        before = f"{network.title}: " if len(networks) > 1 else ""
+        lines += [before + line for line in left_out_lines(network.bench["left_out"])]
+        lines += [
+            f"{before}{row['label']}, batch {row['batch']}, {row['threads']} threads: {row['status']}: "
+            f"{row['reason']}"
+            for row in network.bench["rows"]
+            if row["status"] != "measured"
+        ]
+        unverified = [
+            row for row in (network.parity["rows"] if network.parity else []) if row["status"] == "unverified"
+        ]
+        lines += [f"{before}parity of {row['label']}: {row['reason']}" for row in unverified]
+    return bullets(lines) if lines else paragraph("Nothing.")

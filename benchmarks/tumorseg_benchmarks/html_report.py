@@ -1,0 +1,118 @@
+"""The page of a benchmark: one HTML file from bench.json and parity.json of one bundle, or of several.
+
+python -m tumorseg_benchmarks.html_report --out page.html unet/bench.json unet/parity.json deeplab/bench.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tumorseg_benchmarks.html_findings import (
+    cold_section,
+    parity_section,
+    roofline_section,
+    unverified_section,
+    worst_section,
+)
+from tumorseg_benchmarks.html_sections import (
+    choice_section,
+    latency_section,
+    machine_section,
+    pareto_section,
+    speed_section,
+    stages_section,
+)
+from tumorseg_benchmarks.networks import Network
+from tumorseg_benchmarks.report import SCHEMA
+from tumorseg_runtime.atomic import make_folder, write_text
+from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.errors import InputError
+
+PAGE = "bench.html"
+KINDS = ("bench", "parity")
+
+
+def read_report(path: Path, kind: str | None = None, bundle: Bundle | None = None) -> dict[str, Any]:
+    """The values of a bench.json or parity.json.
+
+    Raises InputError for a file of another kind or schema, or of another bundle than the one named.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        schema, got, sealed = values["schema"], values["kind"], values["bundle"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}), expected bench.json or parity.json") from error
+    kinds = (kind,) if kind else KINDS
+    if schema != SCHEMA or got not in kinds:
+        raise InputError(
+            f"{path}: is '{got}' of schema {schema}, expected {' or '.join(kinds)} of schema {SCHEMA}: "
+            "measure again with this version of tumorseg"
+        )
+    if bundle is not None and sealed != bundle.digest():
+        raise InputError(
+            f"{path}: is of bundle {sealed[:12]}, expected {bundle.digest()[:12]}: check it again"
+        )
+    return dict(values)
+
+
+def join(reports: Sequence[Mapping[str, Any]]) -> list[Network]:
+    """Reports of the same bundle belong together; a bundle without bench.json has no place on the page."""
+    networks = []
+    for bench in (one for one in reports if one["kind"] == "bench"):
+        sealed = bench["bundle"]["sha256"]
+        parity = [one for one in reports if one["kind"] == "parity" and one["bundle"]["sha256"] == sealed]
+        networks.append(Network(bench, parity[-1] if parity else None))
+    if not networks:
+        raise InputError("got no bench.json, expected one for each bundle on the page")
+    names = [network.title for network in networks]
+    if len(set(names)) != len(names):
+        raise InputError(f"got two bench.json of one bundle ({', '.join(names)}), expected one of each")
+    return networks
+
+
+def report_page(reports: Sequence[Mapping[str, Any]]) -> str:
+    """The whole page as HTML, networks in the order of their bench.json."""
+    from tumorseg_train.page import page
+
+    networks = join(reports)
+    several = len(networks) > 1
+    sections: list[tuple[str, str]] = [("What was measured on what", machine_section(networks))]
+    sections.append(("Dice against latency", pareto_section(networks)))
+    for network in networks:
+        after = f": {network.title}" if several else ""
+        sections += [
+            (f"Choice{after}", choice_section(network)),
+            (f"Times faster than the reference{after}", speed_section(network)),
+            (f"Latency{after}", latency_section(network)),
+            (f"Stages{after}", stages_section(network)),
+            (f"Start and memory{after}", cold_section(network)),
+            (f"Roofline{after}", roofline_section(network)),
+            (f"Parity{after}", parity_section(network)),
+            (f"Worst images{after}", worst_section(network)),
+        ]
+    sections.append(("What is unverified, and why", unverified_section(networks)))
+    title = "Benchmark: " + ", ".join(network.title for network in networks)
+    return page(title, sections, lead=networks[0].lead)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", default=Path(PAGE), show_default=True, type=click.Path(path_type=Path))
+def main(files: tuple[Path, ...], out: Path) -> None:
+    """Join bench.json and parity.json FILES, of one bundle or several, into one page."""
+    try:
+        text = report_page([read_report(file) for file in files])
+    except InputError as error:
+        raise click.ClickException(str(error)) from error
+    make_folder(out.parent)
+    write_text(out, text)
+    click.echo(f"report: {out.resolve()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Processes of their own: what they report, and what a failure says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from tumorseg_benchmarks import cold
+from tumorseg_benchmarks.cold import STARTS, measure_cold
+from tumorseg_benchmarks.subjects import SUBJECTS
+from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.errors import BackendError
+
+ONNX = next(one for one in SUBJECTS if one.name == "onnx-fp32-onnxruntime-cpu")
+
+
+def test_a_subject_starts_loads_and_runs_in_a_process_of_its_own(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(cold, "STARTS", 1)
+    found = measure_cold(tiny_bundle, None, ONNX, 1)
+    assert found.start_ms > found.load_ms + found.first_ms > 0
+    assert found.later_ms > 0
+    assert 30 < found.peak_mb < 2000  # of a Python with numpy, OpenCV and ONNX Runtime
+    assert found.gpu_mb is None
+
+
+def test_medians_over_the_processes_and_the_largest_peak(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    begun = time.monotonic_ns()
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        number = len(commands)
+        values = {
+            "load_ms": [1.0, 9.0, 2.0][number - 1], "first_ms": 5.0, "later_ms": 4.0,
+            "logits_ns": begun + 10**12, "peak_mb": [10.0, 30.0, 20.0][number - 1], "gpu_mb": 1.0 * number,
+        }  # fmt: skip
+        return subprocess.CompletedProcess(command, 0, f"a library's chatter\n{json.dumps(values)}\n", "")
+
+    monkeypatch.setattr(cold.subprocess, "run", run)
+    found = measure_cold(tiny_bundle, None, ONNX, 2)
+    assert len(commands) == STARTS == 3
+    assert commands[0][-4:] == [str(tiny_bundle.root), ONNX.name, "--threads", "2"]
+    assert (found.load_ms, found.first_ms, found.peak_mb, found.gpu_mb) == (2.0, 5.0, 30.0, 3.0)
+    assert found.start_ms < 1e6  # counted from a start after `begun`
+
+
+def test_a_process_that_fails_says_why_in_one_line(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = dataclasses.replace(tiny_bundle, root=tiny_bundle.root / "nowhere")
+    with pytest.raises(BackendError, match=r"ONNX Runtime CPU: failed in a process of its own: .*nowhere"):
+        measure_cold(broken, None, ONNX, 1)
+
+    def late(command: list[str], **options: Any) -> None:
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(cold.subprocess, "run", late)
+    with pytest.raises(BackendError, match="took more than 900 s in a process of its own, expected less"):
+        measure_cold(tiny_bundle, None, ONNX, 1)
+
+
+def test_the_peak_counts_the_processes_that_were_started() -> None:
+    alone = cold._peak_mb()
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            assert cold._peak_mb() > alone
+        finally:
+            child.kill()
