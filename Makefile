@@ -50,6 +50,9 @@ test: $(STAMP) ## run all tests
 data: $(STAMP) ## find the images in DATA (or draw phantoms), check every file, write the split
 	$(BIN)/tumorseg data prepare $(DATA) $(ARGS)
 
+audit: $(STAMP) ## is evidence from DATA and its split worth anything? report in build/audit.html
+	$(BIN)/tumorseg data audit $(DATA) --split $(DATA)/split.json --out build/audit.html $(ARGS)
+
 train: $(STAMP) ## train ARCH with ENCODER on DATA, write RUN
 	$(BIN)/tumorseg train $(DATA) --out $(RUN) --arch $(ARCH) --encoder $(ENCODER) --size $(SIZE) --recipe $(RECIPE) \
 	  $(call optional,--encoder-weights,$(ENCODER_WEIGHTS)) $(call optional,--epochs,$(EPOCHS)) $(ARGS)
@@ -83,6 +86,6 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: PYTHON, VENV     interpreter that makes the environment, and its folder [python3, .venv]
 #: EXTRAS           extras to install; with a GPU: dev,gpu-cu13 [dev,cpu]
 #: CONSTRAINTS      file with tested versions; /dev/null for the newest [constraints.txt]
-#: ARGS             more arguments for test, data, train and gpu-check
+#: ARGS             more arguments for test, data, audit, train and gpu-check
 
-.PHONY: help install check format test data train export bench parity gpu-check clean
+.PHONY: help install check format test data audit train export bench parity gpu-check clean

@@ -52,11 +52,11 @@ def make_form(source: Source, folder: Path, format: str) -> Made:
         raise InputError(f"target {format}: the contract is gray already: take {FORMAT} in its place")
     if not golden:
         raise InputError(f"target {format}: got no gray golden image, expected one to prove it: use --golden")
-    model = to_deploy(onnx.load(folder / onnx_export.FILE), contract, gray=gray).model
-    onnx_export.write_graph(model, folder / file, source, precision="fp32")
     artefact = Artefact(file, format, "fp32", None, onnx_export.tool_versions(), ())
-    channels = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    write_certificate(folder, artefact, _prove(model, source, golden, folder / file, channels))
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        with_logits = Path(name) / file
+        channels = _write_both(source, folder, file, with_logits, gray=gray)
+        write_certificate(folder, artefact, _prove(source, golden, folder / file, with_logits, channels))
     verdict = Verdict(BACKEND, DEVICE, "passed", f"{FOLDER}/{file}.json")
     sizes = {"layout": "NCHW", "height": contract.height, "width": contract.width}
     facts: dict[str, Any] = {
@@ -69,8 +69,25 @@ def make_form(source: Source, folder: Path, format: str) -> Made:
     return Made(dataclasses.replace(artefact, parity=(verdict,)), facts)
 
 
+def _write_both(source: Source, folder: Path, file: str, with_logits: Path, *, gray: bool) -> int:
+    """Write the artefact, and the same graph that gives its logits, too; returns the channels it takes.
+
+    The graphs end here: with them in memory the proof would set the peak of the whole export.
+    """
+    contract = source.contract
+    model = to_deploy(onnx.load(folder / onnx_export.FILE), contract, gray=gray).model
+    onnx_export.write_graph(model, folder / file, source, precision="fp32")
+    sizes: list[int | str | None] = [
+        onnx_export.BATCH, len(contract.classes), contract.height, contract.width,
+    ]  # fmt: skip
+    logits = onnx.helper.make_tensor_value_info(onnx_export.OUTPUT, onnx.TensorProto.FLOAT, sizes)
+    model.graph.output.append(logits)
+    onnx.save(model, with_logits)
+    return int(model.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
+
+
 def _prove(
-    model: onnx.ModelProto, source: Source, golden: list[Golden], path: Path, channels: int
+    source: Source, golden: list[Golden], path: Path, with_logits: Path, channels: int
 ) -> list[dict[str, Any]]:
     """The reports of the certificate, for each batch size; raises ParityError.
 
@@ -78,15 +95,11 @@ def _prove(
     """
     contract = source.contract
     scale = logit_scale([item.logits for item in golden])
-    with tempfile.TemporaryDirectory(dir=path.parent) as name:
-        other = Path(name) / path.name
-        other.write_bytes(_with_logits(model, source).SerializeToString())
-        # One session after the other: two of them at once would set the peak of the whole export.
-        pixels = np.stack([planes(item, source, channels) for item in golden])
-        own = len({item.name for item in source.golden} & {item.name for item in golden})
-        plan = {size: pixels if size == 1 else pixels[:own] for size in BATCH_SIZES}
-        expected = _run_all(other, (onnx_export.OUTPUT, MASK), plan)
-        sealed = _run_all(path, (MASK,), plan)
+    pixels = np.stack([planes(item, source, channels) for item in golden])
+    own = len({item.name for item in source.golden} & {item.name for item in golden})
+    plan = {size: pixels if size == 1 else pixels[:own] for size in BATCH_SIZES}
+    expected = _run_all(with_logits, (onnx_export.OUTPUT, MASK), plan)  # one session after the other
+    sealed = _run_all(path, (MASK,), plan)
     reports = []
     for size in BATCH_SIZES:
         logits, masks = expected[size]
@@ -131,19 +144,3 @@ def planes(item: Golden, source: Source, channels: int) -> UInt8Array:
     resized = resize(item.pixels, source.contract.height, source.contract.width)
     stacked = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
     return np.ascontiguousarray(np.broadcast_to(stacked, (channels, *stacked.shape[1:])))
-
-
-def _with_logits(model: onnx.ModelProto, source: Source) -> onnx.ModelProto:
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model)
-    contract = source.contract
-    shape: list[int | str | None] = [
-        onnx_export.BATCH,
-        len(contract.classes),
-        contract.height,
-        contract.width,
-    ]
-    graph.graph.output.append(
-        onnx.helper.make_tensor_value_info(onnx_export.OUTPUT, onnx.TensorProto.FLOAT, shape)
-    )
-    return graph
