@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -7,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.errors import InputError
 from tumorseg_runtime.preprocess import Preprocessor
-from tumorseg_train.augment import Augmentation
 from tumorseg_train.loader import EpochSampler, SplitDataset, spread
 from tumorseg_train.recipe import load_recipe
 from tumorseg_train.split import Item, Manifest
@@ -42,12 +43,10 @@ def test_tensor_is_what_the_runtime_makes_of_the_file(manifest: Manifest) -> Non
 
 
 def test_draws_depend_on_seed_epoch_and_position_alone(manifest: Manifest) -> None:
-    recipe = load_recipe("quick", crop=32)
+    recipe = load_recipe("quick", crop=32, crops_per_image=3)
 
     def samples(seed: int, workers: int, epoch: int) -> dict[bytes, int]:
-        dataset = SplitDataset(
-            manifest, "train", CONTRACT, augmentation=Augmentation(recipe), repeats=3, seed=seed
-        )
+        dataset = SplitDataset(manifest, "train", CONTRACT, recipe=dataclasses.replace(recipe, seed=seed))
         sampler = EpochSampler(len(dataset), seed)
         sampler.set_epoch(epoch)
         loader = DataLoader(dataset, 2, sampler=sampler, num_workers=workers)
@@ -80,3 +79,35 @@ def test_batches_are_float32_in_nchw(manifest: Manifest) -> None:
     assert images.shape == (4, 3, 64, 96)
     assert masks.shape == (4, 1, 64, 96)
     assert images.dtype == masks.dtype == torch.float32
+
+
+def test_small_epochs_see_the_image_as_the_runtime_resizes_it(manifest: Manifest) -> None:
+    still = {"rotation": 0.0, "zoom": 0.0, "translation": 0.0, "flip": False, "crops_per_image": 1}
+    recipe = load_recipe("quick", crop=0, small_epochs=2, small_scale=0.5, **still)
+    dataset = SplitDataset(manifest, "train", CONTRACT, recipe=recipe)
+    pixels = cv2.imread(str(manifest.root / "1.png"), cv2.IMREAD_UNCHANGED)
+    for epoch, contract in (
+        (1, Contract(height=32, width=64)),
+        (2, CONTRACT),
+        (0, Contract(height=32, width=64)),
+    ):
+        image, mask = dataset[epoch, 1]
+        expected = Preprocessor(contract)(pixels)
+        assert np.allclose(image.numpy(), expected, atol=0.01)
+        assert mask.shape == (1, contract.height, contract.width)
+
+
+def test_images_beyond_the_memory_s_share_are_read_each_time(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = SplitDataset(manifest, "train", CONTRACT)
+    whole.fill(0)
+    (manifest.root / "0.png").unlink()
+    assert whole[0][0].shape == (3, 64, 96)  # from memory
+    monkeypatch.setattr("tumorseg_train.loader.CACHE_BYTES", 1)
+    small = SplitDataset(manifest, "train", CONTRACT)
+    assert torch.equal(small[1][0], whole[1][0])
+    assert torch.equal(small[2][0], whole[2][0])
+    (manifest.root / "2.png").unlink()
+    with pytest.raises(InputError, match=r"2\.png"):
+        small[2]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tumorseg_runtime.errors import InputError
-from tumorseg_train.losses import DiceBCELoss
+from tumorseg_train.losses import LOSSES, DiceBCELoss, build_loss
 
 
 @pytest.fixture
@@ -65,3 +65,30 @@ def test_an_image_without_a_tumour_has_no_dice_term(logits: torch.Tensor) -> Non
 def test_impossible_weights_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(InputError, match="expected >= 0 and > 0"):
         DiceBCELoss(**arguments)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_takes_logits_and_is_least_for_the_truth(name: str, target: torch.Tensor) -> None:
+    """Gradient descent on logits ends at the mask, for two classes that are masks of their own."""
+    y = torch.cat([target, 1 - target], dim=1)
+    z = torch.zeros_like(y, requires_grad=True)
+    loss = build_loss(name, 1.0, 1.0)
+    before = loss(z, y).item()
+    optimizer = torch.optim.Adam([z], lr=0.3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(z, y).backward()
+        optimizer.step()
+    assert loss(z, y).item() < 0.5 * before
+    assert torch.equal(z > 0, y > 0)
+
+
+def test_lambda_and_epsilon_reach_the_loss(logits: torch.Tensor, target: torch.Tensor) -> None:
+    expected = DiceBCELoss(0.3, 20.0)(logits, target)
+    assert torch.equal(build_loss("dice+bce", 0.3, 20.0)(logits, target), expected)
+    assert build_loss("dice", 1.0, 20.0)(logits, target) != build_loss("dice", 1.0, 1.0)(logits, target)
+
+
+def test_an_unknown_loss_says_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"loss is 'wing', expected one of dice\+bce, bce, dice"):
+        build_loss("wing", 1.0, 1.0)

@@ -10,6 +10,7 @@ from tumorseg_runtime.contract import IMAGENET_MEAN, IMAGENET_STD
 from tumorseg_runtime.errors import InputError
 from tumorseg_train.models import (
     ARCHITECTURES,
+    OTHER_ARCHITECTURES,
     build_model,
     count_parameters,
     encoder_normalisation,
@@ -29,9 +30,19 @@ def test_gives_logits_of_the_input_size(architecture: str) -> None:
     assert (logits.abs() > 0).any()
 
 
+@pytest.mark.parametrize("architecture", OTHER_ARCHITECTURES)
+def test_the_others_of_smp_give_logits_of_the_input_size(architecture: str) -> None:
+    encoder = "tu-vit_tiny_patch16_224" if architecture == "dpt" else "resnet18"
+    model = build_model(architecture, encoder, channels=3, classes=1).eval()
+    with torch.inference_mode():
+        assert model(torch.randn(1, 3, 128, 160)).shape == (1, 1, 128, 160)
+
+
 def test_unknown_names_are_refused_with_what_there_is() -> None:
-    with pytest.raises(InputError, match="'segformer', expected one of unetplusplus, unet, deeplabv3"):
-        build_model("segformer", "resnet34", channels=3, classes=1)
+    with pytest.raises(
+        InputError, match="'segmenter', expected one of unetplusplus, unet, deeplabv3, deeplabv3plus"
+    ):
+        build_model("segmenter", "resnet34", channels=3, classes=1)
     with pytest.raises(InputError, match="encoder 'resnet35'"):
         build_model("unet", "resnet35", channels=3, classes=1)
 

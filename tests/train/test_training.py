@@ -1,6 +1,7 @@
 """A real training of a small network on a few phantoms, through the command line."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from tumorseg_runtime.errors import BundleError, InputError
+from tumorseg_runtime.errors import BundleError, InputError, TumorsegError
 from tumorseg_train.commands.train import move_aside, train
 from tumorseg_train.evaluate import evaluate
 from tumorseg_train.phantoms import write_phantoms
+from tumorseg_train.plan import Plan
+from tumorseg_train.recipe import load_recipe
 from tumorseg_train.run import CHECKPOINT, Run
 from tumorseg_train.split import SPLIT
 
@@ -63,9 +66,14 @@ def test_the_checkpoint_is_what_was_judged(run: Run) -> None:
     manifest = run.manifest()
     again, scores = evaluate(run.model(), manifest, "test", run.contract)
     assert again == run.metrics["test"]
-    validation, _ = evaluate(run.model(), manifest, "val", run.contract)
+    validation, _ = evaluate(run.model(), manifest, "val", dataclasses.replace(run.contract, threshold=0.5))
     assert run.data["validation_images_used"] == len(manifest.part("val"))
     assert validation["mean_dice"] == pytest.approx(run.metrics["validation"]["mean_dice"], abs=1e-3)
+    chosen, _ = evaluate(run.model(), manifest, "val", run.contract)
+    assert run.metrics["threshold"]["threshold"] == run.contract.threshold
+    for name in ("mean_dice", "pooled_f1"):
+        assert chosen[name] == pytest.approx(run.metrics["threshold"][name], abs=1e-6)
+    assert sum(chosen[name] - validation[name] for name in ("mean_dice", "pooled_f1")) >= 0
     with (run.root / "test_scores.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [item.image for item in manifest.part("test")]
@@ -82,6 +90,49 @@ def test_the_run_tells_how_it_came_about(run: Run) -> None:
     assert values["data"]["phantoms"] is True
     assert values["training"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert str(run.root) not in json.dumps(values)
+
+
+def test_logs_are_for_tensorboard_and_the_plan_is_there_to_go_on_with(run: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.root / "tensorboard")).Reload()
+    assert len(events.Scalars("train_loss_step")) == run.training["steps"]
+    assert [event.value for event in events.Scalars("val_dice")][-1] == pytest.approx(
+        float((run.root / "curves.csv").read_text(encoding="utf-8").splitlines()[-1].split(",")[3]), rel=1e-4
+    )
+    assert Plan.read(run.root).recipe == load_recipe(str(run.root / "recipe.toml"))
+    assert {"name": Plan.read(run.root).recipe_name, **vars(Plan.read(run.root).recipe)} == run.training[
+        "recipe"
+    ]
+    assert not list(run.root.glob("*.part"))
+    assert not list(run.root.glob("epoch-*"))
+
+
+def test_training_ends_early_without_progress(data: Path, recipe: Path, tmp_path: Path) -> None:
+    """A learning rate of almost nothing finds no better Dice than that of the first epoch."""
+    settings = ("patience=2", "learning_rate=1e-30", "accumulate=2", "gradient_clip=0.0", "loss=jaccard")
+    arguments = [str(data), "--out", str(tmp_path / "early"), *SMALL, str(recipe), "--epochs", "6"]
+    result = CliRunner().invoke(train, [*arguments, *(part for s in settings for part in ("--set", s))])
+    assert result.exit_code == 0, result.output
+    assert "no better Dice in 2 epochs: the training ends here" in result.output
+    run = Run.open(tmp_path / "early")
+    assert run.metrics["best_epoch"] + 2 == run.training["epochs"] < 6
+
+
+def test_a_loss_that_is_no_number_ends_the_training(data: Path, recipe: Path, tmp_path: Path) -> None:
+    arguments = [
+        str(data),
+        "--out",
+        str(tmp_path / "nan"),
+        *SMALL,
+        str(recipe),
+        "--set",
+        "learning_rate=1e30",
+    ]
+    result = CliRunner().invoke(train, arguments)
+    assert isinstance(result.exception, TumorsegError)
+    assert "training loss is nan in epoch 1, expected a finite number" in str(result.exception)
+    assert not (tmp_path / "nan" / "run.json").exists()
 
 
 def test_the_same_seed_gives_the_same_weights(data: Path, recipe: Path, run: Run, tmp_path: Path) -> None:
@@ -146,4 +197,8 @@ def test_impossible_trainings_are_refused_before_they_start(data: Path, recipe: 
     assert "expected at least one batch of 1000" in refusal(str(recipe), "--batch-size", "1000")
     assert "input height is 100" in refusal(str(recipe), "--size", "100")
     assert "16-mixed" in refusal("full") or torch.cuda.is_available()
+    assert "loss is 'wing', expected one of dice+bce" in refusal(str(recipe), "--set", "loss=wing")
+    assert "devices is 0, nodes 1: expected 1 or more" in refusal(str(recipe), "--devices", "0")
+    assert "validation images for 9 processes" in refusal(str(recipe), "--devices", "3", "--nodes", "3")
+    assert "architecture is 'vnet'" in refusal(str(recipe), "--arch", "vnet")
     assert not (tmp_path / "no").exists()

@@ -1,4 +1,4 @@
-"""Augmentation by Albumentations: rotation, zoom, translation, flip, then the crop. Training part only."""
+"""Augmentation by Albumentations: rotation, zoom, translation, flip, crop, intensity. Training part only."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ class Augmentation:
                         A.CropNonEmptyMaskIfExists(**size, p=LESION_SHARE),
                         A.RandomCrop(**size, p=1 - LESION_SHARE),
                     ],
+                    p=1,
+                )
+            )
+        if recipe.brightness or recipe.contrast:
+            steps.append(
+                A.RandomBrightnessContrast(
+                    brightness_limit=(-recipe.brightness, recipe.brightness),
+                    contrast_limit=(-recipe.contrast, recipe.contrast),
                     p=1,
                 )
             )

@@ -17,7 +17,7 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     epochs = [row["epoch"] for row in rows]
     for name in ("train_loss", "val_loss"):
         left.plot(epochs, [row[name] for row in rows], marker=".", label=name.replace("_", " "))
-    left.set(xlabel="epoch", ylabel="Dice + BCE loss")
+    left.set(xlabel="epoch", ylabel="loss")
     left.legend()
     right.plot(epochs, [row["val_dice"] for row in rows], marker=".")
     right.set(xlabel="epoch", ylabel="mean validation Dice", ylim=(0, 1))

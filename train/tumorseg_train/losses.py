@@ -10,13 +10,41 @@ The write-up of the original project prints only the positive half of the cross-
 a network minimises by calling every pixel a tumour; the formula here has both halves. Its code also gave
 probabilities to a Dice loss that expects logits, so the sigmoid was applied twice and the loss could not
 fall below about 0.9 on small lesions; here both parts take logits and nothing else.
+
+The other losses of `LOSSES` are those of segmentation-models-pytorch, told that they get logits and that
+each class is a mask of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import segmentation_models_pytorch as smp
 import torch
 
 from tumorseg_runtime.errors import InputError
+
+_EACH_CLASS = smp.losses.MULTILABEL_MODE
+# By name: (λ, ε) -> the loss; only the first one has a λ, and smp's sums take ε as `smooth`.
+LOSSES: dict[str, Callable[[float, float], torch.nn.Module]] = {
+    "dice+bce": lambda weight, epsilon: DiceBCELoss(weight, epsilon),
+    "bce": lambda _, __: smp.losses.SoftBCEWithLogitsLoss(),
+    "dice": lambda _, epsilon: smp.losses.DiceLoss(_EACH_CLASS, smooth=epsilon),
+    "jaccard": lambda _, epsilon: smp.losses.JaccardLoss(_EACH_CLASS, smooth=epsilon),
+    "tversky": lambda _, epsilon: smp.losses.TverskyLoss(_EACH_CLASS, smooth=epsilon),
+    "focal": lambda _, __: smp.losses.FocalLoss(_EACH_CLASS),
+    "lovasz": lambda _, __: smp.losses.LovaszLoss(_EACH_CLASS),
+}
+
+
+def build_loss(name: str, bce_weight: float, epsilon: float) -> torch.nn.Module:
+    """A loss by name: (logits float (N, K, H, W), target float (N, K, H, W) of 0 and 1) -> scalar.
+
+    Raises InputError for an unknown name and for impossible weights.
+    """
+    if name not in LOSSES:
+        raise InputError(f"loss is '{name}', expected one of {', '.join(LOSSES)}")
+    return LOSSES[name](bce_weight, epsilon)
 
 
 class DiceBCELoss(torch.nn.Module):

@@ -19,6 +19,18 @@ ARCHITECTURES = {
     "unet": smp.Unet,
     "deeplabv3": smp.DeepLabV3,
 }
+# smp's others: they train and evaluate; export and the backends were proven with those above.
+OTHER_ARCHITECTURES = {
+    "deeplabv3plus": smp.DeepLabV3Plus,
+    "dpt": smp.DPT,
+    "fpn": smp.FPN,
+    "linknet": smp.Linknet,
+    "manet": smp.MAnet,
+    "pan": smp.PAN,
+    "pspnet": smp.PSPNet,
+    "segformer": smp.Segformer,
+    "upernet": smp.UPerNet,
+}
 # Keys of a classifier's last layers: an encoder has none of them, so a weight file may bring them.
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "last_linear.")
 
@@ -36,8 +48,9 @@ def build_model(
     options: further arguments of smp's class, None for its defaults.
     Raises InputError for an unknown architecture, encoder or option.
     """
-    if architecture not in ARCHITECTURES:
-        raise InputError(f"architecture is '{architecture}', expected one of {', '.join(ARCHITECTURES)}")
+    known = [*ARCHITECTURES, *OTHER_ARCHITECTURES]
+    if architecture not in known:
+        raise InputError(f"architecture is '{architecture}', expected one of {', '.join(known)}")
     try:
         return _construct(
             architecture,
@@ -67,7 +80,10 @@ def _construct(architecture: str, **arguments: Any) -> torch.nn.Module:
     """smp's class, called without its advice to rename the encoders that we name `timm-`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`timm-` encoders are deprecated", DeprecationWarning)
-        model: torch.nn.Module = ARCHITECTURES[architecture](**arguments)
+        kind: Any = {**ARCHITECTURES, **OTHER_ARCHITECTURES}[architecture]
+        if kind is smp.DPT:
+            arguments.setdefault("dynamic_img_size", True)  # else one size alone, that of the pretraining
+        model: torch.nn.Module = kind(**arguments)
     return model
 
 

@@ -3,8 +3,11 @@
 checkpoint.safetensors   weights of the best epoch by validation Dice
 split.json               the manifest of the data: every file, its hash, its part (`tumorseg_train.split`)
 run.json                 this class
-curves.csv, curves.png   loss and Dice per epoch
-test_scores.csv          Dice and pixel counts of every test image
+curves.csv, curves.png   loss, Dice and learning rate per epoch
+test_scores.csv          figures of every test image
+plan.json, recipe.toml   what was asked for (`tumorseg_train.plan`)
+resume.ckpt              the last whole epoch (`tumorseg_train.recorder`)
+tensorboard/             loss of every step, loss and Dice of every epoch
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ class Run:
 
     data: root (absolute path of the images), split_sha256, images per part.
     training: recipe, seed, epochs, seconds, device, versions.
-    metrics: best epoch, Dice on validation and test, and the threshold baseline on the test images.
+    metrics: best epoch with its Dice on the validation images used, at threshold 0.5; the threshold that the
+        whole validation part chose, with its figures; figures of the test part at that threshold.
     """
 
     root: Path

@@ -1,135 +1,160 @@
-"""Training: data, network and recipe in, a run out. pytorch-lightning is the engine."""
+"""Training: plan and data in, a run out. pytorch-lightning is the engine."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import logging
 import platform
-import time
+import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
-from safetensors.torch import save_file
-from torch.utils.data import DataLoader
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 
 from tumorseg_runtime.bundle import sha256_of
-from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import InputError
-from tumorseg_train.augment import Augmentation
 from tumorseg_train.curves import draw_curves
-from tumorseg_train.evaluate import evaluate
-from tumorseg_train.loader import EpochSampler, SplitDataset
-from tumorseg_train.losses import DiceBCELoss
+from tumorseg_train.evaluate import evaluate, torch_infer
+from tumorseg_train.loader import SplitDataset
+from tumorseg_train.loading import Loaders
 from tumorseg_train.models import build_model, load_encoder_weights
 from tumorseg_train.phantoms import NOTE
-from tumorseg_train.recipe import Recipe
+from tumorseg_train.plan import Plan
+from tumorseg_train.precision import keep_depthwise_in_float32
+from tumorseg_train.processes import check_equal, is_first, weights_digest
+from tumorseg_train.progress import Progress
+from tumorseg_train.recorder import RESUME, Recorder, write_csv
 from tumorseg_train.run import CHECKPOINT, Run
 from tumorseg_train.split import PARTS, SPLIT, Manifest
+from tumorseg_train.task import SegmentationTask
+from tumorseg_train.threshold import choose_threshold
 
-Batch = tuple[torch.Tensor, torch.Tensor]
-CURVES, SCORES = "curves.csv", "test_scores.csv"
+SCORES, TENSORBOARD = "test_scores.csv", "tensorboard"
+PACKAGES = (
+    "tumorseg", "torch", "segmentation-models-pytorch", "timm", "albumentations", "pytorch-lightning",
+    "opencv-python-headless", "numpy",
+)  # fmt: skip
 
 
-class SegmentationTask(lightning.LightningModule):
-    """Loss, validation Dice and optimiser of a network under a recipe.
+def train(
+    plan: Plan,
+    manifest: Manifest,
+    out: Path,
+    *,
+    say: Callable[[str], None],
+    progress_seconds: float = 60,
+) -> Run | None:
+    """Train a network and write the run into the folder `out`, or go on with the one that lies there.
 
-    Batches are (images float32 (N, C, h, w), masks float32 (N, K, h, w) of 0 and 1).
+    The checkpoint is the epoch with the best mean Dice over the validation images that have a tumour. The
+    whole validation part then chooses the contract's threshold, and the test part judges both once, beside
+    the best global intensity threshold.
+    say: gets a line per epoch and, every `progress_seconds`, how far it is.
+    Returns None in all processes of a distributed training but the first, which writes the run.
+    Raises InputError where the data or the recipe cannot be trained on.
     """
+    training, validation = datasets(plan, manifest)
+    resumed = out / RESUME if (out / RESUME).is_file() else None
+    task = make_task(plan, training, fresh=resumed is None)
+    if is_first():
+        out.mkdir(parents=True, exist_ok=True)
+        manifest.write(out / SPLIT)
+        plan.write(out)
+    recorder = Recorder(out, plan.recipe.patience, say)
+    with quiet_lightning():
+        trainer = make_trainer(plan, out, [recorder, Progress(training, progress_seconds, say)])
+        trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
+    digests = gather_digests(task)
+    check_equal(digests)
+    if not trainer.is_global_zero:
+        return None
+    shutil.copyfile(recorder.best_weights, out / f"{CHECKPOINT}.part")
+    (out / f"{CHECKPOINT}.part").replace(out / CHECKPOINT)
+    return finish(plan, manifest, out, recorder, task, digests, len(validation.items))
 
-    def __init__(self, model: torch.nn.Module, contract: Contract, recipe: Recipe, steps: int) -> None:
-        super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)
-        self.loss = DiceBCELoss(recipe.bce_weight)
-        self.contract = contract
-        self.recipe = recipe
-        self.steps = steps
-        self.dice: list[float] = []
 
-    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
-        """Loss of one batch."""
-        images, masks = batch
-        logits = self.model(images.to(memory_format=torch.channels_last))
-        loss: torch.Tensor = self.loss(logits, masks)
-        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True)
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the Dice of the epoch before."""
-        self.dice.clear()
-
-    def validation_step(self, batch: Batch, index: int) -> None:
-        """Loss, and Dice of each whole image that has a tumour."""
-        images, masks = batch
-        logits = self.model(images.to(memory_format=torch.channels_last))
-        self.log("val_loss", self.loss(logits, masks), on_step=False, on_epoch=True, batch_size=len(images))
-        predicted = logits >= self.contract.logit_threshold
-        both = (predicted & (masks > 0)).sum(dim=(1, 2, 3))
-        total = predicted.sum(dim=(1, 2, 3)) + masks.sum(dim=(1, 2, 3))
-        has_tumour = masks.sum(dim=(1, 2, 3)) > 0
-        self.dice.extend((2 * both / total)[has_tumour].tolist())
-
-    def on_validation_epoch_end(self) -> None:
-        """Mean Dice over the validation images that have a tumour."""
-        self.log("val_dice", sum(self.dice) / len(self.dice), prog_bar=True)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW (Loshchilov & Hutter 2019) under a one-cycle schedule (Smith & Topin 2019)."""
-        recipe = self.recipe
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+def datasets(plan: Plan, manifest: Manifest) -> tuple[SplitDataset, SplitDataset]:
+    """Training and validation images; raises InputError where the plan cannot be carried out on them."""
+    recipe, contract = plan.recipe, plan.contract
+    side = min(recipe.scaled(contract.height, 0), recipe.scaled(contract.width, 0))
+    if recipe.crop > side:
+        raise InputError(f"crop is {recipe.crop}, expected at most {side}, the smallest side of an image")
+    if torch.cuda.is_available() and plan.devices > torch.cuda.device_count():
+        raise InputError(
+            f"devices is {plan.devices}, expected at most {torch.cuda.device_count()}, the CUDA devices here"
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=recipe.learning_rate, total_steps=self.steps, pct_start=recipe.warmup
+    training = SplitDataset(manifest, "train", contract, recipe=recipe)
+    validation = SplitDataset(manifest, "val", contract, limit=recipe.validation_images)
+    if not any(item.tumour_px for item in validation.items):
+        raise InputError("no validation image has a tumour, expected some: there is nothing to choose by")
+    if len(validation) < plan.processes:
+        raise InputError(
+            f"{len(validation)} validation images for {plan.processes} processes, expected one each: "
+            "set validation_images higher, or train with fewer"
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-class Recorder(Callback):
-    """After each epoch: a line said and in curves.csv, and the checkpoint if validation Dice is the best."""
-
-    def __init__(self, out: Path, say: Callable[[str], None]) -> None:
-        self.out = out
-        self.say = say
-        self.rows: list[dict[str, float]] = []
-        self.best = -1.0
-        self.best_epoch = -1
-        self._started = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Lightning calls it after the epoch's validation."""
-        figures = {name: float(trainer.callback_metrics[name]) for name in ("val_loss", "val_dice")}
-        row = {
-            "epoch": trainer.current_epoch + 1,
-            "train_loss": float(trainer.callback_metrics["train_loss_epoch"]),
-            **figures,
-            "seconds": time.perf_counter() - self._started,
-        }
-        self.rows.append(row)
-        write_csv(self.out / CURVES, self.rows)
-        self.say(
-            f"epoch {row['epoch']:.0f} of {trainer.max_epochs}: training loss {row['train_loss']:.3f}, "
-            f"validation loss {row['val_loss']:.3f}, Dice {row['val_dice']:.3f} ({row['seconds']:.0f} s)"
+    if not len(training) // plan.processes // recipe.batch_size:
+        raise InputError(
+            f"an epoch has {len(training)} samples for {plan.processes} process(es), expected at least one "
+            f"batch of {recipe.batch_size} each: add images, or lower batch_size in the recipe"
         )
-        if figures["val_dice"] > self.best:
-            self.best, self.best_epoch = figures["val_dice"], trainer.current_epoch + 1
-            save_weights(module.model, self.out / CHECKPOINT)  # type: ignore[arg-type]
+    return training, validation
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
-    """Write rows of equal keys; numbers get six digits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: v if isinstance(v, str) else f"{v:.6g}" for k, v in row.items()})
+def make_task(plan: Plan, training: SplitDataset, *, fresh: bool) -> SegmentationTask:
+    """The network and what is done with it; its weights are loaded only if no checkpoint will bring them."""
+    recipe, contract = plan.recipe, plan.contract
+    lightning.seed_everything(recipe.seed, verbose=False)
+    model = build_model(
+        plan.architecture, plan.encoder, channels=contract.channels, classes=len(contract.classes)
+    )
+    if fresh:
+        load_encoder_weights(model, plan.architecture, plan.encoder, recipe.encoder_weights)
+    if recipe.precision == "bf16-mixed" and not torch.cuda.is_available():
+        keep_depthwise_in_float32(model)
+    batches = len(training) // plan.processes // recipe.batch_size
+    return SegmentationTask(model, contract, recipe, steps=-(-batches // recipe.accumulate) * recipe.epochs)
+
+
+def make_trainer(plan: Plan, out: Path, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    """Lightning's trainer for the plan; the callbacks keep the checkpoints."""
+    recipe = plan.recipe
+    return lightning.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=plan.devices,
+        num_nodes=plan.nodes,
+        strategy=distributed() if plan.processes > 1 else "auto",
+        precision=recipe.precision,  # type: ignore[arg-type]
+        max_epochs=recipe.epochs,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.gradient_clip or None,
+        deterministic=recipe.deterministic,
+        benchmark=not recipe.deterministic,
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        logger=TensorBoardLogger(out, name="", version=TENSORBOARD, default_hp_metric=False),
+        use_distributed_sampler=False,
+        default_root_dir=out,
+    )
+
+
+def distributed() -> DDPStrategy:
+    """Gradients averaged over all processes.
+
+    Each process keeps BatchNorm statistics of its own batches; the task averages them before validation.
+    Some encoders of smp hold layers of their classifier, which no loss reaches.
+    """
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
 
 
 @contextlib.contextmanager
@@ -140,130 +165,74 @@ def quiet_lightning() -> Iterator[None]:
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            for message in (".*does not have many workers", ".*`isinstance.treespec, LeafSpec.`"):
+            for message in (
+                ".*does not have many workers",
+                ".*`isinstance.treespec, LeafSpec.`",
+                ".*exists and is not empty",  # the run's own folder, when it is resumed
+            ):
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
         log.setLevel(level)
 
 
-def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write the model's state as safetensors, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, part)
-    part.replace(path)
+def gather_digests(task: SegmentationTask) -> list[str]:
+    """SHA-256 of the network that each process holds, by its number."""
+    own = weights_digest(task.judged)
+    if not torch.distributed.is_initialized():
+        return [own]
+    digests: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(digests, own)
+    return digests
 
 
-def train(
+def finish(
+    plan: Plan,
     manifest: Manifest,
     out: Path,
-    *,
-    architecture: str,
-    encoder: str,
-    contract: Contract,
-    recipe: Recipe,
-    recipe_name: str,
-    progress: bool,
-    say: Callable[[str], None],
+    recorder: Recorder,
+    task: SegmentationTask,
+    digests: list[str],
+    validation_images: int,
 ) -> Run:
-    """Train a network and write the run into the empty or new folder `out`.
-
-    The checkpoint is the epoch with the best mean Dice over the validation images that have a tumour; it is
-    then judged once on the test part, beside the best global intensity threshold.
-    progress: draw a progress bar; `say` gets a line per epoch either way.
-    Raises InputError where the data or the recipe cannot be trained on.
-    """
-    started = time.perf_counter()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if recipe.precision == "16-mixed" and device == "cpu":
-        raise InputError(
-            "precision is 16-mixed, expected 32-true without a CUDA device: set it in the recipe"
-        )
-    if recipe.crop > min(contract.height, contract.width):
-        raise InputError(f"crop is {recipe.crop}, expected at most {min(contract.height, contract.width)}")
-    lightning.seed_everything(recipe.seed, verbose=False)
-    training = SplitDataset(
-        manifest, "train", contract,
-        augmentation=Augmentation(recipe), repeats=recipe.crops_per_image, seed=recipe.seed,
-    )  # fmt: skip
-    validation = SplitDataset(manifest, "val", contract, limit=recipe.validation_images)
-    if not any(item.tumour_px for item in validation.items):
-        raise InputError("no validation image has a tumour, expected some: there is nothing to choose by")
-    batches = len(training) // recipe.batch_size
-    if not batches:
-        raise InputError(
-            f"an epoch has {len(training)} samples, expected at least one batch of {recipe.batch_size}: "
-            "add images, or lower batch_size in the recipe"
-        )
-    model = build_model(architecture, encoder, channels=contract.channels, classes=len(contract.classes))
-    load_encoder_weights(model, architecture, encoder, recipe.encoder_weights)
-    task = SegmentationTask(model, contract, recipe, steps=batches * recipe.epochs)
-    out.mkdir(parents=True, exist_ok=True)
-    manifest.write(out / SPLIT)
-    recorder = Recorder(out, say)
-    with quiet_lightning():
-        trainer = lightning.Trainer(
-            accelerator="gpu" if device == "cuda" else "cpu",
-            devices=1,
-            precision=recipe.precision,  # type: ignore[arg-type]
-            max_epochs=recipe.epochs,
-            gradient_clip_val=recipe.gradient_clip,
-            callbacks=[recorder, *([TQDMProgressBar()] if progress else [])],
-            enable_progress_bar=progress,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            logger=False,
-            use_distributed_sampler=False,
-            default_root_dir=out,
-        )
-        workers: dict[str, Any] = {"num_workers": recipe.workers, "persistent_workers": recipe.workers > 0}
-        trainer.fit(
-            task,
-            DataLoader(
-                training,
-                recipe.batch_size,
-                sampler=EpochSampler(len(training), recipe.seed),
-                drop_last=True,
-                **workers,
-            ),
-            DataLoader(validation, min(recipe.batch_size, 4), **workers),
-        )
+    """Choose the threshold on the validation part, judge the best weights on the test part, write the run."""
     draw_curves(recorder.rows, out / "curves.png")
-    counts = {part: len(manifest.part(part)) for part in PARTS}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     run = Run(
         root=out,
-        architecture=architecture,
-        encoder=encoder,
-        contract=contract,
+        architecture=plan.architecture,
+        encoder=plan.encoder,
+        contract=plan.contract,
         checkpoint_sha256=sha256_of(out / CHECKPOINT),
         data={
-            "root": str(manifest.root.resolve()),
+            "root": plan.data,
             "split_sha256": manifest.digest(),
             "phantoms": (manifest.root / NOTE).is_file(),
-            "images": counts,
-            "validation_images_used": len(validation.items),
+            "images": {part: len(manifest.part(part)) for part in PARTS},
+            "validation_images_used": validation_images,
         },
         training={
-            "recipe": {"name": recipe_name, **vars(recipe)},
-            "steps": batches * recipe.epochs,
-            "seconds": round(time.perf_counter() - started, 1),
+            "recipe": {"name": plan.recipe_name, **vars(plan.recipe)},
+            "steps": task.steps,
+            "epochs": len(recorder.rows),
+            "seconds": round(recorder.rows[-1]["seconds"], 1),
             "device": torch.cuda.get_device_name(0) if device == "cuda" else "cpu",
+            "devices": plan.devices,
+            "nodes": plan.nodes,
+            "final_weights_sha256": digests,
             "versions": {
                 "python": platform.python_version(),
-                **{
-                    name: version(name)
-                    for name in (
-                        "tumorseg", "torch", "segmentation-models-pytorch", "albumentations",
-                        "pytorch-lightning", "opencv-python-headless", "numpy",
-                    )
-                },
+                **{name: version(name) for name in PACKAGES},
             },
         },
         metrics={"best_epoch": recorder.best_epoch, "validation": {"mean_dice": recorder.best}},
-    )  # fmt: skip
-    run.metrics["test"], scores = evaluate(run.model().to(device), manifest, "test", contract)
+    )
+    model = run.model().to(device)
+    best = choose_threshold(torch_infer(model, plan.contract), manifest, plan.contract)[0]
+    run.metrics["threshold"] = dataclasses.asdict(best)
+    run = dataclasses.replace(run, contract=dataclasses.replace(plan.contract, threshold=best.threshold))
+    run.metrics["test"], scores = evaluate(model, manifest, "test", run.contract)
     write_csv(out / SCORES, [{**dataclasses.asdict(score), "dice": score.dice} for score in scores])
     run.write()
+    recorder.best_weights.unlink()
     return run

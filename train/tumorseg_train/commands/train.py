@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from tumorseg_runtime.bundle import sha256_of
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.errors import InputError
-from tumorseg_train.split import SPLIT
+from tumorseg_train.plan import Plan
+from tumorseg_train.processes import is_first
+from tumorseg_train.split import SPLIT, Manifest
 
 if TYPE_CHECKING:
     from tumorseg_train.run import Run
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--arch", default="unetplusplus", show_default=True, help="unetplusplus, unet or deeplabv3.")
+@click.argument("data", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RUN",
+    help="Go on with a training that was broken off, from its last whole epoch. Takes no other flags.",
+)  # fmt: skip
+@click.option(
+    "--arch", default="unetplusplus", show_default=True,
+    help="unetplusplus, unet, deeplabv3, or another of segmentation-models-pytorch.",
+)  # fmt: skip
 @click.option(
     "--encoder", default="resnet34", show_default=True, help="Any encoder of segmentation-models-pytorch."
 )
@@ -30,64 +40,133 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--recipe", default="auto", show_default=True,
-    help="auto (full with a CUDA device, else quick), quick, full, or a TOML file.",
+    help="auto (full with a CUDA device, else quick), quick, cpu, full, or a TOML file.",
 )  # fmt: skip
 @click.option("--epochs", type=int, help="Passes over the training images [default: the recipe's].")
-@click.option("--batch-size", type=int, help="Samples in a step [default: the recipe's].")
+@click.option("--batch-size", type=int, help="Samples in a batch [default: the recipe's].")
 @click.option("--seed", type=int, help="Of the split, the weights and every draw [default: the recipe's].")
+@click.option("--deterministic", is_flag=True, default=None, help="The same bits from the same seed.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any other field of the recipe."
+)
+@click.option(
+    "--split", type=click.Choice(["grouped", "random"]), default="grouped", show_default=True,
+    help="grouped keeps patients and near-duplicates on one side; random shows what their leak is worth.",
+)  # fmt: skip
+@click.option("--devices", default=1, show_default=True, help="Processes (or GPUs) on each machine.")
+@click.option("--nodes", default=1, show_default=True, help="Machines.")
+@click.option(
+    "--report", default=60.0, show_default=True, metavar="SECONDS", help="How often it says how far it is."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print run.json instead of a summary.")
+@click.pass_context
 def train(
-    data: Path,
-    out: Path,
-    arch: str,
-    encoder: str,
-    encoder_weights: str | None,
-    size: int,
-    recipe: str,
-    epochs: int | None,
-    batch_size: int | None,
-    seed: int | None,
+    context: click.Context,
+    /,
+    data: Path | None,
+    out: Path | None,
+    resume: Path | None,
     as_json: bool,
+    report: float,
+    devices: int,
+    nodes: int,
+    **flags: Any,
 ) -> None:
     """Train a network on the images under DATA and write a run.
 
     DATA is a folder as in docs/data.md; if it does not exist, phantoms are drawn into it. A finished or
     broken-off run that lies at --out is moved aside, never overwritten.
     """
+    from tumorseg_train.run import INDEX
+    from tumorseg_train.training import train as run_training
+
+    def say(line: str) -> None:
+        if is_first():
+            click.echo(line, err=True)
+
+    if resume is not None:
+        allowed = ("resume", "report", "as_json")
+        given = [name for name in context.params if _given(context, name) and name not in allowed]
+        if given:
+            also = ", ".join(sorted(given))
+            raise InputError(f"--resume goes on with the run's own plan, got also {also}: leave them out")
+        out = resume
+        plan, manifest = reopen(resume, finished=INDEX)
+        say(f"{resume}: going on with {plan.architecture} {plan.encoder}, {plan.recipe.epochs} epochs")
+    elif data is None or out is None:
+        raise click.UsageError("expected DATA and --out RUN, or --resume RUN")
+    else:
+        plan, manifest = prepare(data, devices, nodes, say, **flags)
+        if is_first() and (aside := move_aside(out)):
+            say(f"{out} held a run, which is now {aside}")
+    run = run_training(plan, manifest, out, say=say, progress_seconds=report)
+    if run is not None:
+        click.echo((out / INDEX).read_text(encoding="utf-8") if as_json else describe(run))
+
+
+def _given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+def prepare(
+    data: Path,
+    devices: int,
+    nodes: int,
+    say: Callable[[str], None],
+    *,
+    arch: str,
+    encoder: str,
+    size: int,
+    recipe: str,
+    split: str,
+    settings: tuple[str, ...],
+    **overrides: Any,
+) -> tuple[Plan, Manifest]:
+    """Plan and split of a new training; raises InputError."""
     import torch
 
     from tumorseg_train.models import encoder_normalisation
     from tumorseg_train.phantoms import ensure_data
-    from tumorseg_train.recipe import load_recipe
-    from tumorseg_train.run import INDEX
+    from tumorseg_train.precision import resolve_precision
+    from tumorseg_train.recipe import load_recipe, parse_settings
     from tumorseg_train.split import make_manifest
-    from tumorseg_train.training import train as run_training
 
     name = recipe
     if recipe == "auto":
         name = "full" if torch.cuda.is_available() else "quick"
         reason = "a CUDA device is here" if name == "full" else "no CUDA device"
         other = "quick" if name == "full" else "full"
-        click.echo(f"recipe {name} ({reason}); the other one: make train RECIPE={other}", err=True)
-    chosen = load_recipe(
-        name, encoder_weights=encoder_weights, epochs=epochs, batch_size=batch_size, seed=seed
-    )
+        say(f"recipe {name} ({reason}); the other one: make train RECIPE={other}")
+    named = {field: value for field, value in overrides.items() if value is not None}
+    asked = load_recipe(name, **{**parse_settings(settings), **named})
+    chosen = resolve_precision(asked)
+    if chosen != asked:
+        say(f"precision {chosen.precision} (what this machine does best)")
     mean, std = encoder_normalisation(encoder, chosen.encoder_weights)
     contract = Contract(height=size, width=size, mean=mean, std=std)
+    if not is_first() and not data.exists():
+        raise InputError(f"{data} does not exist, expected the images: run `tumorseg data prepare` first")
     if ensure_data(data):
-        click.echo(f"{data} did not exist: phantoms were drawn into it (docs/data.md)", err=True)
-    manifest = make_manifest(data, chosen.seed)
+        say(f"{data} did not exist: phantoms were drawn into it (docs/data.md)")
+    manifest = make_manifest(data, chosen.seed, method=split)
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
-    click.echo(f"{data}: {len(manifest.items)} images: {counts}", err=True)
-    aside = move_aside(out)
-    if aside:
-        click.echo(f"{out} held a run, which is now {aside}", err=True)
-    run = run_training(
-        manifest, out,
-        architecture=arch, encoder=encoder, contract=contract, recipe=chosen, recipe_name=name,
-        progress=sys.stderr.isatty(), say=lambda line: click.echo(line, err=True),
-    )  # fmt: skip
-    click.echo((out / INDEX).read_text(encoding="utf-8") if as_json else describe(run))
+    say(f"{data}: {len(manifest.items)} images: {counts}")
+    root = str(manifest.root.resolve())
+    return Plan(root, arch, encoder, contract, chosen, name, devices, nodes), manifest
+
+
+def reopen(out: Path, finished: str) -> tuple[Plan, Manifest]:
+    """Plan and split of a training that was broken off; raises InputError and BundleError."""
+    plan = Plan.read(out)
+    if (out / finished).is_file():
+        raise InputError(f"{out}: is finished, expected a training that was broken off: start a new one")
+    manifest = Manifest.read(out / SPLIT, root=Path(plan.data))
+    for item in manifest.items:
+        for name, expected in item.files.items():
+            path = manifest.root / name
+            if not path.is_file() or sha256_of(path) != expected:
+                raise InputError(f"{path}: is missing or changed since the training began: bring it back")
+    return plan, manifest
 
 
 def move_aside(out: Path) -> Path | None:
