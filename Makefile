@@ -81,7 +81,7 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: ENCODER          any encoder of segmentation-models-pytorch [resnet34]
 #: ENCODER_WEIGHTS  imagenet, none, or a file [the recipe's: quick none, full imagenet]
 #: SIZE             height and width of the network's input in pixels, a multiple of 32 [512]
-#: RECIPE           auto (full with CUDA, else quick), quick or full [auto]
+#: RECIPE           auto (full with CUDA, else quick), quick, cpu or full [auto]
 #: EPOCHS           passes over the training images [the recipe's]
 #: PYTHON, VENV     interpreter that makes the environment, and its folder [python3, .venv]
 #: EXTRAS           extras to install; with a GPU: dev,gpu-cu13 [dev,cpu]
