@@ -7,8 +7,17 @@ from typing import Any
 
 from tumorseg_benchmarks.intervals import SAME_SPEED, SpeedUp
 from tumorseg_benchmarks.report import machine_lines
+from tumorseg_benchmarks.roofline import Peak
 from tumorseg_benchmarks.rows import CONTROL, END_TO_END, BenchRow
 from tumorseg_benchmarks.stages import PARTS
+from tumorseg_benchmarks.summaries import (
+    choice_line,
+    choice_table,
+    cold_table,
+    number,
+    peak_line,
+    roofline_table,
+)
 from tumorseg_benchmarks.tables import Table
 
 STAGE_COLUMNS = ("decode", "preprocess", "upload", "infer", "download", "postprocess", END_TO_END)
@@ -59,13 +68,6 @@ def _stage_cells(row: BenchRow) -> list[str]:
     split = all(part in row.stages for part in PARTS)
     names = ["compute" if split and name == "infer" else name for name in STAGE_COLUMNS]
     return [number(row.stages[name].median) if name in row.stages else "" for name in names]
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, or all those before the point: 0.123, 12.3, 1234; '-' for None."""
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def noise_lines(rows: Sequence[BenchRow]) -> list[str]:
@@ -122,7 +124,7 @@ def _bench_page(rows: Sequence[BenchRow], values: dict[str, Any], *, markdown: b
             chosen = [row for row in rows if (row.batch, row.threads) == (batch, threads)]
             rounds = max((row.rounds for row in chosen), default=0)
             title = (
-                f"Batch {batch}, {bundle['height']}x{bundle['width']}, {threads} CPU threads, {rounds} rounds"
+                f"Batch {batch}, {bundle['height']}x{bundle['width']}, CPU threads {threads}, rounds {rounds}"
             )
             lines += [f"## {title}" if markdown else title, ""]
             tables = (bench_table(chosen), stage_table(chosen))
@@ -130,4 +132,20 @@ def _bench_page(rows: Sequence[BenchRow], values: dict[str, Any], *, markdown: b
                 (table.to_markdown() if markdown else table.to_text()) for table in tables if table.rows
             ]
             lines += [line + gap for line in noise_lines(chosen)] + [""]
+    for title, said, table in _summaries(values):
+        lines += [f"## {title}" if markdown else title, "", *(line + gap for line in said)]
+        lines += [table.to_markdown() if markdown else table.to_text()] if table.rows else []
     return "\n".join(lines)
+
+
+def _summaries(values: dict[str, Any]) -> list[tuple[str, list[str], Table]]:
+    """Title, lines and table of what follows the latencies."""
+    found = [("Choice", [choice_line(values)], choice_table(values))]
+    if values["cold"] or values["cold_failed"]:
+        failed = list(values["cold_failed"].values())
+        found.append(("Start and memory, in processes of their own", failed, cold_table(values)))
+    for peak in (Peak(**one) for one in values["peaks"]):
+        found.append(
+            ("Share of the direct-convolution bound", [peak_line(peak)], roofline_table(values, peak))
+        )
+    return found

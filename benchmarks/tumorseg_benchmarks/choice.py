@@ -10,6 +10,7 @@ from tumorseg_benchmarks.cold import Cold
 from tumorseg_benchmarks.intervals import FASTER
 from tumorseg_benchmarks.latency import speed_up
 from tumorseg_benchmarks.rows import BenchRow
+from tumorseg_benchmarks.subjects import STAND_IN
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.errors import InputError
 
@@ -49,8 +50,9 @@ class Choice:
 
 def size_mb(bundle: Bundle, row: BenchRow) -> float | None:
     """Of the files of the row's artefact; None where it is not in the bundle."""
+    format = STAND_IN.get(row.subject.format, row.subject.format)
     for artefact in bundle.artefacts:
-        if (artefact.format, artefact.precision) == (row.subject.format, row.subject.precision):
+        if artefact.format in (row.subject.format, format) and artefact.precision == row.subject.precision:
             return sum(bundle.files[file].bytes for file in artefact.files) / 1e6
     return None
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tumorseg_benchmarks.bench_report import left_out_lines, number
+from tumorseg_benchmarks.bench_report import left_out_lines
 from tumorseg_benchmarks.networks import Network
-from tumorseg_benchmarks.roofline import Bound, Peak, Work, share_text
+from tumorseg_benchmarks.roofline import Peak, Work
+from tumorseg_benchmarks.summaries import bound_rows, cold_table, labels, peak_line, roofline_table
 from tumorseg_train.charts import Bar, bars
 from tumorseg_train.page import Html, bullets, gallery, heading, paragraph, picture, table
 
@@ -19,21 +20,12 @@ VIEWS = {
 
 def cold_section(network: Network) -> Html:
     """Figures of processes of their own."""
-    labels = {
-        row["subject"]["name"]: row["label"] for row in network.bench["rows"] if row["role"] != "control"
-    }
-    header = (
-        "subject", "start to first logits ms>", "load ms>", "first inference ms>", "third ms>",
-        "peak RSS MB>", "GPU MB>",
-    )  # fmt: skip
-    keys = ("start_ms", "load_ms", "first_ms", "later_ms", "peak_mb", "gpu_mb")
-    rows = [
-        (labels[name], *(number(one[key]) for key in keys)) for name, one in network.bench["cold"].items()
-    ]
-    if not rows:
+    found = cold_table(network.bench)
+    if not found.rows:
         return paragraph("Not measured (--no-cold).")
     text = "Each subject in three fresh processes of its own: medians, and the largest peak. Imports count."
-    return Html(paragraph(text) + table(header, rows) + bullets(list(network.bench["cold_failed"].values())))
+    failed = list(network.bench["cold_failed"].values())
+    return Html(paragraph(text) + table(found.header, found.rows) + (bullets(failed) if failed else ""))
 
 
 def roofline_section(network: Network) -> Html:
@@ -45,23 +37,12 @@ def roofline_section(network: Network) -> Html:
     parts: list[str] = []
     for values in network.bench["peaks"]:
         peak = Peak(**values)
-        bars_of, rows = [], []
-        for row in network.measured(min(network.bench["plan"]["batches"]), peak.threads):
-            if row["subject"]["device"] != "cpu" or row["role"] == "control":
-                continue
-            bound, median = Bound.of(counted, peak, row["batch"]), row["stages"]["infer"]["median"]
-            share = bound.share(median)
-            bars_of.append(Bar(row["label"], 100 * share))
-            rows.append((row["label"], number(median), number(bound.ms), bound.by, share_text(share)))
-        text = (
-            f"{peak.threads} threads: {peak.flops / 1e9:.1f} GFLOP/s ({peak.best}), "
-            f"{peak.bandwidth / 1e9:.1f} GB/s (copy, read and written)."
-        )
-        header = ("subject", "ms>", "bound ms>", "bound by", "share of the bound>")
+        found = roofline_table(network.bench, peak)
+        shares = [Bar(row["label"], 100 * share) for row, _, share in bound_rows(network.bench, peak)]
         parts += [
-            paragraph(text),
-            table(header, rows),
-            bars(f"Share of the bound, {peak.threads} threads", bars_of, unit="%"),
+            paragraph(peak_line(peak)),
+            table(found.header, found.rows),
+            bars(f"Share of the bound, threads {peak.threads}", shares, unit="%"),
         ]
     lead = (
         f"{counted.flop / 1e9:.1f} GFLOP an image, {counted.moved / 1e6:.0f} MB of activations moved "
@@ -121,22 +102,20 @@ def _verdict(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
 
 def worst_section(network: Network) -> Html:
     """Pictures of each subject's worst image."""
-    labels = {
-        row["subject"]["name"]: row["label"] for row in network.bench["rows"] if row["role"] != "control"
-    }
+    names = labels(network.bench)
     parts: list[str] = []
     for name, one in network.bench["worst"].items():
-        parts.append(heading(labels[name]))
-        error = one["max_error"]
+        parts.append(heading(names[name]))
+        error, dice = one["max_error"], one["dice"]
         parts.append(
             paragraph(
                 f"{one['image']}: {one['flipped']} of {one['pixels']} pixels flip, largest logit error "
                 + ("not finite" if error is None else f"{error:.2g}")
-                + f", Dice between the masks {one['dice']:.4f}."
+                + ("." if dice is None else f", Dice between the masks {dice:.4f}.")
             )
         )
         pictures = [
-            picture(uri, f"{VIEWS[view]} of {one['image']}, {labels[name]}", VIEWS[view])
+            picture(uri, f"{VIEWS[view]} of {one['image']}, {names[name]}", VIEWS[view])
             for view, uri in one["pictures"].items()
         ]
         parts.append(gallery(pictures))
@@ -151,7 +130,7 @@ def unverified_section(networks: Sequence[Network]) -> Html:
         before = f"{network.title}: " if len(networks) > 1 else ""
         lines += [before + line for line in left_out_lines(network.bench["left_out"])]
         lines += [
-            f"{before}{row['label']}, batch {row['batch']}, {row['threads']} threads: {row['status']}: "
+            f"{before}{row['label']}, batch {row['batch']}, threads {row['threads']}: {row['status']}: "
             f"{row['reason']}"
             for row in network.bench["rows"]
             if row["status"] != "measured"

@@ -61,17 +61,23 @@ def read_report(path: Path, kind: str | None = None, bundle: Bundle | None = Non
 
 
 def join(reports: Sequence[Mapping[str, Any]]) -> list[Network]:
-    """Reports of the same bundle belong together; a bundle without bench.json has no place on the page."""
-    networks = []
-    for bench in (one for one in reports if one["kind"] == "bench"):
-        sealed = bench["bundle"]["sha256"]
-        parity = [one for one in reports if one["kind"] == "parity" and one["bundle"]["sha256"] == sealed]
-        networks.append(Network(bench, parity[-1] if parity else None))
-    if not networks:
+    """Reports of the same bundle belong together; a bundle without bench.json has no place on the page.
+
+    Bundles of one name are told apart by their SHA-256.
+    Raises InputError for no bench.json, and for two of one bundle.
+    """
+    benches = [one for one in reports if one["kind"] == "bench"]
+    if not benches:
         raise InputError("got no bench.json, expected one for each bundle on the page")
-    names = [network.title for network in networks]
-    if len(set(names)) != len(names):
+    seals = [str(one["bundle"]["sha256"]) for one in benches]
+    names = [str(one["bundle"]["name"]) for one in benches]
+    if len(set(seals)) != len(seals):
         raise InputError(f"got two bench.json of one bundle ({', '.join(names)}), expected one of each")
+    networks = []
+    for bench, name, seal in zip(benches, names, seals, strict=True):
+        parity = [one for one in reports if one["kind"] == "parity" and one["bundle"]["sha256"] == seal]
+        title = name if names.count(name) == 1 else f"{name} ({seal[:8]})"
+        networks.append(Network(title, bench, parity[-1] if parity else None))
     return networks
 
 

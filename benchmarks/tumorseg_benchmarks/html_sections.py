@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tumorseg_benchmarks.bench_report import number
 from tumorseg_benchmarks.networks import Network
 from tumorseg_benchmarks.stages import PARTS
+from tumorseg_benchmarks.summaries import choice_line, choice_table, number
 from tumorseg_train.charts import Bar, Point, bars, histogram, scatter
 from tumorseg_train.page import (
     Html,
@@ -95,16 +95,9 @@ def pareto_section(networks: Sequence[Network]) -> Html:
 
 def choice_section(network: Network) -> Html:
     """Who shall serve and why each other lost."""
-    budgets = {name: limit for name, limit in network.bench["budgets"].items() if limit is not None}
-    asked = "; ".join(f"{name} at most {limit:g}" for name, limit in budgets.items()) or "none"
-    rows = [
-        (one["label"], one["status"], number(one["size_mb"]), one["reason"])
-        for one in network.bench["choice"]
-    ]
-    text = paragraph(f"Parity first, then budgets ({asked}), then the lowest median for one image.")
-    return Html(
-        text + (table(("artefact", "verdict", "MB>", "why"), rows) if rows else paragraph("No artefact."))
-    )
+    found = choice_table(network.bench)
+    text = paragraph(choice_line(network.bench))
+    return Html(text + (table(found.header, found.rows) if found.rows else paragraph("No artefact.")))
 
 
 def speed_section(network: Network) -> Html:
@@ -116,7 +109,7 @@ def speed_section(network: Network) -> Html:
             continue
         charts = [
             bars(
-                f"Batch {batch}, {threads} threads: {title}",
+                f"Batch {batch}, threads {threads}: {title}",
                 [Bar(row["label"], *(row[key][name] for name in ("median", "low", "high"))) for row in rows],
                 unit="times",
             )
@@ -158,7 +151,7 @@ def latency_section(network: Network) -> Html:
                 )
             )  # fmt: skip
         if rows:
-            parts += [heading(f"Batch {batch}, {threads} threads"), table(header, rows)]
+            parts += [heading(f"Batch {batch}, threads {threads}"), table(header, rows)]
     charts = [
         histogram(row["label"], [sample["ms"]["infer"] for sample in row["samples"]], x="ms")
         for row in network.first
@@ -188,6 +181,6 @@ def stages_section(network: Network) -> Html:
                 (row["label"], *(number(stages[key]["median"]) if key in stages else "" for key in keys))
             )
         if rows:
-            parts += [heading(f"Batch {batch}, {threads} threads"), table(header, rows)]
+            parts += [heading(f"Batch {batch}, threads {threads}"), table(header, rows)]
     note = "Medians of the whole batch. A CPU has no upload and no download: their cells are empty."
     return Html("".join(parts) + paragraph(note, note=True))

@@ -11,15 +11,11 @@ Row = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """bench: values of bench.json. parity: of parity.json, where there is one."""
+    """title: of headings. bench: values of bench.json. parity: of parity.json, where there is one."""
 
+    title: str
     bench: Mapping[str, Any]
     parity: Mapping[str, Any] | None
-
-    @property
-    def title(self) -> str:
-        """Of headings."""
-        return str(self.bench["bundle"]["name"])
 
     @property
     def lead(self) -> str:

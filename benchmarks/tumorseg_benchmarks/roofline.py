@@ -112,7 +112,7 @@ def traffic(model: onnx.ModelProto) -> tuple[float, float]:
 
 
 def measure_peak(threads: int) -> Peak:
-    """The best product of ONNX Runtime's, numpy's and (where it is loaded) PyTorch's, and the best copy."""
+    """The best product of ONNX Runtime's and (where it is loaded) PyTorch's, and the best copy."""
     products: dict[str, float] = {}
     for side in SIDES:
         for name, product in _products(side, threads).items():

@@ -186,6 +186,26 @@ def test_a_wrong_subject_is_never_timed(tiny_bundle: Bundle) -> None:
     assert wrong.batches == [1] * (len(tiny_bundle.golden) + 1)  # the comparison and its picture alone
 
 
+def test_a_first_call_that_compiles_costs_no_rounds(tiny_bundle: Bundle) -> None:
+    """Calls of 10 ms are short, whatever the first one took: a turn is three of them, in 80 rounds."""
+    clock = Clock()
+
+    class Compiled(TimedSession):
+        def infer(self, batch: FloatArray) -> FloatArray:
+            if not self.batches:
+                self.clock.ns += 60 * 10**9
+            return super().infer(batch)
+
+    entrant = Entrant(Candidate(SUBJECTS_BY_LABEL["reference"], Compiled(clock, 10)), "reference")
+    bench = Bench(
+        tiny_bundle.contract, fake_truth(tiny_bundle), Plan(settle_s=0.0), lambda line: None, 0.0, clock,
+        open_rounds=True,
+    )  # fmt: skip
+    (row,) = bench.run([entrant], [1])
+    assert (row.rounds, len(row.samples)) == (80, 240)
+    assert row.stages["infer"].max == pytest.approx(11.0)
+
+
 def test_cpu_and_gpu_are_timed_apart_each_with_its_own_reference_and_control(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

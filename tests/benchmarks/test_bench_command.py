@@ -67,8 +67,12 @@ def test_command_with_a_run_writes_everything(
     assert "TensorRT engine FP16, of this device" in left_out["no NVIDIA driver"]
     assert {"ncnn FP32, CPU", "MNN FP32, CPU"} <= set(left_out["not in the bundle"])
     text = (tmp_path / "bench.md").read_text()
+    for one in values["choice"]:
+        assert one["reason"] in result.stdout, "why each won or lost is printed"
     assert text.count("TensorRT engine FP16, of this device") == 1, "one line, not a row in each table"
     assert "A/A control: PyTorch eager against itself:" in text
+    assert "the lowest median of those that pass parity" in text
+    assert "## Share of the direct-convolution bound" in text
     page = (tmp_path / "bench.html").read_text()
     for label in ("PyTorch eager (A/A control)", "ONNX FP16, ONNX Runtime CPU", "TensorRT engine FP16"):
         assert label in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from tumorseg_benchmarks.latency import Sample
 from tumorseg_benchmarks.peers import PEERS
 from tumorseg_benchmarks.rows import BenchRow, fill
 from tumorseg_benchmarks.subjects import SUBJECTS, Subject
-from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.bundle import Artefact, Bundle
 from tumorseg_runtime.errors import InputError
 
 BY_NAME = {subject.name: subject for subject in (*SUBJECTS, *PEERS)}
@@ -63,6 +64,14 @@ def test_equals_are_called_equal_and_other_rounds_are_compared_by_medians(tiny_b
     assert found[FP16.name][1].startswith("no difference from ONNX FP32, ONNX Runtime CPU was found (1.001")
     found = of(choose([timed(FP32, 10.0), timed(FP16, 25.0, rounds=8)], tiny_bundle, {}, Budgets()))
     assert found[FP16.name][1] == "2.5 times as long as ONNX FP32, ONNX Runtime CPU"
+
+
+def test_a_form_that_another_form_serves_has_its_files_size(tiny_bundle: Bundle) -> None:
+    """MNN's exact backend opens the file of the usual one."""
+    own = Artefact("model.onnx", "mnn", "fp32", None, {}, ())
+    bundle = dataclasses.replace(tiny_bundle, artefacts=(own,))
+    (one,) = choose([timed(BY_NAME["mnn-exact-fp32-mnn-exact-cpu"], 1.0)], bundle, {}, Budgets())
+    assert one.size_mb == tiny_bundle.files["model.onnx"].bytes / 1e6
 
 
 def test_what_breaks_parity_never_wins(tiny_bundle: Bundle) -> None:

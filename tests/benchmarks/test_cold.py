@@ -12,7 +12,10 @@ import pytest
 
 from tumorseg_benchmarks import cold
 from tumorseg_benchmarks.cold import STARTS, measure_cold
-from tumorseg_benchmarks.subjects import SUBJECTS
+from tumorseg_benchmarks.commands import bench as command
+from tumorseg_benchmarks.peers import PEERS
+from tumorseg_benchmarks.rows import BenchRow
+from tumorseg_benchmarks.subjects import SUBJECTS, Subject
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.errors import BackendError
 
@@ -76,3 +79,28 @@ def test_the_peak_counts_the_processes_that_were_started() -> None:
             assert cold._peak_mb() > alone
         finally:
             child.kill()
+
+
+def test_stock_runtimes_are_not_started_alone_and_a_failure_is_noted(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = cold.Cold(1.0, 1.0, 1.0, 1.0, 1.0, None)
+    started = []
+
+    def measure(bundle: Bundle, run: object, subject: Subject, *_: object) -> cold.Cold:
+        started.append(subject.name)
+        if subject.precision == "fp16":
+            raise BackendError("it fell over")
+        return found
+
+    monkeypatch.setattr(command, "measure_cold", measure)
+    halves = next(one for one in SUBJECTS if one.name == "onnx-fp16-onnxruntime-cpu")
+    rows = [BenchRow(one, one.label, "subject", 1, "measured") for one in (ONNX, halves, PEERS[2])]
+    rows.append(BenchRow(ONNX, ONNX.label, "control", 1, "measured"))
+    colds, failed = command.start_cold(tiny_bundle, None, rows, 1, None)
+    assert started == [ONNX.name, halves.name]
+    assert colds == {ONNX.name: found}
+    assert failed == {
+        halves.name: "it fell over",
+        PEERS[2].name: "stock ONNX Runtime: not started alone, since that would measure its conversion",
+    }

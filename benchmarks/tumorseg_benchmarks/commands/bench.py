@@ -25,7 +25,7 @@ from tumorseg_benchmarks.ranking import make_ranking_folder, ranking_entries, ra
 from tumorseg_benchmarks.report import SCHEMA, subject_facts, to_json, write_report
 from tumorseg_benchmarks.roofline import Peak, Work, count_work, measure_peak
 from tumorseg_benchmarks.rows import BenchRow
-from tumorseg_benchmarks.subjects import SUBJECTS, Subject, sort_out
+from tumorseg_benchmarks.subjects import PEER, SUBJECTS, Subject, sort_out
 from tumorseg_runtime.atomic import write_text
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.device_folder import RANKING, write_ranking
@@ -228,6 +228,9 @@ def start_cold(
     found: dict[str, Cold] = {}
     failed: dict[str, str] = {}
     for name, subject in timed.items():
+        if subject.format == PEER:
+            failed[name] = f"{subject.label}: not started alone, since that would measure its conversion"
+            continue
         say(f"cold start: {subject.label}")
         try:
             found[name] = measure_cold(bundle, run, subject, threads, device_folder)
