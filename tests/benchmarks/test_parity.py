@@ -97,7 +97,9 @@ def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
     tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tumorseg_benchmarks.subjects.why_no_driver", lambda: "no NVIDIA driver")
-    result = invoke(tiny_bundle.root, "--run", tiny_run.root, "--out", tmp_path)
+    result = invoke(
+        tiny_bundle.root, "--run", tiny_run.root, "--out", tmp_path, "--device-folder", tmp_path / "device"
+    )
     assert result.exit_code == 0, result.output
     values = json.loads((tmp_path / "parity.json").read_text())
     assert values["schema"] == 1
@@ -139,7 +141,7 @@ def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
 
 
 def test_json_output_is_the_file(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    result = invoke(tiny_bundle.root, "--out", tmp_path, "--json")
+    result = invoke(tiny_bundle.root, "--out", tmp_path, "--device-folder", tmp_path / "device", "--json")
     assert json.loads(result.stdout) == json.loads((tmp_path / "parity.json").read_text())
 
 
