@@ -1,0 +1,94 @@
+"""`python -m tumorseg_benchmarks.mutants`: does the gate see the bugs that happen, and only those?"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tumorseg_benchmarks.machine import load_average, machine_facts
+from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
+from tumorseg_benchmarks.mutants.correct import all_correct, missing_backends
+from tumorseg_benchmarks.mutants.gate import changed_budgets
+from tumorseg_benchmarks.mutants.laboratory import make_laboratory
+from tumorseg_benchmarks.mutants.table import summary_table, to_markdown, to_values
+from tumorseg_benchmarks.mutants.trial import OURS, CorrectResult, MutantResult, try_correct, try_mutants
+from tumorseg_benchmarks.report import SCHEMA, to_json, write_report
+from tumorseg_runtime.errors import BackendError, ParityError, TumorsegError
+
+
+@click.command()
+@click.option(
+    "--out",
+    default=Path("build/mutants"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for mutants.json and mutants.md.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print mutants.json instead of the summary.")
+def mutants(out: Path, as_json: bool) -> None:
+    """Break deployments on purpose, and see who notices: our gate, and the criteria of others.
+
+    Two small networks are trained on phantoms and exported for every backend. The exit status is 1 where a
+    bug lives, where a correct artefact raises an alarm, or where the budgets are not the frozen ones.
+    """
+    if missing := missing_backends():
+        reasons = "; ".join(f"{backend}: {reason}" for backend, reason in missing.items())
+        raise BackendError(f"{reasons}; expected every backend for the CPU: pip install 'tumorseg[dev,cpu]'")
+    started, before = time.perf_counter(), load_average()
+
+    def say(line: str) -> None:
+        click.echo(f"{time.perf_counter() - started:4.0f} s  {line}", err=True)
+
+    with tempfile.TemporaryDirectory(prefix="tumorseg-mutants-") as folder:
+        laboratory = make_laboratory(Path(folder), say=say)
+        broken = list(try_mutants(laboratory, MUTANTS, say))
+        equivalent = list(try_mutants(laboratory, EQUIVALENT, say))
+        correct = list(try_correct(laboratory, all_correct(), say))
+        found = to_values(laboratory, broken, equivalent, correct)
+    values: dict[str, Any] = {
+        "schema": SCHEMA,
+        "kind": "mutants",
+        "machine": machine_facts(),
+        "load_average": {"before": before, "after": load_average()},
+        "seconds": round(time.perf_counter() - started, 1),
+        **found,
+    }
+    write_report(out, "mutants", values, to_markdown(broken, equivalent, correct, values))
+    click.echo(to_json(values) if as_json else summary_table(broken, correct).to_text(), nl=False)
+    click.echo(f"report: {out}/mutants.md, {out}/mutants.json", err=True)
+    problems = problems_of(broken, equivalent, correct)
+    if problems:
+        raise ParityError(
+            f"{len(problems)} of the gate's trials failed, expected none: {'; '.join(problems)}"
+        )
+
+
+def problems_of(
+    broken: Sequence[MutantResult], equivalent: Sequence[MutantResult], correct: Sequence[CorrectResult]
+) -> list[str]:
+    """Bugs that live, and right things that our gate refuses, one line each."""
+    lines = [f"{result.mutant.name}: lives" for result in broken if not result.findings]
+    lines += [
+        f"{result.mutant.name}: refused, and changes nothing" for result in equivalent if result.findings
+    ]
+    lines += [f"{one.correct.name}: {one.alarms[OURS]}" for one in correct if one.alarms[OURS]]
+    return lines + changed_budgets()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; turn the project's own errors into one line and an exit status."""
+    try:
+        mutants.main(arguments, prog_name="python -m tumorseg_benchmarks.mutants")
+    except TumorsegError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Bugs of what lies on the device: caches and files that belong to something else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tumorseg_benchmarks.mutants.laboratory import Network
+from tumorseg_benchmarks.mutants.mutant import Device, Mutant
+from tumorseg_export.onnx_export import to_onnx
+from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.device_folder import PASSED, Entry, write_ranking
+from tumorseg_runtime.engine import EngineKey, Profile, write_engine
+
+
+def engine_key(bundle: Bundle, digest: str) -> EngineKey:
+    """Key of an engine that a device built of the bundle with this digest."""
+    graph = bundle.files[bundle.artefact("onnx", "fp32").file].sha256
+    return EngineKey(graph, digest, "fp32", "tensorrt", "11.4.0", (87,), "Orin", Profile(1, 1, 4), None)
+
+
+def other_digest(bundle: Bundle) -> str:
+    """Digest of another bundle of the same structure."""
+    return bundle.digest()[::-1]
+
+
+@contextlib.contextmanager
+def stale_engine(network: Network, folder: Path) -> Iterator[Device]:
+    """The bundle was replaced, and the engine of the one before is still in the cache."""
+    key = engine_key(network.bundle, other_digest(network.bundle))
+    write_engine(folder / key.name(), b"engine of the old weights", key)
+    yield Device(network.bundle, file_changed=False, folder=folder)
+
+
+@contextlib.contextmanager
+def foreign_engine(network: Network, folder: Path) -> Iterator[Device]:
+    """Two networks of one structure share a cache: under the right key lies the other one's engine."""
+    key = engine_key(network.bundle, network.bundle.digest())
+    path = folder / key.name()
+    write_engine(path, b"engine of this bundle", key)
+    path.write_bytes(b"engine of that bundle")  # as long, and other bytes
+    yield Device(network.bundle, file_changed=False, folder=folder)
+
+
+@contextlib.contextmanager
+def stale_ranking(network: Network, folder: Path) -> Iterator[Device]:
+    """The ranking that chooses the backend was measured with the bundle before."""
+    entry = Entry("onnxruntime", "cpu", "fp32", 1, {}, PASSED, 0.01)
+    path = folder / "ranking.json"
+    write_ranking(folder, network.bundle, (entry,))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(network.bundle.digest(), other_digest(network.bundle)),
+        encoding="utf-8",
+    )
+    yield Device(network.bundle, file_changed=False, folder=folder)
+
+
+@contextlib.contextmanager
+def half_updated(network: Network, folder: Path) -> Iterator[Device]:
+    """An update that stopped half-way: the index is the new one, the graph that of another epoch."""
+    root = folder / "bundle"
+    shutil.copytree(network.bundle.root, root, copy_function=os.link)
+    file = root / network.bundle.artefact("onnx", "fp32").file
+    file.unlink()
+    file.write_bytes(to_onnx(network.earlier, network.bundle.contract).SerializeToString())
+    yield Device(Bundle.read_index(root))
+
+
+MUTANTS = (
+    Mutant("stale engine cache", "files", stale_engine),
+    Mutant("another network's engine in the cache", "files", foreign_engine),
+    Mutant("stale ranking of the device", "files", stale_ranking),
+    Mutant("update that stopped half-way", "files", half_updated),
+)

@@ -1,0 +1,161 @@
+"""Our gate on a device: every level that the project has, with the budgets of `tumorseg_runtime.parity`.
+
+Nothing here compares: each level calls what export, `tumorseg verify` or `tumorseg parity` calls.
+
+    seal            every file's SHA-256, as any opening of a bundle checks it
+    device folder   engines and ranking belong to this very bundle and device
+    golden vectors  odd files of every kind, bytes -> pixels -> tensor
+    proof           golden images at batches 1 and 3, as the exporter and `verify` replay them
+    kinship         the bundle is of this run and has its contract, as `parity` asks first
+    split           test images of the run, and all golden images in one batch, as `parity` does
+    masks           golden files through `Segmenter`, to the mask at the file's own size
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from tumorseg_benchmarks.mutants.laboratory import Network
+from tumorseg_benchmarks.mutants.mutant import Device
+from tumorseg_benchmarks.parity import Reference, check_kinship, compare, golden_reference
+from tumorseg_benchmarks.preprocess_paths import BREACHED, PATHS, check_vectors
+from tumorseg_export.proof import BATCH_SIZES
+from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.bundle import GOLDEN_FOLDER
+from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.device_folder import read_ranking
+from tumorseg_runtime.engine import engines_in, find_engine
+from tumorseg_runtime.errors import TumorsegError
+from tumorseg_runtime.golden import replay
+from tumorseg_runtime.parity import BUDGETS, ImageParity, compare_image, logit_scale
+from tumorseg_runtime.segmenter import Prediction, Segmenter
+from tumorseg_runtime.session import Session
+
+# The budgets when the last ten mutants were written. Other ones need ten new mutants (docs/mutants.md).
+FROZEN_AT = "ebb87a9"
+FROZEN = {
+    "fp32": {"relative_error": 1e-3, "flipped_share": 2e-5, "dice": 0.999, "free_pixels": 2},
+    "fp16": {"relative_error": 0.25, "flipped_share": 1e-3, "dice": 0.99, "free_pixels": 8},
+}
+LEVELS = ("seal", "device folder", "golden vectors", "proof", "kinship", "split", "masks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One reason why a device must not serve: the level that saw it, and its line."""
+
+    level: str
+    line: str
+
+
+def changed_budgets() -> list[str]:
+    """Budgets that are no longer the frozen ones, one line each."""
+    return [
+        f"{precision} {name} is {getattr(BUDGETS[precision], name)}, {value} was frozen at {FROZEN_AT}"
+        for precision, values in FROZEN.items()
+        for name, value in values.items()
+        if getattr(BUDGETS[precision], name) != value
+    ]
+
+
+def judge_device(device: Device, network: Network) -> list[Finding]:
+    """All that the gate finds wrong with a device, level by level; empty for one that may serve."""
+    found = [Finding("seal", line) for line in device.bundle.problems()]
+    if found:
+        return found  # nobody opens such a bundle, so nothing further can be asked
+    if device.folder is not None:
+        found += _at("device folder", partial(_device_folder, device))
+    found += [
+        Finding("golden vectors", f"{check.vector}: {check.reason}")
+        for check in check_vectors({"runtime": PATHS["runtime"]})
+        if check.status == BREACHED
+    ]
+    try:
+        session = open_session(device.bundle, precision=device.precision)
+    except TumorsegError as error:
+        return [*found, Finding("proof", str(error))]
+    return found + judge_session(session, network, device)
+
+
+def judge_session(
+    session: Session, network: Network, device: Device, batches: tuple[int, ...] = BATCH_SIZES
+) -> list[Finding]:
+    """What the levels from proof to masks find on an open session. batches: sizes of the proof."""
+    contract, whole = device.bundle.contract, len(network.golden)
+    references = ((network.split, 1), (golden_reference(device.bundle), whole))
+    levels: list[tuple[str, Callable[[], Iterable[str]]]] = [
+        *(("proof", partial(_proof, device, session, batch)) for batch in batches),
+        ("kinship", partial(_kinship, device, network)),
+        *(("split", partial(_split, session, one, contract, size)) for one, size in references),
+        *(("masks", partial(masks_breaches, session, network, device, batch)) for batch in (1, whole)),
+    ]
+    return [finding for level, run in levels for finding in _at(level, run)]
+
+
+def _proof(device: Device, session: Session, batch: int) -> Iterable[str]:
+    return replay(device.bundle, session, "artefact", batch_size=batch).breaches
+
+
+def _kinship(device: Device, network: Network) -> Iterable[str]:
+    check_kinship(device.bundle, network.run)
+    return ()
+
+
+def _split(session: Session, reference: Reference, contract: Contract, batch: int) -> Iterable[str]:
+    return compare(session, "artefact", reference, contract, batch).breaches
+
+
+def masks_breaches(session: Session, network: Network, device: Device, batch_size: int) -> Iterator[str]:
+    """Golden files through `Segmenter`, in batches, against PyTorch's decision at the file's own size."""
+    contract = network.bundle.contract
+    segmenter = Segmenter(device.bundle.contract, session, batch_size)
+    paths = [device.bundle.root / GOLDEN_FOLDER / f"{item.name}.png" for item in network.golden]
+    for item, prediction in zip(network.golden, segmenter.predict(paths), strict=True):
+        size = item.pixels.shape[:2]
+        if prediction.masks.shape[1:] != size:
+            yield f"{item.name}: masks are {prediction.masks.shape[1:]} pixels, expected {size} as the file"
+            continue
+        result = _compare(network, segmenter, prediction, item.name, contract, session.info.precision)
+        yield from (f"{item.name}: {line}" for line in result.breaches)
+
+
+def _compare(
+    network: Network,
+    segmenter: Segmenter,
+    prediction: Prediction,
+    name: str,
+    contract: Contract,
+    precision: str,
+) -> ImageParity:
+    item = next(item for item in network.golden if item.name == name)
+    return compare_image(
+        name,
+        item.logits,
+        prediction.logits,
+        logit_threshold=contract.logit_threshold,
+        scale=logit_scale([one.logits for one in network.golden]),
+        budget=BUDGETS[precision],
+        tensors=(item.tensor, segmenter.prepare(prediction.frame)),
+        masks=prediction.masks,
+    )
+
+
+def _device_folder(device: Device) -> tuple[str, ...]:
+    """Raise where something in the device folder is not of this bundle; there must be something."""
+    assert device.folder is not None
+    ranking = read_ranking(device.folder, device.bundle)
+    engines = engines_in(device.folder)
+    if engines:
+        find_engine(device.folder, device.bundle, device.precision)
+    assert engines or ranking, "an empty device folder has no bug"
+    return ()
+
+
+def _at(level: str, run: Callable[[], Iterable[str]]) -> list[Finding]:
+    """What a level says; an error of the project is its refusal to serve."""
+    try:
+        return [Finding(level, line) for line in run()]
+    except TumorsegError as error:
+        return [Finding(level, str(error))]

@@ -1,0 +1,161 @@
+"""The tables and the JSON of a trial."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tumorseg_benchmarks.mutants.gate import FROZEN_AT, changed_budgets
+from tumorseg_benchmarks.mutants.laboratory import CONTRACT, ENCODER, Laboratory
+from tumorseg_benchmarks.mutants.mutant import Mutant
+from tumorseg_benchmarks.mutants.peers import CRITERIA
+from tumorseg_benchmarks.mutants.trial import OURS, CorrectResult, MutantResult
+from tumorseg_benchmarks.tables import Table
+from tumorseg_runtime.parity import BUDGETS
+
+KILLED, LIVES, BLIND = "killed", "lives", "blind"
+NAMES = (OURS, *(criterion.name for criterion in CRITERIA))
+SHOWN = 3  # findings of a mutant in the JSON
+
+
+def verdict(result: MutantResult, name: str) -> str:
+    """'killed', 'lives', or 'blind' where the criterion looks at a file that is as it should be."""
+    if name == OURS:
+        return KILLED if result.findings else LIVES
+    if not result.seen:
+        return BLIND
+    return KILLED if result.peers[name] else LIVES
+
+
+def label(mutant: Mutant) -> str:
+    """Its name, with a star where it was written after the budgets were frozen."""
+    return f"{mutant.name} *" if mutant.late else mutant.name
+
+
+def mutants_table(results: Sequence[MutantResult]) -> Table:
+    """A row for each mutant: the levels of our gate that saw it, and the verdict of each criterion."""
+    rows = tuple(
+        (
+            label(result.mutant),
+            result.mutant.kind,
+            ", ".join(result.levels) or LIVES,
+            *(verdict(result, name) for name in NAMES[1:]),
+        )
+        for result in results
+    )
+    return Table(("bug", "kind", "our gate: levels that saw it", *NAMES[1:]), rows)
+
+
+def summary_table(mutants: Sequence[MutantResult], correct: Sequence[CorrectResult]) -> Table:
+    """A row for each criterion: what it killed, what it cannot see, and its false alarms."""
+    rows = []
+    for name in NAMES:
+        verdicts = [verdict(result, name) for result in mutants]
+        alarms = sum(bool(result.alarms[name]) for result in correct)
+        rows.append(
+            (
+                "ours" if name == OURS else name,
+                f"{verdicts.count(KILLED)} of {len(mutants)}",
+                str(verdicts.count(LIVES)),
+                str(verdicts.count(BLIND)),
+                f"{alarms} of {len(correct)}",
+            )
+        )
+    return Table(("criterion", "killed>", "lives>", "cannot see>", "false alarms>"), tuple(rows))
+
+
+def alarms_table(correct: Sequence[CorrectResult]) -> Table:
+    """A row for each backend and precision: forms, and the false alarms of each criterion."""
+    groups: dict[tuple[str, str], list[CorrectResult]] = {}
+    for result in correct:
+        groups.setdefault((result.correct.backend, result.correct.precision), []).append(result)
+    rows = tuple(
+        (
+            backend,
+            precision,
+            str(len(found)),
+            *(str(sum(bool(one.alarms[name]) for one in found)) for name in NAMES),
+        )
+        for (backend, precision), found in groups.items()
+    )
+    titles = tuple(f"{name}>" for name in ("ours", *NAMES[1:]))
+    return Table(("backend", "precision", "forms>", *titles), rows)
+
+
+def equivalent_table(results: Sequence[MutantResult]) -> Table:
+    """A row for each change that no input can show: its proof, and whether it was accepted."""
+    rows = tuple(
+        (result.mutant.name, result.mutant.proof, "refused" if result.findings else "accepted")
+        for result in results
+    )
+    return Table(("change", "why no input can show it", "our gate"), rows)
+
+
+def to_values(
+    laboratory: Laboratory,
+    mutants: Sequence[MutantResult],
+    equivalent: Sequence[MutantResult],
+    correct: Sequence[CorrectResult],
+) -> dict[str, Any]:
+    """The part of `mutants.json` that is the trial's (docs/mutants.md)."""
+    return {
+        "networks": [
+            {
+                "name": network.name,
+                "encoder": ENCODER,
+                "height": CONTRACT.height,
+                "width": CONTRACT.width,
+                "checkpoint_sha256": network.run.checkpoint_sha256,
+            }
+            for network in laboratory.networks.values()
+        ],
+        "budgets": {
+            "frozen_at": FROZEN_AT,
+            "changed": changed_budgets(),
+            "used": {name: dataclasses.asdict(budget) for name, budget in BUDGETS.items()},
+        },
+        "criteria": [{"name": one.name, "source": one.source} for one in CRITERIA],
+        "mutants": [_mutant_values(result) for result in mutants],
+        "equivalent": [{**_mutant_values(result), "proof": result.mutant.proof} for result in equivalent],
+        "correct": [{**dataclasses.asdict(result.correct), "alarms": result.alarms} for result in correct],
+    }
+
+
+def _mutant_values(result: MutantResult) -> dict[str, Any]:
+    mutant = result.mutant
+    return {
+        "name": mutant.name,
+        "kind": mutant.kind,
+        "network": mutant.network,
+        "late": mutant.late,
+        "verdicts": {name: verdict(result, name) for name in NAMES},
+        "levels": list(result.levels),
+        "findings": [dataclasses.asdict(finding) for finding in result.findings[:SHOWN]],
+        "reasons": result.peers,
+    }
+
+
+def to_markdown(
+    mutants: Sequence[MutantResult],
+    equivalent: Sequence[MutantResult],
+    correct: Sequence[CorrectResult],
+    values: Mapping[str, Any],
+) -> str:
+    """The report: what docs/mutants.md shows."""
+    machine, changed = values["machine"], values["budgets"]["changed"]
+    budgets = f"as frozen at {FROZEN_AT}" if not changed else "; ".join(changed)
+    parts = [
+        "# Mutants",
+        f"{machine['cpu']}, {machine['date']}, {values['seconds']:.0f} s. Budgets: {budgets}.",
+        summary_table(mutants, correct).to_markdown().rstrip(),
+        "## Bugs",
+        mutants_table(mutants).to_markdown().rstrip(),
+        "## Changes that no input can show",
+        equivalent_table(equivalent).to_markdown().rstrip(),
+        "## Correct artefacts",
+        alarms_table(correct).to_markdown().rstrip(),
+        "## Sources of the criteria",
+        "\n".join(f"- **{one.name}**: {one.source}" for one in CRITERIA),
+    ]
+    return "\n\n".join(parts) + "\n"
