@@ -258,7 +258,7 @@ def test_folders_that_are_not_read_are_known(root: Path) -> None:
 
 def test_unknown_folders_are_refused_with_the_layouts(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"holds nothing, expected brain/images with brain/masks, or breast/"
+        InputError, match=r"holds nothing, expected brain/images with brain/masks, brain/1\.mat \.\.\., or breast/"
     ):
         find_samples(tmp_path)
     put(tmp_path / "pictures" / "1.png", picture())
