@@ -257,9 +257,8 @@ def test_folders_that_are_not_read_are_known(root: Path) -> None:
 
 
 def test_unknown_folders_are_refused_with_the_layouts(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"holds nothing, expected brain/images with brain/masks, brain/1\.mat \.\.\., or breast/"
-    ):
+    layouts = r"brain/images with brain/masks, brain/1\.mat \.\.\., or breast/"
+    with pytest.raises(InputError, match=f"holds nothing, expected {layouts}"):
         find_samples(tmp_path)
     put(tmp_path / "pictures" / "1.png", picture())
     with pytest.raises(InputError, match="holds pictures, expected brain/images"):
