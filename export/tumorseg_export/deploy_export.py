@@ -128,7 +128,7 @@ def _prove(
 
 def _run_all(path: Path, outputs: Sequence[str], plan: dict[int, UInt8Array]) -> dict[int, list[Any]]:
     """For each batch size of the plan, the named outputs of all its images (N, C, H, W)."""
-    session = open_file(path, DEVICE, None)
+    session = open_file(path, DEVICE, None, arena=False)
     results = {}
     for size, pixels in plan.items():
         parts = [

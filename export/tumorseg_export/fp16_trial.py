@@ -49,7 +49,7 @@ class Trials:
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             path = Path(name) / "trial.onnx"
             path.write_bytes(model.SerializeToString())
-            session = open_file(path, "cpu", None)
+            session = open_file(path, "cpu", None, arena=False)
         names = [output.name for output in session.get_outputs()]
         image = session.get_inputs()[0].name
         yield lambda batch: dict(zip(names, session.run(names, {image: batch}), strict=True))

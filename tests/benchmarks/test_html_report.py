@@ -29,6 +29,7 @@ def files(tiny_bundle: Bundle, tiny_run: Run, tmp_path_factory: pytest.TempPathF
     pytest.importorskip("onnxruntime")
     out = tmp_path_factory.mktemp("reports")
     given = [str(tiny_bundle.root), "--run", str(tiny_run.root), "--out", str(out)]
+    given += ["--device-folder", str(out / "device")]
     result = click.testing.CliRunner().invoke(parity, given)
     assert result.exit_code == 0, result.output
     given += ["--batches", "1", "--threads", "1", "--rounds", "8", "--no-cold", "--max-size-mb", "900"]

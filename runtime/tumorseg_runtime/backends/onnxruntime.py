@@ -91,8 +91,12 @@ def open_session(bundle: Bundle, device: str, precision: str, threads: int | Non
     return OnnxRuntimeSession(session, info, artefact.max_batch)
 
 
-def open_file(path: Path, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+def open_file(
+    path: Path, device: str, threads: int | None, *, arena: bool = True
+) -> onnxruntime.InferenceSession:
     """ONNX Runtime's own session on a file, with exactly the provider of `device` or BackendError.
+
+    arena: whether memory once taken from the system is kept, in steps that double; without, the peak is less.
 
     For a GPU it has run once: on zeros, profiled, every node on that provider. The profile lies in a folder
     for temporary files, which is removed.
@@ -101,6 +105,7 @@ def open_file(path: Path, device: str, threads: int | None) -> onnxruntime.Infer
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_AND_WORSE
+    options.enable_cpu_mem_arena = arena
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
