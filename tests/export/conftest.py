@@ -12,6 +12,7 @@ from tumorseg_export.source import Source
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.golden import Golden
 from tumorseg_runtime.preprocess import Preprocessor
+from tumorseg_train.models import build_model
 
 
 class SmallNetwork(torch.nn.Module):
@@ -65,3 +66,17 @@ def small_source() -> Source:
 def with_golden_fixture() -> Callable[[torch.nn.Module, Contract], Source]:
     """`with_golden`, for tests that make networks of their own."""
     return with_golden
+
+
+@pytest.fixture(scope="session")
+def unet() -> torch.nn.Module:
+    """U-Net, resnet18, 3 channels, 1 class. Not to be changed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return build_model("unet", "resnet18", channels=3, classes=1).eval()
+
+
+@pytest.fixture(scope="session")
+def state(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of `unet`. Not to be changed."""
+    return unet.state_dict()

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner, Result
 
 from tumorseg_runtime.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, Verdict, sha256_of
+from tumorseg_runtime.commands.predict import predict
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.images import write_png
 from tumorseg_runtime.preprocess import Preprocessor
@@ -37,6 +39,26 @@ def make_bundle() -> Callable[..., Path]:
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of `make_bundle` with its defaults: RGB, one class. Not to be changed."""
     return _make_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="session")
+def run_predict() -> Callable[..., Result]:
+    """Function that runs `tumorseg predict` with these arguments."""
+    return lambda *arguments: CliRunner().invoke(predict, [str(one) for one in arguments])
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Two images of one name, and one in colour."""
+    root = tmp_path / "in"
+    for name, size, colour in (
+        ("a/1.png", (70, 50), False),
+        ("b/1.png", (40, 90), False),
+        ("b/2.png", (64, 64), True),
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_png(root / name, _scene(*size, colour=colour, seed=5))
+    return root
 
 
 @pytest.fixture(scope="session")
