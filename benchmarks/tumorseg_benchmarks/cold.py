@@ -65,9 +65,15 @@ def measure_cold(
                 f"{subject.label}: took more than {TIMEOUT_S} s in a process of its own, expected less"
             ) from error
         if done.returncode:
-            last = (done.stderr.strip() or "no message").splitlines()[-1]
+            last = (done.stderr.strip() or f"no message, status {done.returncode}").splitlines()[-1]
             raise BackendError(f"{subject.label}: failed in a process of its own: {last}")
-        values = json.loads(done.stdout.splitlines()[-1])
+        last = (done.stdout.strip() or "nothing").splitlines()[-1]
+        try:
+            values = json.loads(last)
+        except ValueError as error:
+            raise BackendError(
+                f"{subject.label}: a process of its own ended with '{last}', expected its figures as JSON"
+            ) from error
         found.append({**values, "start_ms": (values["logits_ns"] - begun) / 1e6})
     middle = {name: statistics.median(one[name] for one in found) for name in FIGURES}
     gpu = [one["gpu_mb"] for one in found if one["gpu_mb"] is not None]

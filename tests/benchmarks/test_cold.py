@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +74,54 @@ def test_a_process_that_fails_says_why_in_one_line(
     monkeypatch.setattr(cold.subprocess, "run", late)
     with pytest.raises(BackendError, match="took more than 900 s in a process of its own, expected less"):
         measure_cold(tiny_bundle, None, ONNX, 1)
+
+
+def ends_with(status: int, output: str, error: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Stands for `subprocess.run`: runs a real process that prints this and ends so (-9: is killed)."""
+    end = f"os.kill(os.getpid(), {-status})" if status < 0 else f"sys.exit({status})"
+    code = f"import os, sys; sys.stdout.write({output!r}); print({error!r}, end='', file=sys.stderr); {end}"
+    run = subprocess.run
+    return lambda command, **options: run([sys.executable, "-c", code], **options)
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "error", "message"),
+    [
+        (1, "", "Traceback ...\n  File x\nValueError: no such layer\n", "own: ValueError: no such layer$"),
+        (3, "", "", "own: no message, status 3$"),
+        (-9, "", "", "own: no message, status -9$"),
+        (-11, "", "warning: odd CPU\n", "own: warning: odd CPU$"),
+        (1, '{"first_ms": 1}\n', "it fell over\n", "own: it fell over$"),
+        (0, "", "", "own ended with 'nothing', expected its figures as JSON$"),
+        (0, '{"first_ms": 1}\nbye\n', "", "own ended with 'bye', expected its figures as JSON$"),
+    ],
+)
+def test_however_a_process_ends_the_message_is_one_line(
+    status: int, output: str, error: str, message: str, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cold.subprocess, "run", ends_with(status, output, error))
+    with pytest.raises(BackendError, match=message) as caught:
+        measure_cold(tiny_bundle, None, ONNX, 1)
+    assert str(caught.value).startswith(f"{ONNX.label}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_subject_that_cannot_be_opened_ends_its_process_with_the_reason(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    """The child's own side: what it prints, its status, and that nothing is taken for figures."""
+    root = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle.root, root)
+    (root / tiny_bundle.artefact("onnx", "fp32").file).write_bytes(b"no network")
+    done = subprocess.run(
+        [sys.executable, "-m", "tumorseg_benchmarks.cold", str(root), ONNX.name],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "model.onnx" in done.stderr.strip().splitlines()[-1]
+    with pytest.raises(BackendError, match=r"failed in a process of its own: .*model\.onnx"):
+        measure_cold(dataclasses.replace(tiny_bundle, root=root), None, ONNX, 1)
 
 
 def test_the_peak_counts_the_processes_that_were_started() -> None:

@@ -90,7 +90,7 @@ class Recorder(Callback):
         if trainer.is_global_zero:
             write_csv(self.out / CURVES, self.rows)
             part.replace(self.out / RESUME)
-            for path in self.out.glob("epoch-*.safetensors"):
+            for path in self.out.glob("epoch-*"):  # also what a process left that died while it wrote
                 if path != self.best_weights:
                     path.unlink()
         self.say(
