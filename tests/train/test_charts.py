@@ -27,6 +27,18 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert "<title>Dice</title><desc>Bars. a 0.500 (0.400 to 0.600); &lt;b&gt; 0.25; c -</desc>" in text
 
 
+def test_a_long_label_leaves_a_line_to_its_value() -> None:
+    long = "ONNX FP32, ONNX Runtime CPU (A/A control)"
+    rows = [charts.Bar("short", 1, 0.9, 1.1), charts.Bar(long, 1, 0.9, 1.1)]
+    text = charts.bars("Speed", rows, unit="times")
+    one, same, two, below = attributes(text, "text", "y")
+    assert one == same
+    assert below - two > 12  # the text's height
+    (height,) = (float(v) for v in re.findall(r'viewBox="0 0 [\d.]+ ([\d.]+)"', text))
+    ends = [attributes(text, "rect", name) for name in ("y", "height")]
+    assert height > max(y + tall for y, tall in zip(*ends, strict=True))
+
+
 def test_lines_go_through_their_points() -> None:
     points = [(0.0, 0.0), (0.5, math.nan), (1.0, 1.0)]
     text = charts.lines("L", {"one": points}, x="p", y="q", x_range=(0, 1), y_range=(0, 1), diagonal=True)

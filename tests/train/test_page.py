@@ -58,6 +58,7 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     assert not re.search(r"https?://|url\(|@import|<script|<link", text)
     assert "prefers-color-scheme: dark" in text
     assert "width=device-width" in text
+    assert '<main id="main" tabindex="-1">' in text  # the skip link's target takes the focus
 
 
 def test_text_is_escaped_once() -> None:

@@ -14,6 +14,7 @@ from tumorseg_train.page import Html, details, escape, table
 from tumorseg_train.plot import WIDTH, Plot, number, place_labels, range_of
 
 COLOURS = 6  # of the page's style
+LINE = 58  # characters of a label and a value that stand side by side within WIDTH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +41,17 @@ class Point:
 
 
 def bars(title: str, rows: Sequence[Bar], *, unit: str = "", top: float | None = None) -> Html:
-    """Horizontal bars from 0 to `top` (None: the largest value), each with its label above it."""
+    """Horizontal bars from 0 to `top` (None: the largest value), each with its label and value above it, in
+    two lines where one is too short for both."""
     measured = [r for r in rows if math.isfinite(r.value)]
     limit = top or max([v for r in measured for v in (r.value, r.high or 0.0)], default=0.0) or 1.0
-    step, parts = 38.0, []
-    for index, row in enumerate(rows):
-        y = 14 + index * step
+    y, parts = 14.0, []
+    for row in rows:
         known = math.isfinite(row.value)
         text = f"{_interval(row.value, row.low, row.high)} {unit}".strip() if known else "not measured"
         parts.append(f'<text x="0" y="{y:.1f}">{escape(row.label)}</text>')
+        if len(row.label) + len(text) > LINE:
+            y += 17
         parts.append(
             f'<text x="{WIDTH:.0f}" y="{y:.1f}" text-anchor="end" class="halo">{escape(text)}</text>'
         )
@@ -59,10 +62,11 @@ def bars(title: str, rows: Sequence[Bar], *, unit: str = "", top: float | None =
             if row.low is not None and row.high is not None and math.isfinite(row.low + row.high):
                 a, b = (WIDTH * min(max(v, 0), limit) / limit for v in (row.low, row.high))
                 parts.append(_whisker(a, y + 11, b, y + 11))
+        y += 38
     header = ("", f"{unit or 'value'}>", "low>", "high>", "note")
     cells = [(r.label, number(r.value), _optional(r.low), _optional(r.high), r.note) for r in rows]
     spoken = "; ".join(f"{r.label} {_interval(r.value, r.low, r.high)}" for r in rows)
-    return _chart(title, f"Bars. {spoken}", 14 + len(rows) * step, parts, table(header, cells))
+    return _chart(title, f"Bars. {spoken}", y, parts, table(header, cells))
 
 
 def lines(

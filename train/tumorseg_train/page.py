@@ -36,14 +36,17 @@ body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.5
 header, main, footer { max-width: 68rem; margin: 0 auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 1.2rem 0 .4rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; padding-bottom: .2rem; border-bottom: 1px solid var(--line);
-  scroll-margin-top: 1rem; }
+  scroll-margin-top: 1rem; overflow-wrap: anywhere; }
 h3 { font-size: 1.05rem; margin: 1.4rem 0 .4rem; }
 p, li { max-width: 46rem; overflow-wrap: break-word; }
 a { color: var(--link); }
 :focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-.skip { position: absolute; left: -99rem; } .skip:focus { position: static; }
+.skip { position: absolute; left: -99rem; }
+.skip:focus { left: 0; top: 0; padding: .5rem 1rem; background: var(--ground); }
+main:focus { outline: none; }
 .lead, .note, figcaption, caption { color: var(--soft); }
-nav ol { padding-left: 1.2rem; margin: .5rem 0; }
+nav ol { padding: 0; margin: .5rem 0; column-gap: 2rem; }
+nav li { margin-left: 2rem; overflow-wrap: anywhere; break-inside: avoid; }
 @media (min-width: 48rem) { nav ol { columns: 2; } }
 .scroll { overflow-x: auto; margin: .6rem 0 1rem; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; min-width: 100%; }
@@ -114,7 +117,7 @@ def page(title: str, sections: Sequence[tuple[str, str]], *, lead: str = "") -> 
         f'<a class="skip" href="#main">Skip to the content</a>\n<header>\n<h1>{escape(title)}</h1>\n'
         + (f'<div class="lead">{escape(lead)}</div>\n' if lead else "")
         + f'<nav aria-label="Contents">\n<ol>\n{contents}</ol>\n</nav>\n</header>\n'
-        f'<main id="main">\n{bodies}</main>\n'
+        f'<main id="main" tabindex="-1">\n{bodies}</main>\n'
         "<footer>For research; not a medical device. This file loads nothing from the network.</footer>\n"
         "</body>\n</html>\n"
     )
