@@ -19,6 +19,7 @@ from tumorseg_train.bootstrap import draw_weights
 from tumorseg_train.commands.compare import compare
 from tumorseg_train.commands.evaluate import evaluate
 from tumorseg_train.comparison import count_mates, difference, find_evaluation, gather
+from tumorseg_train.judgement import CONTRACT
 from tumorseg_train.run import CHECKPOINT, SPLIT, Run
 
 pytestmark = pytest.mark.slow
@@ -134,18 +135,19 @@ def test_paired_difference_as_a_plain_loop(variant: Variant) -> None:
 
 def test_an_evaluation_is_used_if_it_fits(variant: Variant, tmp_path: Path) -> None:
     run = variant("run")
-    assert find_evaluation(run, "test", 2000) is None
+    assert find_evaluation(run, "test", CONTRACT, 2000) is None
     assert CliRunner().invoke(evaluate, [str(run.root)]).exit_code == 0
-    kept = find_evaluation(run, "test", 2000)
+    kept = find_evaluation(run, "test", CONTRACT, 2000)
     assert kept is not None
-    assert find_evaluation(run, "val", 2000) is None
-    assert find_evaluation(run, "test", 100) is None
+    assert find_evaluation(run, "val", CONTRACT, 2000) is None
+    assert find_evaluation(run, "test", CONTRACT, 100) is None
+    assert find_evaluation(run, "test", "96", 2000) is None
     other = dataclasses.replace(run, checkpoint_sha256="0")
-    assert find_evaluation(other, "test", 2000) is None
+    assert find_evaluation(other, "test", CONTRACT, 2000) is None
     assert "evaluating" not in invoke(run.root, "--out", tmp_path / "out").stderr
     (run.root / "evaluation/evaluation.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="delete it, or evaluate the run again"):
-        find_evaluation(run, "test", 2000)
+        find_evaluation(run, "test", CONTRACT, 2000)
 
 
 def test_latencies_and_what_belongs_to_nobody(variant: Variant, tmp_path: Path) -> None:

@@ -114,6 +114,10 @@ def test_other_parts_sizes_and_scales(run: Run, tmp_path: Path) -> None:
     assert own["images"][0]["pixels"] == item.height * item.width
     assert own["strata"]["all"][0]["figures"]["hd95_mm"]["value"] > 0
     assert "each image's own size" in (tmp_path / "c/evaluation.md").read_text(encoding="utf-8")
+    square = values_of(run.root, "--scale", "96", "--out", tmp_path / "d")
+    assert (square["scale"], square["height"], square["images"][0]["pixels"]) == ("96", 64, 96 * 96)
+    text = (tmp_path / "d/evaluation.md").read_text(encoding="utf-8")
+    assert "The network runs at 64x64 (height x width in pixels); masks are compared at 96x96." in text
 
 
 def test_images_that_it_was_trained_on_are_named(run: Run, tmp_path: Path) -> None:

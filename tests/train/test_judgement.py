@@ -56,6 +56,21 @@ def test_or_at_the_images_own_size(manifest: Manifest) -> None:
         assert score.predicted_px == pytest.approx(item.height * item.width / 2, rel=0.05)
 
 
+def test_or_at_a_square_of_any_size(manifest: Manifest) -> None:
+    judgement = judge(left_half, manifest, "test", CONTRACT, scale="160")
+    for item, score in zip(judgement.items, judgement.scores, strict=True):
+        _, mask = read_pair(manifest.root, item)
+        truth = cv2.resize(mask.astype(np.uint8), (160, 160), interpolation=cv2.INTER_NEAREST_EXACT) > 0
+        assert (score.pixels, score.truth_px) == (160 * 160, truth.sum())
+        assert score.predicted_px == 160 * 80
+
+
+@pytest.mark.parametrize("scale", ["", "0", "-512", "512x512", "9000", "²", "own"])
+def test_a_scale_that_is_none_is_refused(manifest: Manifest, scale: str) -> None:
+    with pytest.raises(InputError, match="expected contract, original, or 1 to 8192 pixels"):
+        judge(left_half, manifest, "test", CONTRACT, scale=scale)
+
+
 def test_the_threshold_is_the_contracts(manifest: Manifest) -> None:
     def doubtful(image: np.ndarray, name: str) -> np.ndarray:
         return np.full((1, 64, 64), math.log(0.7 / 0.3), np.float32)

@@ -70,11 +70,13 @@ def gather(
     latencies: Mapping[str, Latency],
     *,
     part: str = "test",
+    scale: str = CONTRACT,
     draws: int = DRAWS,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Contestant]:
     """Open and evaluate runs; an evaluation that lies in a run and fits is taken as it is.
 
+    scale: at which masks are compared, as `tumorseg_train.judgement.judge` takes it.
     Raises InputError where a run is given twice.
     """
     runs = [Run.open(root) for root in roots]
@@ -85,10 +87,10 @@ def gather(
     contestants = []
     for run in runs:
         name = f"{run.architecture} {run.encoder}"
-        evaluation = find_evaluation(run, part, draws)
+        evaluation = find_evaluation(run, part, scale, draws)
         if evaluation is None:
             say(f"{run.root}: evaluating on {part} (`tumorseg evaluate` keeps the result for the next time)")
-            evaluation = run_evaluation(open_subject(run.root), part=part, draws=draws).values
+            evaluation = run_evaluation(open_subject(run.root), part=part, scale=scale, draws=draws).values
         parameters, gflop = count_costs(run)
         contestants.append(
             Contestant(
@@ -104,8 +106,8 @@ def gather(
     return contestants
 
 
-def find_evaluation(run: Run, part: str, draws: int) -> dict[str, Any] | None:
-    """The evaluation that lies in the run, if it is of this very network, split, part and size; else None."""
+def find_evaluation(run: Run, part: str, scale: str, draws: int) -> dict[str, Any] | None:
+    """The evaluation that lies in the run, if it is of this very network, split, part and scale."""
     path = run.root / EVALUATION / f"{EVALUATION}.json"
     if not path.is_file():
         return None
@@ -120,7 +122,7 @@ def find_evaluation(run: Run, part: str, draws: int) -> dict[str, Any] | None:
         raise InputError(f"{path}: cannot be read ({error}): delete it, or evaluate the run again") from error
     contract = run.contract
     wanted = (
-        1, run.checkpoint_sha256, "pytorch", run.data["split_sha256"], part, CONTRACT,
+        1, run.checkpoint_sha256, "pytorch", run.data["split_sha256"], part, scale,
         contract.height, contract.width, contract.threshold, draws,
     )  # fmt: skip
     return values if found == wanted else None
@@ -153,6 +155,7 @@ def compare(contestants: Sequence[Contestant], notes: Sequence[str] = ()) -> dic
         "tumorseg": importlib.metadata.version("tumorseg"),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "part": contestants[0].evaluation["data"]["part"],
+        "scale": contestants[0].evaluation["scale"],
         "notes": list(notes),
         "splits": [
             {

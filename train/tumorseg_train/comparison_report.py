@@ -7,6 +7,7 @@ from typing import Any
 
 from tumorseg_train.charts import Bar, Point, bars, scatter
 from tumorseg_train.evaluation_tables import Table, estimate_cell, known, share
+from tumorseg_train.judgement import CONTRACT, ORIGINAL
 from tumorseg_train.page import Html, bullets, page, paragraph, side_by_side, table
 from tumorseg_train.plot import number
 from tumorseg_train.reports import markdown_table
@@ -27,6 +28,15 @@ as two.
 Latency: the fastest artefact that passed parity, at batch 1; median and quartiles as `tumorseg bench`
 measured them. On the dashed line lie the networks that none beats in both.
 """
+
+
+def _what(values: Mapping[str, Any]) -> str:
+    """Which images, and at which size."""
+    scale = str(values["scale"])
+    size = {CONTRACT: "each network's own size", ORIGINAL: "each image's own size"}.get(
+        scale, f"{scale}x{scale}"
+    )
+    return f"Part '{values['part']}', masks compared at {size}."
 
 
 def split_title(split: Mapping[str, Any]) -> str:
@@ -108,7 +118,7 @@ def comparison_tables(values: Mapping[str, Any]) -> list[Table]:
 
 def comparison_markdown(values: Mapping[str, Any]) -> str:
     """The tables as Markdown."""
-    parts = [f"# {TITLE}\n", f"Part '{values['part']}', at each network's own size.\n"]
+    parts = [f"# {TITLE}\n", f"{_what(values)}\n"]
     parts += [f"- {note}" for note in values["notes"]] + ([""] if values["notes"] else [])
     for each in comparison_tables(values):
         parts += [f"## {each.title}\n", markdown_table(each.header, each.rows), f"{each.note}\n"]
@@ -125,7 +135,7 @@ def comparison_page(values: Mapping[str, Any]) -> str:
     if values["leaks"]:
         sections.append(("Clean against random split", _table(leak_table(values))))
     sections.append(("What the figures mean", bullets(MEANINGS.strip().split("\n\n"))))
-    lead = bullets([f"Part '{values['part']}', at each network's own size.", *values["notes"]])
+    lead = bullets([_what(values), *values["notes"]])
     return page(TITLE, sections, lead=lead)
 
 

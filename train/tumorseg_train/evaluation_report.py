@@ -20,6 +20,7 @@ from tumorseg_train.evaluation_tables import (
     lesion_table,
     main_table,
     share,
+    size_words,
     strata_table,
     tables,
     whole,
@@ -178,7 +179,7 @@ def _calibration(values: Mapping[str, Any]) -> Html:
 def _pictures(cases: Sequence[Case], values: Mapping[str, Any]) -> Html:
     if not cases:
         return paragraph("None.")
-    size = f"{values['height']}x{values['width']}" if values["scale"] == "contract" else "the image's size"
+    size = size_words(values)
     pictures = []
     for case in cases:
         score = case.score

@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tumorseg_train.judgement import size_of
+
 PIXELS = ("dice", "iou", "precision", "recall", "accuracy")
 NAMES = {"dice": "Dice (pooled: F1)", "iou": "IoU"}
 KINDS = {"organ": "organ", "class": "class", "size": "size of the tumour"}
@@ -100,7 +102,8 @@ def lesion_table(values: Mapping[str, Any]) -> Table:
         "Distances and lesions",
         ("", "value>"),
         tuple(rows),
-        f"Pixels of {_size(values)}. A lesion is found by an IoU of at least 0.1; each speck counts as one.",
+        f"Pixels of {size_words(values)}. "
+        "A lesion is found by an IoU of at least 0.1; each speck counts as one.",
     )
 
 
@@ -192,10 +195,10 @@ def _small(estimate: Mapping[str, float | None]) -> str:
     return f"{text} ({low:.4f} to {high:.4f})" if known(low) and known(high) else text
 
 
-def _size(values: Mapping[str, Any]) -> str:
-    return (
-        f"{values['height']}x{values['width']}" if values["scale"] == "contract" else "each image's own size"
-    )
+def size_words(values: Mapping[str, Any]) -> str:
+    """At which size masks were compared."""
+    size = size_of(values["scale"], values["height"], values["width"])
+    return "each image's own size" if size is None else f"{size[0]}x{size[1]}"
 
 
 def facts(values: Mapping[str, Any]) -> list[str]:
@@ -206,7 +209,7 @@ def facts(values: Mapping[str, Any]) -> list[str]:
     where = (
         f"Masks are compared at the network's size, {size}, with the true mask at that size."
         if values["scale"] == "contract"
-        else f"The network runs at {size}; masks are compared at each image's own size."
+        else f"The network runs at {size}; masks are compared at {size_words(values)}."
     )
     split = {
         "grouped": "Groups are never on two sides of the split.",

@@ -1,9 +1,10 @@
 """A network's answers for one part of a split, image by image. No torch here: `infer` is any network with
 its preprocessing.
 
-Masks are compared at the contract's size ('contract', what the network sees and training optimises), or at
-each image's own size ('original', what the runtime delivers). At the contract's size the true mask is resized
-by nearest neighbour, as in training; at the original size the logits are resized, as in the runtime.
+Masks are compared at the contract's size ('contract', what the network sees and training optimises), at
+each image's own size ('original', what the runtime delivers), or at a square of so many pixels ('512'), so
+that networks of different sizes can be set side by side. The true mask is resized by nearest neighbour, as in
+training, and the logits as in the runtime.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from tumorseg_train.summary import Stratum, size_class, stratum
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 Infer = Callable[[npt.NDArray[np.uint8], str], FloatArray]
-CONTRACT, ORIGINAL = SCALES = ("contract", "original")
+CONTRACT, ORIGINAL = "contract", "original"
+MOST = 8192  # pixels of a side
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,6 +110,23 @@ def _order(name: str) -> tuple[int, str]:
     ), name
 
 
+def size_of(scale: str, height: int, width: int) -> tuple[int, int] | None:
+    """Height and width at which masks are compared; None for each image's own.
+
+    scale: 'contract', 'original', or pixels of a square. height, width: of the contract.
+    Raises InputError for anything else.
+    """
+    if scale == CONTRACT:
+        return height, width
+    if scale == ORIGINAL:
+        return None
+    if not (scale.isascii() and scale.isdigit() and 1 <= int(scale) <= MOST):
+        raise InputError(
+            f"scale is '{scale}', expected contract, original, or 1 to {MOST} pixels such as 512"
+        )
+    return int(scale), int(scale)
+
+
 def answer(infer: Infer, contract: Contract, manifest: Manifest, item: Item, scale: str = CONTRACT) -> Answer:
     """Read an image and its masks, and let the network answer.
 
@@ -129,10 +148,9 @@ def answer(infer: Infer, contract: Contract, manifest: Manifest, item: Item, sca
             f"{item.image}: the network's logits are not finite, expected numbers: the weights are broken, "
             "train again"
         )
-    if scale == CONTRACT:
-        image = resize(image, contract.height, contract.width)
-        size = (contract.width, contract.height)
-        resized = cv2.resize(truth.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
+    if size := size_of(scale, contract.height, contract.width):
+        image = resize(image, *size)
+        resized = cv2.resize(truth.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         truth = np.asarray(resized, np.bool_)
     logits = resize_logits(logits, *truth.shape)
     predicted = np.asarray((logits >= np.float32(contract.logit_threshold)).any(axis=0))

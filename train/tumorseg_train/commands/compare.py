@@ -14,6 +14,10 @@ import click
     help="Part of each run's split.",
 )  # fmt: skip
 @click.option(
+    "--scale", default="contract", show_default=True, metavar="contract|original|PIXELS",
+    help="Compare masks at each network's size, at each image's own, or at a square of so many pixels.",
+)  # fmt: skip
+@click.option(
     "--bench", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="A bench.json of `tumorseg bench` for the latencies; may be repeated.",
 )  # fmt: skip
@@ -22,7 +26,9 @@ import click
     help="Folder of the report.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json instead of tables.")
-def compare(runs: tuple[Path, ...], part: str, bench: tuple[Path, ...], out: Path, as_json: bool) -> None:
+def compare(
+    runs: tuple[Path, ...], part: str, scale: str, bench: tuple[Path, ...], out: Path, as_json: bool
+) -> None:
     """Compare networks by Dice with intervals, size, operations and latency.
 
     Runs on the same split are compared image by image. Where the same network was trained on a clean and on a
@@ -36,7 +42,7 @@ def compare(runs: tuple[Path, ...], part: str, bench: tuple[Path, ...], out: Pat
     from tumorseg_train.reports import json_text, text_table, write_report
 
     latencies, notes = read_latencies(bench)
-    contestants = gather(runs, latencies, part=part, say=lambda line: click.echo(line, err=True))
+    contestants = gather(runs, latencies, part=part, scale=scale, say=lambda line: click.echo(line, err=True))
     known = {each.run.checkpoint_sha256 for each in contestants}
     notes += [
         f"The benchmark of checkpoint {sha256[:12]} belongs to none of these runs."

@@ -38,8 +38,8 @@ from tumorseg_runtime.errors import InputError
     "--scale",
     default="contract",
     show_default=True,
-    type=click.Choice(["contract", "original"]),
-    help="Compare masks at the network's size, or at each image's own.",
+    metavar="contract|original|PIXELS",
+    help="Compare masks at the network's size, at each image's own, or at a square of so many pixels.",
 )
 @click.option(
     "--spacing",
@@ -77,10 +77,12 @@ def evaluate(
     from tumorseg_train.evaluation import NAME, run_evaluation
     from tumorseg_train.evaluation_report import evaluation_markdown, evaluation_page, read_curves
     from tumorseg_train.evaluation_tables import facts, tables
+    from tumorseg_train.judgement import size_of
     from tumorseg_train.reports import json_text, text_table, write_report
     from tumorseg_train.subject import open_subject
 
     opened = open_subject(subject, backend=backend, device=device, precision=precision, size=size)
+    size_of(scale, opened.contract.height, opened.contract.width)  # is the scale one at all?
     millimetres = read_spacing(spacing)
     progress = click.progressbar(length=1, label="images", file=sys.stderr)
 
