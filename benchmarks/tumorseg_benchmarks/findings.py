@@ -13,6 +13,7 @@ from tumorseg_benchmarks.hard_cases import NAME as HARD
 from tumorseg_benchmarks.hard_cases import hard_cases
 from tumorseg_benchmarks.parity import Margin, ParityRow, check_parity
 from tumorseg_benchmarks.preprocess_paths import BREACHED, VectorCheck, check_vectors
+from tumorseg_benchmarks.rounding import NAME as ROUNDED
 from tumorseg_runtime.atomic import make_folder, write_text
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.device_folder import beside, device_facts, find
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from tumorseg_train.run import Run
 
+GOLDEN = ("golden", ROUNDED)  # sets that consist of the bundle's golden images
 CERTIFICATE = "parity.json"
 CERTIFICATE_SCHEMA = 1
 
@@ -124,7 +126,7 @@ def _drifts(
             pixels = next(image.pixels() for image, _ in hard_cases() if image.name == name)
         else:
             golden = bundle.root / FOLDER / f"{name}.png"
-            pixels = read_image(golden if worst.images == "golden" else run.manifest().root / name)
+            pixels = read_image(golden if worst.images in GOLDEN else run.manifest().root / name)
         tensor = Preprocessor(bundle.contract)(pixels, name)
         yield measure_drift(
             run.model(), bundle.contract, bundle.root / artefact.file, artefact.precision, name, tensor
@@ -173,7 +175,7 @@ def _image_hashes(bundle: Bundle, findings: Findings, run: Run | None) -> dict[s
     known |= {image.name: str(image.to_dict()["sha256"]) for image, _ in hard_cases()}
     for row in findings.rows:
         for image in row.report.images if row.report else ():
-            if row.images == "golden":
+            if row.images in GOLDEN:
                 hashes[image.image] = bundle.files[f"{FOLDER}/{image.image}.png"].sha256
             else:
                 hashes[image.image] = known[image.image]

@@ -25,7 +25,8 @@ from tumorseg_benchmarks.references import (
     golden_reference,
     split_reference,
 )
-from tumorseg_benchmarks.subjects import PYTORCH, SUBJECTS, Candidate, Subject, open_candidate
+from tumorseg_benchmarks.rounding import is_asked, rounded_reference
+from tumorseg_benchmarks.subjects import PYTORCH, SUBJECTS, Candidate, Subject, open_candidate, why_not
 from tumorseg_benchmarks.task import BREACHED as INFERIOR
 from tumorseg_benchmarks.task import TaskParity, TaskScores
 from tumorseg_runtime.bundle import Bundle
@@ -38,7 +39,7 @@ from tumorseg_runtime.errors import (
     OutputError,
 )
 from tumorseg_runtime.frames import Frame
-from tumorseg_runtime.parity import BUDGETS, ParityReport, compare_image
+from tumorseg_runtime.parity import BUDGETS, FinalMasks, ParityReport, compare_image
 from tumorseg_runtime.segmenter import Segmenter
 from tumorseg_runtime.session import MASKS, Session, output_of
 
@@ -128,11 +129,12 @@ def compare(
             expected, got = reference.logits[index], np.empty(0, np.float32)
             if place < len(logits):
                 got = logits[place]
-            masks = None
+            final = None
             if got.shape == expected.shape:
                 each(index, np.asarray(got >= threshold))
                 if np.isfinite(got).all():
-                    masks = segmenter.decide(frames[place], got).masks
+                    height, width = frames[place].pixels.shape[:2]
+                    final = FinalMasks(segmenter.decide(frames[place], got).masks, height, width)
             half = tensors[place].dtype != np.float32
             pair = None
             if reference.tensor:
@@ -147,7 +149,7 @@ def compare(
                     scale=scale,
                     budget=budget,
                     tensors=pair,
-                    masks=masks,
+                    final=final,
                 )
             )
     info = session.info
@@ -177,12 +179,13 @@ def check_parity(
 
     Golden images go one by one and all in one batch, which a graph that was frozen at one image would not
     survive. With a run the network itself is judged on them first: it must still say what it said at export;
-    and hard cases come last.
+    hard cases come last, and FP16 on the CPU is also held against the network with its weights in FP16.
     thinnest: so many images of the part come first, those with the thinnest margins; `tell` hears of them.
     Raises BundleError where the run is not the bundle's, BackendError where no artefact runs here.
     """
     golden = golden_reference(bundle)
     sets = [(golden, 1), (golden, len(golden.images))]
+    halves: list[tuple[Reference, int]] = []
     rows: list[ParityRow] = []
     if run is not None:
         check_kinship(bundle, run)
@@ -197,6 +200,9 @@ def check_parity(
         progress(f"PyTorch on the run's {part} images")
         sets.append((split_reference(run, pytorch.session, part, limit, first), 1))
         sets.append((hard_reference(pytorch.session, bundle.contract, golden.unit), 1))
+        if any(is_asked(subject) and why_not(subject, bundle, run) is None for subject in subjects):
+            progress("PyTorch with weights in FP16 on the golden images")
+            halves.append((rounded_reference(run.model(), golden, bundle.contract), 1))
     for candidate in _candidates(bundle, run, subjects, device_folder):
         if candidate.session is None:
             rows.append(not_opened(candidate))
@@ -204,7 +210,7 @@ def check_parity(
         largest = candidate.session.input.max_batch
         rows += [
             judge(candidate, reference, batch, bundle.contract, progress)
-            for reference, batch in sets
+            for reference, batch in (*sets, *(halves if is_asked(candidate.subject) else ()))
             if largest is None or batch <= largest
         ]
     if all(row.status == "unverified" for row in rows if row.subject.engine != PYTORCH):

@@ -6,7 +6,6 @@ bare inference in time and in memory, what importing it costs, and how fast its 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from tumorseg_benchmarks.report import (
     write_report,
 )
 from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.errors import TumorsegError
+from tumorseg_runtime.cli import one_line_errors
 
 SECTIONS = ("end-to-end", "import", "peak", "growth", "throughput", "preprocessing", "install")
 QUICK_FILES, QUICK_PREDICTIONS = 2 * MIN_ROUNDS, 200
@@ -109,11 +108,8 @@ def figures(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; turn the project's own errors into one line and an exit status."""
-    try:
+    with one_line_errors():
         figures.main(arguments, prog_name="python -m tumorseg_benchmarks.runtime_figures")
-    except TumorsegError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

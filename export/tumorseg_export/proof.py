@@ -4,7 +4,8 @@ A certificate, `certificates/<artefact's file>.json`, holds the full figures:
 
     artefact, sha256    the file that was proven
     weights             {"file", "sha256"} of the file beside it, null where there is none
-    reports             one per backend, device and batch size: `batch_size`, and ParityReport as a dict
+    reports             one per backend, device, batch size and number of threads: `batch_size`, `threads`
+                        (null: all cores), and ParityReport as a dict
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ from tumorseg_runtime.engine import OtherMachineError
 from tumorseg_runtime.errors import BackendError, ParityError
 from tumorseg_runtime.golden import Golden, replay
 from tumorseg_runtime.parity import ParityReport
+from tumorseg_runtime.session import Session
 
 FOLDER = "certificates"
 BATCH_SIZES = (1, FEWEST)
+# Batch sizes and threads (None: all cores) of a proof. MNN cuts Winograd's tiles by the number of threads,
+# and its logits change with them more than any other backend's: a device may serve with one.
+SERVED = tuple((batch_size, None) for batch_size in BATCH_SIZES)
+SERVED_BY: dict[str, tuple[tuple[int, int | None], ...]] = {"mnn": (*SERVED, (1, 1))}
 
 
 def require_prover(name: str, target: Target) -> None:
@@ -72,24 +78,29 @@ def prove(draft: Bundle, artefact: Artefact, target: Target, calibration: Sequen
 def _replay_batches(
     draft: Bundle, artefact: Artefact, backend: str, device: str, calibration: Sequence[Golden]
 ) -> list[dict[str, Any]]:
-    session = open_session(draft, backend=backend, device=device, precision=artefact.precision)
+    sessions: dict[int | None, Session] = {}
     reports = []
-    for batch_size in BATCH_SIZES:
+    for batch_size, threads in SERVED_BY.get(backend, SERVED):
+        if threads not in sessions:
+            sessions[threads] = open_session(
+                draft, backend=backend, device=device, precision=artefact.precision, threads=threads
+            )
         more = calibration if batch_size == 1 else ()
-        report = replay(draft, session, artefact.file, batch_size=batch_size, more=more)
-        refuse_breach(report, batch_size)
-        reports.append({"batch_size": batch_size, **report.to_dict()})
+        report = replay(draft, sessions[threads], artefact.file, batch_size=batch_size, more=more)
+        refuse_breach(report, batch_size, threads)
+        reports.append({"batch_size": batch_size, "threads": threads, **report.to_dict()})
     return reports
 
 
-def refuse_breach(report: ParityReport, batch_size: int) -> None:
-    """Raise ParityError where the report has breaches."""
+def refuse_breach(report: ParityReport, batch_size: int, threads: int | None = None) -> None:
+    """Raise ParityError where the report has breaches. threads: None for all cores."""
     if not report.passed:
         remedy = (
             "take the target mnn-exact in its place" if report.backend == "mnn" else "leave out its target"
         )
         raise ParityError(
-            f"under {report.backend} on {report.device} at batch {batch_size} an artefact decides other than "
+            f"under {report.backend} on {report.device} at batch {batch_size}"
+            f"{f' with {threads} thread' if threads else ''} an artefact decides other than "
             f"PyTorch, no bundle was written: {'; '.join(report.breaches)}: {remedy}"
         )
 

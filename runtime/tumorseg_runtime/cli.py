@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import sys
 import warnings
+from collections.abc import Iterator
 
 import click
 import cv2
@@ -61,6 +63,16 @@ def cli() -> None:
     """
 
 
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program on the project's own errors, with one message and the error's exit status."""
+    try:
+        yield
+    except TumorsegError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
 def main() -> None:
     """Run the command line; turn the project's own errors into one message and an exit status."""
     # a file that cannot be decoded is reported once, by us; the function has its place by OpenCV 4 or 5
@@ -69,10 +81,8 @@ def main() -> None:
     # pydicom's warnings quote values of the file, which may be about a patient
     warnings.filterwarnings("ignore", module="pydicom")
     try:
-        cli.main(prog_name="tumorseg")
-    except TumorsegError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        with one_line_errors():
+            cli.main(prog_name="tumorseg")
     except ModuleNotFoundError as error:
         remedy = _remedy(error)
         if remedy is None:

@@ -32,7 +32,7 @@ from tumorseg_runtime.dicom_window import gray_to_uint8, group_of
 from tumorseg_runtime.errors import BackendError, InputError
 from tumorseg_runtime.frames import Frame
 from tumorseg_runtime.image_header import MAX_PIXELS
-from tumorseg_runtime.images import to_uint8
+from tumorseg_runtime.images import read_file, to_uint8
 from tumorseg_runtime.spacing import Spacing
 
 if TYPE_CHECKING:
@@ -99,17 +99,7 @@ def _read(path: Path) -> Dataset:
     """The elements of `_TAGS`, with the pixels still encoded."""
     import pydicom
 
-    try:
-        if path.exists() and not path.is_file():  # a pipe would block for ever
-            raise InputError(f"{path}: is not a regular file, expected a DICOM file: check the path")
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: has {size} bytes, expected at most {MAX_FILE_BYTES}: split it")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}): check the path and its rights"
-        ) from error
+    data = read_file(path, MAX_FILE_BYTES, "a DICOM file", "split it")
     if data[128:132] != b"DICM":
         raise InputError(
             f"{path}: lacks the mark of a DICOM file (DICM at byte 128), expected one: export it again"

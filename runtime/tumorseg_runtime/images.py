@@ -38,18 +38,26 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
         raise InputError(
             f"{path}: got a '{path.suffix}' file, expected one of {', '.join(SUFFIXES)} or DICOM: convert it"
         )
+    data = read_file(path, MAX_FILE_BYTES, "an image file", "resize it first")
+    return decode_image(data, str(path))
+
+
+def read_file(path: Path, limit: int, kind: str, remedy: str) -> bytes:
+    """All bytes of a regular file of at most `limit`; kind: what was expected, remedy: for what is larger.
+
+    Raises InputError where it is missing, no file, or too large, before it is read.
+    """
     try:
         if path.exists() and not path.is_file():  # a pipe would block for ever
-            raise InputError(f"{path}: is not a regular file, expected an image file: check the path")
+            raise InputError(f"{path}: is not a regular file, expected {kind}: check the path")
         size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: has {size} bytes, expected at most {MAX_FILE_BYTES}: resize it first")
-        data = path.read_bytes()
+        if size > limit:
+            raise InputError(f"{path}: has {size} bytes, expected at most {limit}: {remedy}")
+        return path.read_bytes()
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}): check the path and its rights"
         ) from error
-    return decode_image(data, str(path))
 
 
 def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:

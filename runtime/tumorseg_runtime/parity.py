@@ -28,8 +28,8 @@ from tumorseg_runtime.decisions import Decisions, compare_masks, mask_dice, resi
 from tumorseg_runtime.errors import InputError
 
 __all__ = [
-    "BUDGETS", "Budget", "Decisions", "ImageParity", "ParityReport", "compare_image", "logit_scale",
-    "mask_dice",
+    "BUDGETS", "Budget", "Decisions", "FinalMasks", "ImageParity", "ParityReport", "compare_image",
+    "logit_scale", "mask_dice",
 ]  # fmt: skip
 
 BoolArray = npt.NDArray[np.bool_]
@@ -77,6 +77,16 @@ BUDGETS = {
     ),
 }  # fmt: skip
 BUDGETS["bf16"] = BUDGETS["fp16"]  # rounds 8 times as coarsely, and may decide no worse
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FinalMasks:
+    """What the artefact's side decided on an image in the end: bool (K, H, W), and the image's own size in
+    pixels, which comes from the image and never from the masks."""
+
+    masks: BoolArray
+    height: int
+    width: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,12 +180,12 @@ def compare_image(
     scale: float,
     budget: Budget,
     tensors: tuple[FloatArray, FloatArray] | None = None,
-    masks: BoolArray | None = None,
+    final: FinalMasks | None = None,
 ) -> ImageParity:
     """Compare one image's logits (K, H, W), and its preprocessed tensors (expected, got) where given.
 
-    masks: bool (K, height, width) at the image's own size, as the artefact's side decided in the end; they
-        are held against PyTorch's logits, resized by the rule.
+    final: what the artefact's side decided in the end, which is held against PyTorch's logits, resized by the
+        rule; masks of another size than the image's are a breach.
     """
     breaches = []
     tensor_differs = None
@@ -206,8 +216,8 @@ def compare_image(
     breaches += _number_breaches(max_error / scale, mean_error / scale, max_error, cosine, budget)
     breaches += decision_breaches(at_network, budget)
     at_image = None
-    if masks is not None and np.isfinite(reference).all():
-        at_image, lines = _compare_final(reference, masks, float(threshold), max_error, budget)
+    if final is not None and np.isfinite(reference).all():
+        at_image, lines = _compare_final(reference, final, float(threshold), max_error, budget)
         breaches += lines
     return ImageParity(
         image, tensor_differs, max_error, mean_error, max_error / scale, reference.size, at_network.flipped,
@@ -263,12 +273,13 @@ def decision_breaches(found: Decisions, budget: Budget, pixels_per_pixel: float 
 
 
 def _compare_final(
-    reference: FloatArray, masks: BoolArray, threshold: float, max_error: float, budget: Budget
+    reference: FloatArray, final: FinalMasks, threshold: float, max_error: float, budget: Budget
 ) -> tuple[Decisions | None, list[str]]:
     """The artefact's masks at the image's own size, and what they break there."""
-    if masks.ndim != 3 or len(masks) != len(reference):
-        return None, [f"masks have shape {masks.shape}, expected ({len(reference)}, height, width)"]
-    resized = resized_rule(reference, *masks.shape[1:])
+    masks, expected = final.masks, (len(reference), final.height, final.width)
+    if masks.shape != expected:
+        return None, [f"masks have shape {masks.shape}, expected {expected} as the image"]
+    resized = resized_rule(reference, final.height, final.width)
     band = max_error + RESIZE_ROUNDING * float(np.ptp(reference))
     found = compare_masks(resized >= threshold, masks, np.abs(resized - threshold), band)
     ratio = masks[0].size / reference[0].size

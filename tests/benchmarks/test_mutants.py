@@ -5,23 +5,28 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tumorseg_benchmarks.mutants import files, gate
+from tumorseg_benchmarks.mutants import laboratory as laboratory_module
 from tumorseg_benchmarks.mutants.__main__ import problems_of
 from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
-from tumorseg_benchmarks.mutants.correct import Correct, all_correct
+from tumorseg_benchmarks.mutants.correct import FEWEST, Correct, all_correct, all_forms
 from tumorseg_benchmarks.mutants.gate import changed_budgets, judge_device
 from tumorseg_benchmarks.mutants.laboratory import DEEPLAB, UNET, Laboratory, Size, make_laboratory
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
 from tumorseg_benchmarks.mutants.peers import CRITERIA, allclose, elementwise, mean_absolute, not_finite
 from tumorseg_benchmarks.mutants.table import BLIND, KILLED, NAMES, label, verdict
 from tumorseg_benchmarks.mutants.trial import OURS, MutantResult, try_correct, try_mutants
+from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.engine import write_engine
+from tumorseg_runtime.errors import ParityError
 from tumorseg_runtime.parity import BUDGETS
+from tumorseg_train.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs" / "mutants.md"
 MUST_BE_THERE = (
@@ -105,10 +110,37 @@ def test_an_engine_of_this_very_bundle_is_no_bug(laboratory: Laboratory, tmp_pat
 
 
 def test_there_are_enough_correct_artefacts_and_each_is_another_one() -> None:
-    forms = list(all_correct())
-    assert len(set(forms)) == len(forms) >= 50
+    forms = list(all_forms())
+    assert len(set(forms)) == len(forms) > FEWEST
     assert {form.backend for form in forms} == {"onnxruntime", "ncnn", "mnn", "mnn-exact", "openvino"}
     assert {form.level for form in forms} == {"off", "basic", "extended", "all", None}
+
+
+@pytest.mark.slow
+def test_a_form_that_the_exporter_refused_is_no_correct_artefact(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The remedy of the message is taken, and every other refusal stops the trial."""
+    assert {one.backend for one in all_correct(laboratory)} == {form.backend for form in all_forms()}
+    run, size = laboratory.networks[UNET].run, Size(golden=4, targets=("onnx", "mnn"))
+    exported = laboratory_module.export_run
+
+    def refuse(run: Run, out: Path, *, targets: Sequence[str], golden: int) -> Bundle:
+        if targets != size.targets:
+            return exported(run, out, targets=targets, golden=golden)
+        raise ParityError(reason)
+
+    monkeypatch.setattr(laboratory_module, "export_run", refuse)
+    reason = "under mnn on cpu at batch 1 with 1 thread an artefact decides other than PyTorch"
+    bundle, refused = laboratory_module.export(run, tmp_path / "bundle", size)
+    assert refused == {"mnn": reason}
+    assert [artefact.format for artefact in bundle.artefacts] == ["onnx", "mnn-exact"]
+    network = dataclasses.replace(laboratory.networks[UNET], bundle=bundle, refused=refused)
+    left = all_correct(Laboratory(tmp_path, {**laboratory.networks, UNET: network}))
+    assert {one.network for one in left if one.backend == "mnn"} == {DEEPLAB}
+    reason = "under ncnn on cpu at batch 1 an artefact decides other than PyTorch"
+    with pytest.raises(ParityError, match="under ncnn"):
+        laboratory_module.export(run, tmp_path / "again", size)
 
 
 def test_a_survivor_and_a_false_alarm_are_problems() -> None:

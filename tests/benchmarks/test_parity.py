@@ -23,6 +23,7 @@ from tumorseg_benchmarks.parity import (
     split_reference,
 )
 from tumorseg_benchmarks.pytorch import PyTorchSession
+from tumorseg_benchmarks.rounding import NAME as ROUNDED
 from tumorseg_benchmarks.subjects import SUBJECTS
 from tumorseg_runtime.backends.fake import FakeSession
 from tumorseg_runtime.bundle import Bundle
@@ -115,6 +116,7 @@ def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
             for precision in ("fp32", "fp16")
             for images, batch in (("golden", 1), ("golden", 4), ("test", 1), ("hard cases", 1))
         ),
+        ("onnx-fp16-onnxruntime-cpu", ROUNDED, 1),
     }
     unverified = [row for row in rows if row["status"] == "unverified"]
     others = {"ncnn", "mnn", "mnn-exact", "openvino"}  # not in the default bundle
@@ -169,7 +171,7 @@ def test_one_wrong_bit_of_the_runtimes_preprocessing_is_a_breach(
     monkeypatch.setattr(Preprocessor, "__call__", one_bit_off)
     rows = check_parity(tiny_bundle, tiny_run, "test", 2)
     compared = [row for row in rows if row.report]
-    assert {row.images for row in compared} == {"golden", "test", "hard cases"}
+    assert {row.images for row in compared} == {"golden", "test", "hard cases", ROUNDED}
     for row in compared:
         assert row.status == "breached"
         assert row.report is not None

@@ -154,21 +154,14 @@ def test_parity_judges_every_artefact_under_every_backend(full_bundle: Bundle, t
     assert passed == {(name, batch) for name in subjects_of(full_bundle) for batch in (1, 4)}
 
 
+def quick_bench(root: Path, out: Path, *more: str | Path) -> click.testing.Result:
+    """One image, one thread, as few rounds as are allowed."""
+    arguments = [root, "--batches", "1", "--threads", "1", "--rounds", "8", "--no-cold", "--out", out, *more]
+    return click.testing.CliRunner().invoke(bench, [str(argument) for argument in arguments])
+
+
 def test_command_ranks_and_auto_follows(full_bundle: Bundle, tmp_path: Path) -> None:
-    arguments = [
-        "--batches",
-        "1",
-        "--threads",
-        "1",
-        "--rounds",
-        "8",
-        "--no-cold",
-        "--out",
-        tmp_path / "out",
-        "--rank",
-    ]
-    arguments += ["--device-folder", tmp_path / "device"]
-    result = click.testing.CliRunner().invoke(bench, [str(full_bundle.root), *map(str, arguments)])
+    result = quick_bench(full_bundle.root, tmp_path / "out", "--rank", "--device-folder", tmp_path / "device")
     assert result.exit_code == 0, result.output
     assert f"ranking: {tmp_path / 'device' / RANKING}: " in result.stderr
     rows = json.loads((tmp_path / "out/bench.json").read_text())["rows"]
@@ -201,20 +194,7 @@ def test_command_lists_a_wrong_artefact_as_breached_and_auto_passes_it_over(
         tensor.CopyFrom(onnx.numpy_helper.from_array(lost, tensor.name))
 
     root = mutate(lose_the_last_convolution, "model.fp16.onnx")
-    arguments = [
-        root,
-        "--batches",
-        "1",
-        "--threads",
-        "1",
-        "--rounds",
-        "8",
-        "--no-cold",
-        "--out",
-        tmp_path / "out",
-        "--rank",
-    ]
-    result = click.testing.CliRunner().invoke(bench, [str(argument) for argument in arguments])
+    result = quick_bench(root, tmp_path / "out", "--rank")
     assert result.exit_code == 0, result.output
     bundle = Bundle.open(root)  # the ranking lies beside it and broke no seal
     ranking = read_ranking(beside(bundle), bundle)
@@ -228,19 +208,7 @@ def test_command_lists_a_wrong_artefact_as_breached_and_auto_passes_it_over(
 
 
 def test_without_the_flag_nothing_is_written_beside_the_bundle(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    arguments = [
-        tiny_bundle.root,
-        "--batches",
-        "1",
-        "--threads",
-        "1",
-        "--rounds",
-        "8",
-        "--no-cold",
-        "--out",
-        tmp_path / "out",
-    ]
-    result = click.testing.CliRunner().invoke(bench, [str(argument) for argument in arguments])
+    result = quick_bench(tiny_bundle.root, tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert not beside(tiny_bundle).parent.exists()
 

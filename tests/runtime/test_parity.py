@@ -14,6 +14,7 @@ from tumorseg_runtime.errors import InputError
 from tumorseg_runtime.parity import (
     BUDGETS,
     Budget,
+    FinalMasks,
     ImageParity,
     ParityReport,
     compare_image,
@@ -184,7 +185,13 @@ def test_masks_at_the_images_own_size_are_held_against_the_rule() -> None:
     reference = cv2.GaussianBlur(REFERENCE[0], (0, 0), 3)[None] * 8
     right = resize_logits(reference, 100, 150) >= 0
     image = compare_image(
-        "a", reference, reference.copy(), logit_threshold=0, scale=3, budget=FP32, masks=right
+        "a",
+        reference,
+        reference.copy(),
+        logit_threshold=0,
+        scale=3,
+        budget=FP32,
+        final=FinalMasks(right, 100, 150),
     )
     assert image.breaches == ()
     assert image.at_image is not None
@@ -197,21 +204,43 @@ def test_masks_at_the_images_own_size_are_held_against_the_rule() -> None:
     }
     for name, masks in wrong.items():
         image = compare_image(
-            "a", reference, reference.copy(), logit_threshold=0, scale=3, budget=FP32, masks=masks
+            "a",
+            reference,
+            reference.copy(),
+            logit_threshold=0,
+            scale=3,
+            budget=FP32,
+            final=FinalMasks(masks, 100, 150),
         )
         assert "at 100x150: " in image.breaches[0], name
         assert "further from the threshold than the logits err" in image.breaches[0], name
+
+
+@pytest.mark.parametrize(
+    "shape", [(100, 150), (1, 150, 100), (1, 99, 150), (2, 100, 150), (1, 64, 64), (1, 0, 0)]
+)
+def test_masks_of_another_size_than_the_images_are_a_breach(shape: tuple[int, ...]) -> None:
+    """Also where nothing would flip: there is no tumour at all, and masks at the network's size agree."""
+    reference = -np.abs(REFERENCE) - 1
     image = compare_image(
-        "a", reference, reference.copy(), logit_threshold=0, scale=3, budget=FP32, masks=right[0]
-    )
-    assert image.breaches == ("masks have shape (100, 150), expected (1, height, width)",)
+        "a", reference, reference.copy(), logit_threshold=0, scale=3, budget=FP32,
+        final=FinalMasks(np.zeros(shape, bool), 100, 150),
+    )  # fmt: skip
+    assert image.breaches == (f"masks have shape {shape}, expected (1, 100, 150) as the image",)
+    assert image.at_image is None
 
 
 def test_masks_beside_a_broken_reference_say_nothing_more() -> None:
     broken = REFERENCE.copy()
     broken[0, 5, 5] = np.inf
     image = compare_image(
-        "a", broken, REFERENCE, logit_threshold=0, scale=3, budget=FP32, masks=np.zeros((1, 9, 9), bool)
+        "a",
+        broken,
+        REFERENCE,
+        logit_threshold=0,
+        scale=3,
+        budget=FP32,
+        final=FinalMasks(np.zeros((1, 9, 9), bool), 9, 9),
     )
     assert image.at_image is None
     assert "1 logits are not finite, expected 0" in image.breaches

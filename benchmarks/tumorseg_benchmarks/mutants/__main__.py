@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,13 +12,14 @@ import click
 
 from tumorseg_benchmarks.machine import load_average, machine_facts
 from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
-from tumorseg_benchmarks.mutants.correct import all_correct, missing_backends
+from tumorseg_benchmarks.mutants.correct import FEWEST, all_correct, missing_backends
 from tumorseg_benchmarks.mutants.gate import changed_budgets
 from tumorseg_benchmarks.mutants.laboratory import make_laboratory
 from tumorseg_benchmarks.mutants.table import summary_table, to_markdown, to_values
 from tumorseg_benchmarks.mutants.trial import OURS, CorrectResult, MutantResult, try_correct, try_mutants
 from tumorseg_benchmarks.report import SCHEMA, to_json, write_report
-from tumorseg_runtime.errors import BackendError, ParityError, TumorsegError
+from tumorseg_runtime.cli import one_line_errors
+from tumorseg_runtime.errors import BackendError, ParityError
 
 
 @click.command()
@@ -49,7 +49,7 @@ def mutants(out: Path, as_json: bool) -> None:
         laboratory = make_laboratory(Path(folder), say=say)
         broken = list(try_mutants(laboratory, MUTANTS, say))
         equivalent = list(try_mutants(laboratory, EQUIVALENT, say))
-        correct = list(try_correct(laboratory, all_correct(), say))
+        correct = list(try_correct(laboratory, all_correct(laboratory), say))
         found = to_values(laboratory, broken, equivalent, correct)
     values: dict[str, Any] = {
         "schema": SCHEMA,
@@ -63,6 +63,8 @@ def mutants(out: Path, as_json: bool) -> None:
     click.echo(to_json(values) if as_json else summary_table(broken, correct).to_text(), nl=False)
     click.echo(f"report: {out}/mutants.md, {out}/mutants.json", err=True)
     problems = problems_of(broken, equivalent, correct)
+    if len(correct) < FEWEST:
+        problems.append(f"{len(correct)} correct artefacts, expected at least {FEWEST}")
     if problems:
         raise ParityError(
             f"{len(problems)} of the gate's trials failed, expected none: {'; '.join(problems)}"
@@ -83,11 +85,8 @@ def problems_of(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; turn the project's own errors into one line and an exit status."""
-    try:
+    with one_line_errors():
         mutants.main(arguments, prog_name="python -m tumorseg_benchmarks.mutants")
-    except TumorsegError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

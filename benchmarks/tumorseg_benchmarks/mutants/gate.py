@@ -8,6 +8,7 @@ Nothing here compares: each level calls what export, `tumorseg verify` or `tumor
     proof           golden images at batches 1 and 3, as the exporter and `verify` replay them
     kinship         the bundle is of this run and has its contract, as `parity` asks first
     split           test images of the run, and all golden images in one batch, as `parity` does
+    rounding        FP16 files against the network with its weights in FP16, as `parity` does
     masks           golden files through `Segmenter`, to the mask at the file's own size
 """
 
@@ -21,6 +22,7 @@ from tumorseg_benchmarks.mutants.laboratory import Network
 from tumorseg_benchmarks.mutants.mutant import Device
 from tumorseg_benchmarks.parity import Reference, check_kinship, compare, golden_reference
 from tumorseg_benchmarks.preprocess_paths import BREACHED, PATHS, check_vectors
+from tumorseg_benchmarks.rounding import PRECISION
 from tumorseg_export.proof import BATCH_SIZES
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle import GOLDEN_FOLDER
@@ -29,7 +31,7 @@ from tumorseg_runtime.device_folder import read_ranking
 from tumorseg_runtime.engine import engines_in, find_engine
 from tumorseg_runtime.errors import TumorsegError
 from tumorseg_runtime.golden import replay
-from tumorseg_runtime.parity import BUDGETS, ImageParity, compare_image, logit_scale
+from tumorseg_runtime.parity import BUDGETS, FinalMasks, ImageParity, compare_image, logit_scale
 from tumorseg_runtime.segmenter import Prediction, Segmenter
 from tumorseg_runtime.session import Session
 
@@ -39,7 +41,7 @@ FROZEN = {
     "fp32": {"relative_error": 1e-3, "flipped_share": 2e-5, "dice": 0.999, "free_pixels": 2},
     "fp16": {"relative_error": 0.25, "flipped_share": 1e-3, "dice": 0.99, "free_pixels": 8},
 }
-LEVELS = ("seal", "device folder", "golden vectors", "proof", "kinship", "split", "masks")
+LEVELS = ("seal", "device folder", "golden vectors", "proof", "kinship", "split", "rounding", "masks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +87,12 @@ def judge_session(
     """What the levels from proof to masks find on an open session. batches: sizes of the proof."""
     contract, whole = device.bundle.contract, len(network.golden)
     references = ((network.split, 1), (golden_reference(device.bundle), whole))
+    halves = (network.rounded,) if device.precision == PRECISION else ()
     levels: list[tuple[str, Callable[[], Iterable[str]]]] = [
         *(("proof", partial(_proof, device, session, batch)) for batch in batches),
         ("kinship", partial(_kinship, device, network)),
         *(("split", partial(_split, session, one, contract, size)) for one, size in references),
+        *(("rounding", partial(_split, session, one, contract, 1)) for one in halves),
         *(("masks", partial(masks_breaches, session, network, device, batch)) for batch in (1, whole)),
     ]
     return [finding for level, run in levels for finding in _at(level, run)]
@@ -138,7 +142,7 @@ def _compare(
         scale=logit_scale([one.logits for one in network.golden]),
         budget=BUDGETS[precision],
         tensors=(item.tensor, segmenter.prepare(prediction.frame)),
-        masks=prediction.masks,
+        final=FinalMasks(prediction.masks, *item.pixels.shape[:2]),
     )
 
 

@@ -17,11 +17,13 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
-from tumorseg_benchmarks.parity import Reference, split_reference
+from tumorseg_benchmarks.parity import Reference, golden_reference, split_reference
 from tumorseg_benchmarks.pytorch import PyTorchSession
+from tumorseg_benchmarks.rounding import rounded_reference
 from tumorseg_export.export import export_run
 from tumorseg_runtime.bundle import Bundle, sha256_of
 from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.errors import ParityError
 from tumorseg_runtime.golden import Golden, load_golden
 from tumorseg_runtime.images import read_image, write_png
 from tumorseg_runtime.preprocess import Preprocessor
@@ -59,17 +61,21 @@ class Size:
 class Network:
     """A trained network with all that a gate holds it against, made before anything is broken.
 
-    earlier: the same training `EARLIER` passes before its end. golden: of the bundle. split: test images of
-    the run with PyTorch's answers. model, earlier: in evaluation mode.
+    refused: targets that the exporter did not seal, with its reason. earlier: the same training `EARLIER`
+    passes before its end. golden: of the bundle. split: test images of
+    the run with PyTorch's answers. rounded: the golden ones with those of the network whose weights are in
+    FP16. model, earlier: in evaluation mode.
     """
 
     name: str
     run: Run
     bundle: Bundle
+    refused: dict[str, str]
     model: torch.nn.Module
     earlier: torch.nn.Module
     golden: tuple[Golden, ...]
     split: Reference
+    rounded: Reference
 
     def torch_logits(self, batch: FloatArray) -> FloatArray:
         """PyTorch's answer to float32 (N, C, H, W)."""
@@ -107,7 +113,7 @@ def tinted(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Network:
     model, earlier = _train(name, manifest, size.passes)
     run = _write_run(name, model, manifest, folder / f"{name}-run", size.passes)
-    bundle = export_run(run, folder / f"{name}-bundle", targets=size.targets, golden=size.golden)
+    bundle, refused = export(run, folder / f"{name}-bundle", size)
     golden = tuple(load_golden(bundle))
     if not any(item.pixels.ndim == 3 for item in golden):
         raise AssertionError("no golden image has colour: an exchange of colours could not be seen")
@@ -115,7 +121,19 @@ def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Ne
     assert live.tensor is not None
     tensors = [live.tensor(index) for index in range(len(live.images))]
     split = Reference(live.name, live.images, live.logits, lambda index: tensors[index])
-    return Network(name, run, bundle, model, earlier, golden, split)
+    halves = rounded_reference(model, golden_reference(bundle), CONTRACT)
+    return Network(name, run, bundle, refused, model, earlier, golden, split, halves)
+
+
+def export(run: Run, folder: Path, size: Size) -> tuple[Bundle, dict[str, str]]:
+    """The bundle, and what the exporter refused to put into it: then its remedy is taken, as a user would."""
+    try:
+        return export_run(run, folder, targets=size.targets, golden=size.golden), {}
+    except ParityError as error:
+        if "under mnn on" not in str(error):
+            raise
+        targets = ["mnn-exact" if target == "mnn" else target for target in size.targets]
+        return export_run(run, folder, targets=targets, golden=size.golden), {"mnn": str(error)}
 
 
 def _train(name: str, manifest: Manifest, passes: int) -> tuple[torch.nn.Module, torch.nn.Module]:

@@ -107,6 +107,7 @@ def to_values(
                 "height": CONTRACT.height,
                 "width": CONTRACT.width,
                 "checkpoint_sha256": network.run.checkpoint_sha256,
+                "refused": network.refused,
             }
             for network in laboratory.networks.values()
         ],
@@ -155,6 +156,11 @@ def to_markdown(
         equivalent_table(equivalent).to_markdown().rstrip(),
         "## Correct artefacts",
         alarms_table(correct).to_markdown().rstrip(),
+        *(
+            f"Not among them, since the exporter refused the {network['name']} under {backend}: {reason}."
+            for network in values["networks"]
+            for backend, reason in network["refused"].items()
+        ),
         "## Sources of the criteria",
         "\n".join(f"- **{one.name}**: {one.source}" for one in CRITERIA),
     ]

@@ -42,24 +42,30 @@ class OnnxRuntimeSession:
     """A `Session` on one ONNX file and one execution provider."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, info: SessionInfo, max_batch: int | None
+        self,
+        session: onnxruntime.InferenceSession,
+        info: SessionInfo,
+        max_batch: int | None,
+        dtype: str = "float32",
+        channels: int | None = None,
     ) -> None:
         self._session = session
         self._input_name = session.get_inputs()[0].name
         self._output_name = session.get_outputs()[0].name
-        self.input = InputForm(max_batch=max_batch)
+        self.input = InputForm(dtype=dtype, max_batch=max_batch, channels=channels)
         self.info = info
 
-    def infer(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """float32 (N, C, H, W) -> float32 logits (N, K, H, W); raises BackendError where it fails."""
+    def infer(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """float32 (N, C, H, W) -> float32 logits (N, K, H, W), or what a form of its own takes and gives;
+        raises BackendError where it fails."""
         try:
-            (logits,) = self._session.run([self._output_name], {self._input_name: batch})
+            (answer,) = self._session.run([self._output_name], {self._input_name: batch})
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise BackendError(
-                f"onnxruntime on '{self.info.device}' failed on a batch of shape {batch.shape} "
+                f"{self.info.backend} on '{self.info.device}' failed on a batch of shape {batch.shape} "
                 f"({_first_line(error)}): try a smaller batch, or check the device"
             ) from error
-        return logits  # type: ignore[no-any-return]  # onnxruntime has no types; checked_infer looks at it
+        return answer  # type: ignore[no-any-return]  # onnxruntime has no types; checked_infer looks at it
 
 
 def why_unavailable(device: str) -> str | None:
