@@ -31,6 +31,7 @@ from tumorseg_benchmarks.networks import Network
 from tumorseg_benchmarks.report import SCHEMA
 from tumorseg_runtime.atomic import make_folder, write_text
 from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.cli import one_line_errors
 from tumorseg_runtime.errors import InputError
 
 PAGE = "bench.html"
@@ -106,17 +107,41 @@ def report_page(reports: Sequence[Mapping[str, Any]]) -> str:
     return page(title, sections, lead=networks[0].lead)
 
 
+def without_pictures(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a report with all but the pictures of its worst images."""
+    worst = {
+        name: {field: value for field, value in one.items() if field != "pictures"}
+        for name, one in values.get("worst", {}).items()
+    }
+    return {**values, **({"worst": worst} if "worst" in values else {})}
+
+
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", default=Path(PAGE), show_default=True, type=click.Path(path_type=Path))
-def main(files: tuple[Path, ...], out: Path) -> None:
+@click.option(
+    "--out", default=Path(PAGE), show_default=True, type=click.Path(path_type=Path), help="The page."
+)
+@click.option(
+    "--keep-json",
+    is_flag=True,
+    help="Also write each file beside the page, as BUNDLE.bench.json or BUNDLE.parity.json, compact and "
+    "without the pictures, which are in the page.",
+)
+def main(files: tuple[Path, ...], out: Path, keep_json: bool) -> None:
     """Join bench.json and parity.json FILES, of one bundle or several, into one page."""
-    try:
-        text = report_page([read_report(file) for file in files])
-    except InputError as error:
-        raise click.ClickException(str(error)) from error
-    make_folder(out.parent)
-    write_text(out, text)
+    with one_line_errors():
+        reports = [read_report(file) for file in files]
+        text = report_page(reports)
+        make_folder(out.parent)
+        write_text(out, text)
+        kept = {f"{one['bundle']['name']}.{one['kind']}.json": one for one in reports if keep_json}
+        if keep_json and len(kept) < len(reports):
+            raise InputError(
+                f"{len(reports)} files would become {len(kept)} ({', '.join(kept)}), expected one of each "
+                "kind and bundle name: leave one out"
+            )
+        for name, values in kept.items():
+            write_text(out.parent / name, json.dumps(without_pictures(values), ensure_ascii=False) + "\n")
     click.echo(f"report: {out.resolve()}")
 
 

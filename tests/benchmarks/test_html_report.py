@@ -61,7 +61,7 @@ def test_several_bundles_share_a_page_and_each_keeps_its_own_parity(
 ) -> None:
     values = json.loads(files[0].read_text())
     (tmp_path / "second.json").write_text(json.dumps(other(values)))
-    arguments = ["--out", tmp_path / "a/page.html", *files, tmp_path / "second.json"]
+    arguments = ["--keep-json", "--out", tmp_path / "a/page.html", *files, tmp_path / "second.json"]
     result = click.testing.CliRunner().invoke(main, [str(one) for one in arguments])
     assert result.exit_code == 0, result.output
     page = (tmp_path / "a/page.html").read_text()
@@ -69,11 +69,22 @@ def test_several_bundles_share_a_page_and_each_keeps_its_own_parity(
         for name in (values["bundle"]["name"], "other"):
             assert f"{title}: {name}</h2>" in page
     assert page.count("No parity.json of this bundle was given") == 1
+    kept = {path.name: json.loads(path.read_text()) for path in (tmp_path / "a").glob("*.json")}
+    name = values["bundle"]["name"]
+    assert set(kept) == {f"{name}.bench.json", f"{name}.parity.json", "other.bench.json"}
+    assert kept[f"{name}.bench.json"]["rows"] == values["rows"]
+    worst = kept[f"{name}.bench.json"]["worst"].values()
+    assert all("pictures" not in one and "flipped" in one for one in worst)
+    (tmp_path / "second.json").write_text(json.dumps(other(values, name)))
+    again = click.testing.CliRunner().invoke(main, [str(one) for one in arguments])
+    assert again.exit_code != 0
+    assert "expected one of each kind and bundle name" in again.output
     twins = join([values, other(values, values["bundle"]["name"])])
     assert [network.title[-11:] for network in twins] == [
         f" ({values['bundle']['sha256'][:8]})",
         " (ffffffff)",
     ]
+    (tmp_path / "second.json").write_text(json.dumps(other(values)))
     networks = join([read_report(file) for file in (*files, tmp_path / "second.json")])
     assert [network.parity is None for network in networks] == [False, True]
 
