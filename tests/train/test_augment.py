@@ -44,3 +44,25 @@ def test_crops_have_their_size_and_half_of_them_or_more_show_the_tumour(
     assert {mask.shape for mask in masks} == {(32, 32)}
     assert sum(mask.any() for mask in masks) >= 24
     assert not all(mask.any() for mask in masks)
+
+
+def test_distortion_bends_half_of_the_images_and_moves_the_mask_with_them(
+    pair: tuple[np.ndarray, np.ndarray],
+) -> None:
+    still = {
+        "rotation": 0.0,
+        "zoom": 0.0,
+        "translation": 0.0,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "flip": False,
+    }
+    augmentation = Augmentation(load_recipe("full", **still, distortion=0.3))
+    bent = 0
+    for seed in range(40):
+        image, mask = augmentation(*pair, seed)
+        bent += not np.array_equal(image, pair[0])
+        assert np.count_nonzero((image > 140) != (mask > 0)) < 0.15 * 20 * 30
+    assert 10 < bent < 30
+    straight = Augmentation(load_recipe("full", **still, distortion=0.0))
+    assert all(np.array_equal(straight(*pair, seed)[0], pair[0]) for seed in range(10))

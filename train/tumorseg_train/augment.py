@@ -1,4 +1,4 @@
-"""Augmentation by Albumentations: rotation, zoom, translation, flip, crop, intensity. Training part only."""
+"""Augmentation by Albumentations: geometry, distortion, crop, intensity. Of the training part only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # its import would ask a package r
 import albumentations as A
 
 UInt8Array = npt.NDArray[np.uint8]
+DISTORTED_SHARE = 0.5
 LESION_SHARE = 0.5  # of the crops are laid over a tumour, where the image has one
 
 
@@ -31,6 +32,9 @@ class Augmentation:
                 mask_interpolation=cv2.INTER_NEAREST,
             )
         ]
+        if recipe.distortion:
+            limits = (-recipe.distortion, recipe.distortion)
+            steps.append(A.GridDistortion(distort_limit=limits, p=DISTORTED_SHARE))
         if recipe.flip:
             steps.append(A.HorizontalFlip(p=0.5))
         if recipe.crop:

@@ -39,6 +39,7 @@ class Recipe:
     gradient_clip: largest norm of a step's gradient, 0 for none.
     average: decay of the running average of the weights, which is then what is judged and kept; 0 for none.
     rotation in degrees, zoom, translation, brightness and contrast as shares: drawn evenly either way.
+    distortion: how far the lines of a 5 x 5 grid move, as a share of a cell; every second image is distorted.
     validation_images: how many validation images choose the checkpoint; 0 takes all.
     patience: epochs without a better validation Dice after which training ends; 0 never ends it early.
     workers: processes that load images. precision: Lightning's name for it, or 'auto'.
@@ -65,6 +66,7 @@ class Recipe:
     rotation: float
     zoom: float
     translation: float
+    distortion: float
     brightness: float
     contrast: float
     flip: bool
@@ -80,7 +82,7 @@ class Recipe:
         self._least(1, "epochs", "batch_size", "accumulate", "crops_per_image")
         self._least(0, "small_epochs", "crop", "workers", "validation_images", "patience", "seed")
         self._least(0, "rotation", "translation", "weight_decay", "bce_weight", "gradient_clip")
-        for field in ("warmup", "zoom", "average", "brightness", "contrast"):
+        for field in ("warmup", "zoom", "average", "distortion", "brightness", "contrast"):
             if not 0 <= getattr(self, field) < 1:
                 raise InputError(f"{field} is {getattr(self, field)}, expected a share from 0 to below 1")
         for field, names in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
