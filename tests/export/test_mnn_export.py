@@ -4,7 +4,6 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tumorseg_export import mnn_export, onnx_export
@@ -28,14 +27,6 @@ if importlib.util.find_spec("MNN") is None:
 @pytest.fixture(scope="module")
 def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_run(tiny_run, tmp_path_factory.mktemp("mnn") / "bundle", targets=["onnx", "mnn"])
-
-
-def make(source: Source, folder: Path) -> bytes:
-    folder.mkdir()
-    onnx_export.make(source, folder)
-    mnn_export.make(source, folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["model.mnn", "model.onnx"]
-    return (folder / mnn_export.FILE).read_bytes()
 
 
 def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) -> None:
@@ -80,23 +71,6 @@ def test_a_network_too_rough_for_mnn_is_refused_with_the_exact_target_as_remedy(
         refuse_breach(report, 1)
 
 
-def test_it_serves(bundle: Bundle, tiny_data: Path) -> None:
-    image = tiny_data / "brain/images/1.png"
-    masks = [
-        Segmenter.open(bundle, backend=name, self_test=True).predict(image).mask
-        for name in ("mnn", "mnn-exact", "onnxruntime")
-    ]
-    assert masks[2].any()
-    assert all(np.count_nonzero(mask != masks[2]) <= 1 for mask in masks)
-
-
-def test_the_same_network_gives_the_same_bytes_without_a_path(small_source: Source, tmp_path: Path) -> None:
-    first, second = make(small_source, tmp_path / "first"), make(small_source, tmp_path / "second")
-    assert first == second
-    assert str(tmp_path).encode() not in first
-    assert b"model.onnx" not in first
-
-
 def test_the_identifier_is_the_hashs() -> None:
     content = b"before 14f5a74d-879a-44fc-adb6-d47c8d18e6fb after"
     first, second = (with_identifier(content, digit * 64) for digit in "12")
@@ -104,24 +78,6 @@ def test_the_identifier_is_the_hashs() -> None:
     assert first != second
     with pytest.raises(CheckFailedError, match="holds 2 identifiers, expected 1"):
         with_identifier(content * 2, "1" * 64)
-
-
-def test_export_opens_no_connection_and_starts_no_pip(
-    bundle: Bundle, tmp_path: Path, run_guarded: Callable[..., list[str]]
-) -> None:
-    code = """
-import sys
-from pathlib import Path
-from tumorseg_export import mnn_export
-from tumorseg_export.source import Source
-from tumorseg_runtime.backends import open_session
-from tumorseg_runtime.bundle import Bundle
-folder, bundle = Path(sys.argv[1]), Bundle.open(sys.argv[2])
-(folder / "model.onnx").write_bytes((bundle.root / "model.onnx").read_bytes())
-mnn_export.make(Source(None, bundle.contract, {}, ()), folder)
-assert (folder / "model.mnn").read_bytes() == (bundle.root / "model.mnn").read_bytes()
-"""
-    assert run_guarded(code, tmp_path, bundle.root) == []
 
 
 def test_the_packages_own_converter_would_start_pip(run_guarded: Callable[..., list[str]]) -> None:

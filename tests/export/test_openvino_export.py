@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tumorseg_export import onnx_export, openvino_bf16_export, openvino_export
@@ -17,7 +15,6 @@ from tumorseg_export.targets import TARGETS
 from tumorseg_runtime.backends import openvino as backend
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.errors import BackendError, CheckFailedError
-from tumorseg_runtime.segmenter import Segmenter
 from tumorseg_train.run import Run
 
 if backend.why_unavailable("cpu"):
@@ -28,14 +25,6 @@ FILES = (openvino_export.GRAPH, openvino_export.WEIGHTS)
 @pytest.fixture(scope="module")
 def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_run(tiny_run, tmp_path_factory.mktemp("openvino") / "bundle", targets=["onnx", "openvino"])
-
-
-def make(source: Source, folder: Path) -> list[bytes]:
-    folder.mkdir()
-    onnx_export.make(source, folder)
-    openvino_export.make(source, folder)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(("model.onnx", *FILES))
-    return [(folder / file).read_bytes() for file in FILES]
 
 
 def test_the_bundle_holds_it_proven_where_this_machine_can(bundle: Bundle) -> None:
@@ -99,40 +88,6 @@ def test_bfloat16_on_a_cpu_without_is_unverified_and_says_why(
 
 def test_weights_are_fp32(bundle: Bundle) -> None:
     assert bundle.files[FILES[1]].bytes > 0.95 * bundle.files["model.onnx"].bytes
-
-
-def test_it_serves(bundle: Bundle, tiny_data: Path) -> None:
-    image = tiny_data / "brain/images/1.png"
-    masks = [
-        Segmenter.open(bundle, backend=name, self_test=True).predict(image).mask
-        for name in ("openvino", "onnxruntime")
-    ]
-    assert masks[0].any()
-    assert np.count_nonzero(masks[0] != masks[1]) <= 1
-
-
-def test_the_same_network_gives_the_same_bytes_without_a_path(small_source: Source, tmp_path: Path) -> None:
-    first, second = make(small_source, tmp_path / "first"), make(small_source, tmp_path / "second")
-    assert first == second
-    for trace in (str(tmp_path).encode(), b"site-packages", b"model.onnx"):
-        assert trace not in first[0]
-
-
-def test_export_opens_no_connection_and_writes_no_other_file(
-    bundle: Bundle, tmp_path: Path, run_guarded: Callable[..., list[str]]
-) -> None:
-    code = """
-import sys
-from pathlib import Path
-from tumorseg_export import openvino_export
-from tumorseg_export.source import Source
-from tumorseg_runtime.bundle import Bundle
-folder, bundle = Path(sys.argv[1]), Bundle.open(sys.argv[2])
-(folder / "model.onnx").write_bytes((bundle.root / "model.onnx").read_bytes())
-openvino_export.make(Source(None, bundle.contract, {}, ()), folder)
-assert (folder / "model.bin").read_bytes() == (bundle.root / "model.bin").read_bytes()
-"""
-    assert run_guarded(code, tmp_path, bundle.root) == []
 
 
 def test_a_graph_that_cannot_be_read_is_reported(

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.backends.mnn import MnnSession
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.golden import replay
+from tumorseg_runtime.errors import BackendError, InputError
 from tumorseg_runtime.session import checked_infer
 
 if importlib.util.find_spec("MNN") is None:
@@ -52,37 +50,6 @@ def images(count: int, contract: Contract) -> np.ndarray:
 def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_the_golden_logits_and_what_it_runs_on(
-    bundle: Bundle, session: MnnSession, request: pytest.FixtureRequest
-) -> None:
-    info = session.info
-    assert info.backend in NAMES
-    assert info.backend in request.node.name
-    assert (info.device, info.precision) == ("cpu", "fp32")
-    assert info.versions["MNN"].count(".") == 2
-    report = replay(bundle, session, "model.mnn", batch_size=3)
-    assert report.passed, report.breaches
-
-
-def test_a_batch_gives_what_single_images_give(bundle: Bundle, session: MnnSession) -> None:
-    batch = images(5, bundle.contract)
-    assert session.input.max_batch is None
-    single = np.concatenate([session.infer(image[None]) for image in batch])
-    assert len({one.tobytes() for one in single}) == 5
-    assert np.array_equal(session.infer(batch).view(np.uint32), single.view(np.uint32))
-    strided = np.ascontiguousarray(batch[..., ::-1])[..., ::-1]
-    assert np.array_equal(session.infer(strided), single)
-
-
-def test_sixteen_threads_get_the_same_bits(bundle: Bundle, session: MnnSession) -> None:
-    batch = images(16, bundle.contract)
-    expected = session.infer(batch)
-    with ThreadPoolExecutor(16) as pool:
-        for _ in range(5):
-            got = np.concatenate(list(pool.map(lambda image: session.infer(image[None]), batch)))
-            assert np.array_equal(got.view(np.uint32), expected.view(np.uint32))
 
 
 def test_the_winograd_level_is_what_the_backends_name_says(
@@ -189,18 +156,6 @@ for _ in range(600):
     pytest.fail(f"process {pid} is still there")
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"device": "cuda"}, InputError, "device is 'cuda', expected cpu"),
-        ({"precision": "fp16"}, BundleError, "has no fp16 mnn artefact"),
-    ],
-)
-def test_wrong_choices(bundle: Bundle, options: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        open_session(bundle, backend="mnn", **options)
-
-
 def test_a_network_of_another_contract_is_refused(
     make_bundle: Maker, convert_bundle: Convert, tmp_path: Path
 ) -> None:
@@ -219,24 +174,3 @@ def test_a_broken_file_is_a_backend_error(
     (root / "model.mnn").write_bytes((root / "model.mnn").read_bytes()[:50])
     with pytest.raises(BackendError, match=r"mnn cannot start .*Invalid model file"):
         open_session(opened, backend="mnn")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_missing_package_is_named_with_its_extra(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setitem(sys.modules, "MNN", None)
-    with pytest.raises(BackendError, match=rf"{name} on 'cpu' .*MNN is not installed.*the extra \(mnn\)"):
-        open_session(bundle, backend=name)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_connection_no_file(bundle: Bundle, run_guarded: Callable[..., list[str]], name: str) -> None:
-    code = """
-import sys, numpy as np
-from tumorseg_runtime.backends import open_session
-from tumorseg_runtime.bundle import Bundle
-session = open_session(Bundle.open(sys.argv[1]), backend=sys.argv[2])
-assert session.infer(np.ones((2, 3, 64, 64), np.float32)).shape == (2, 1, 64, 64)
-"""
-    assert run_guarded(code, bundle.root, name) == []

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tumorseg_runtime.backends import ncnn as backend
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.golden import replay
+from tumorseg_runtime.errors import BackendError, BundleError
 
 ncnn = pytest.importorskip("ncnn")
 Maker = Callable[..., Path]
@@ -32,36 +27,6 @@ def bundle(make_bundle: Maker, convert_bundle: Convert, tmp_path: Path) -> Bundl
 def images(count: int, contract: Contract) -> np.ndarray:
     shape = (count, contract.channels, contract.height, contract.width)
     return np.random.default_rng(count).standard_normal(shape, np.float32)
-
-
-def test_the_golden_logits_and_what_it_runs_on(bundle: Bundle) -> None:
-    session = open_session(bundle, backend="ncnn", threads=1)
-    info = session.info
-    assert (info.backend, info.device, info.precision) == ("ncnn", "cpu", "fp32")
-    assert info.versions == {"ncnn": ncnn.__version__}
-    report = replay(bundle, session, "model.ncnn.param", batch_size=3)
-    assert report.passed, report.breaches
-
-
-def test_a_batch_gives_what_single_images_give(bundle: Bundle) -> None:
-    session = open_session(bundle, backend="ncnn")
-    batch = images(5, bundle.contract)
-    assert session.input.max_batch is None
-    single = np.concatenate([session.infer(image[None]) for image in batch])
-    assert np.array_equal(session.infer(batch).view(np.uint32), single.view(np.uint32))
-    strided = np.ascontiguousarray(batch[..., ::-1])[..., ::-1]
-    assert not strided.flags.c_contiguous
-    assert np.array_equal(session.infer(strided), single)
-
-
-def test_sixteen_threads_get_the_same_bits(bundle: Bundle) -> None:
-    session = open_session(bundle, backend="ncnn", threads=1)
-    batch = images(16, bundle.contract)
-    expected = session.infer(batch)
-    with ThreadPoolExecutor(16) as pool:
-        for _ in range(5):
-            got = np.concatenate(list(pool.map(lambda image: session.infer(image[None]), batch)))
-            assert np.array_equal(got.view(np.uint32), expected.view(np.uint32))
 
 
 def test_other_threads_run_while_it_computes(
@@ -103,25 +68,6 @@ def test_no_option_leaves_fp32(bundle: Bundle) -> None:
     assert options.num_threads == 3
 
 
-def test_a_wrong_shape_never_reaches_it(bundle: Bundle) -> None:
-    session = open_session(bundle, backend="ncnn")
-    for batch in (np.zeros((1, 1, 64, 64), np.float32), np.zeros((1, 3, 64, 96), np.float32)):
-        with pytest.raises(InputError, match=r"expected float32 \(N, 3, 64, 64\)"):
-            session.infer(batch)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"device": "cuda"}, InputError, "device is 'cuda', expected cpu"),
-        ({"precision": "fp16"}, BundleError, "has no fp16 ncnn artefact"),
-    ],
-)
-def test_wrong_choices(bundle: Bundle, options: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        open_session(bundle, backend="ncnn", **options)
-
-
 def test_a_bundle_without_the_artefact_says_what_it_has(small_bundle: Path) -> None:
     with pytest.raises(BundleError, match="has no fp32 ncnn artefact, it has onnx fp32"):
         open_session(Bundle.open(small_bundle), backend="ncnn")
@@ -143,21 +89,3 @@ def test_a_broken_file_is_a_backend_error(bundle: Bundle) -> None:
     (bundle.root / "model.ncnn.param").write_text("7767517\n1 1\nNoSuchLayer x 0 1 in0\n")
     with pytest.raises(BackendError, match=r"cannot load model.ncnn.param and model.ncnn.bin"):
         open_session(bundle, backend="ncnn")
-
-
-def test_a_missing_package_is_named_with_its_extra(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ncnn", None)
-    assert backend.why_unavailable("cpu") == "ncnn is not installed"
-    with pytest.raises(BackendError, match=r"ncnn is not installed.*install the extra \(ncnn\)"):
-        open_session(bundle, backend="ncnn")
-
-
-def test_no_connection_no_file(bundle: Bundle, run_guarded: Callable[..., list[str]]) -> None:
-    code = """
-import sys, numpy as np
-from tumorseg_runtime.backends import open_session
-from tumorseg_runtime.bundle import Bundle
-session = open_session(Bundle.open(sys.argv[1]), backend="ncnn")
-assert session.infer(np.ones((2, 3, 64, 64), np.float32)).shape == (2, 1, 64, 64)
-"""
-    assert run_guarded(code, bundle.root) == []

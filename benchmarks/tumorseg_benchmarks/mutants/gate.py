@@ -117,10 +117,6 @@ def masks_breaches(session: Session, network: Network, device: Device, batch_siz
     segmenter = Segmenter(device.bundle.contract, session, batch_size)
     paths = [device.bundle.root / GOLDEN_FOLDER / f"{item.name}.png" for item in network.golden]
     for item, prediction in zip(network.golden, segmenter.predict(paths), strict=True):
-        size = item.pixels.shape[:2]
-        if prediction.masks.shape[1:] != size:
-            yield f"{item.name}: masks are {prediction.masks.shape[1:]} pixels, expected {size} as the file"
-            continue
         result = _compare(network, segmenter, prediction, item.name, contract, session.info.precision)
         yield from (f"{item.name}: {line}" for line in result.breaches)
 

@@ -20,7 +20,7 @@ from tumorseg_benchmarks.mutants.graphs import attribute, of_type
 from tumorseg_benchmarks.mutants.laboratory import DEEPLAB, Network
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant, edited, exported, patched, resealed
 from tumorseg_benchmarks.mutants.preprocessing import decoded_by
-from tumorseg_benchmarks.mutants.weights import norms, of_model
+from tumorseg_benchmarks.mutants.weights import halved, norms, of_model, underflowing
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
 from tumorseg_runtime.contract import Contract
 from tumorseg_runtime.postprocess import masks_from_logits, probabilities
@@ -160,6 +160,14 @@ MUTANTS = tuple(
         Mutant("weights rounded to bfloat16, said to be FP32", "precision", edited(in_bfloat16)),
         Mutant("weights rounded to FP16, said to be FP32", "precision", edited(in_float16)),
         Mutant("weights in 8 bits, one scale for a layer", "precision", edited(in_8_bits)),
+        *(
+            Mutant(
+                f"FP16 rounding of a layer's activations times 2**{exponent}",
+                "precision",
+                exported(halved(underflowing(exponent)), "fp16"),
+            )
+            for exponent in (-16, -13, -10)
+        ),
         Mutant(
             "NHWC taken for NCHW",
             "preprocessing",

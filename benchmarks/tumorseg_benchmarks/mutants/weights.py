@@ -107,13 +107,13 @@ def halved(change: Callable[[torch.nn.Module], None]) -> Graph:
 def overflowing(model: torch.nn.Module) -> None:
     """A layer's activations beyond 65,504, and the next layer's weights as much smaller: a factor of 2**20
     shared out so that no weight overflows itself. In FP32 the network answers as before."""
-    _rescale(model, before=2.0**10, within=2.0**10)
+    rescale(model, before=2.0**10, within=2.0**10)
 
 
-def underflowing(model: torch.nn.Module) -> None:
-    """A layer's activations below FP16's normal numbers, where few bits are left, and the next layer's
-    weights as much larger."""
-    _rescale(model, before=1.0, within=2.0**-17)
+def underflowing(exponent: int) -> Callable[[torch.nn.Module], None]:
+    """A layer's activations times 2**exponent and the next layer's weights as much larger: below FP16's
+    normal numbers fewer bits are left with every step down."""
+    return lambda model: rescale(model, before=1.0, within=2.0**exponent)
 
 
 def _of_block(model: torch.nn.Module, *names: str) -> list[Any]:
@@ -121,7 +121,7 @@ def _of_block(model: torch.nn.Module, *names: str) -> list[Any]:
     return [model.get_submodule(f"{BLOCK}.{name}") for name in names]
 
 
-def _rescale(model: torch.nn.Module, before: float, within: float) -> None:
+def rescale(model: torch.nn.Module, before: float, within: float) -> None:
     """Both factors on the output of the block's first BatchNorm, taken back by its second convolution and
     the BatchNorm behind that: before the first BatchNorm, and within it."""
     conv1, norm1, conv2, norm2 = _of_block(model, "conv1.0", "conv1.1", "conv2.0", "conv2.1")
@@ -158,6 +158,6 @@ MUTANTS = (
     ),
     Mutant("BatchNorm in training mode", "weights", exported(of_model(train_mode))),
     Mutant("FP16 overflow in one layer", "precision", exported(halved(overflowing), "fp16")),
-    Mutant("FP16 rounding of a sensitive layer", "precision", exported(halved(underflowing), "fp16")),
+    Mutant("FP16 rounding of a sensitive layer", "precision", exported(halved(underflowing(-17)), "fp16")),
     Mutant("FP16 before folding: variance overflows", "precision", exported(halved(large_variance), "fp16")),
 )
