@@ -71,7 +71,11 @@ def rounded(model: torch.nn.Module, channels: int) -> torch.nn.Module:
 
 
 def budget_of(golden: Reference, rounded: tuple[FloatArray, ...]) -> Budget:
-    """The budget of FP16, but for errors: at most `TIMES` those that rounding the weights makes here."""
+    """At most `TIMES` the errors that rounding the weights makes here, and never more than FP16 may err.
+
+    Decisions are not asked: the rounded network is no truth, and two right ones may flip different pixels.
+    They are held against PyTorch itself, in the other sets.
+    """
     usual, least = BUDGETS[PRECISION], BUDGETS["fp32"]
     pairs = zip(golden.logits, rounded, strict=True)
     errors = [np.abs(ours - theirs) / golden.unit for ours, theirs in pairs]
@@ -79,8 +83,10 @@ def budget_of(golden: Reference, rounded: tuple[FloatArray, ...]) -> Budget:
     mean = TIMES * max(float(error.mean()) for error in errors)
     assert usual.mean_error is not None
     assert least.mean_error is not None
-    return dataclasses.replace(
-        usual,
+    return Budget(
         relative_error=min(usual.relative_error, max(least.relative_error, largest)),
         mean_error=min(usual.mean_error, max(least.mean_error, mean)),
+        flipped_share=1.0,
+        dice=0.0,
+        free_pixels=0,
     )

@@ -93,3 +93,23 @@ def test_the_limit_is_a_multiple_of_what_the_weights_do(tiny_bundle: Bundle, ref
 
 def test_only_onnx_runtime_on_a_cpu_is_asked() -> None:
     assert [subject.name for subject in SUBJECTS if is_asked(subject)] == ["onnx-fp16-onnxruntime-cpu"]
+
+
+def test_decisions_are_not_held_against_the_rounded_network(
+    tiny_bundle: Bundle, reference: Reference
+) -> None:
+    """It is no truth: logits at the threshold flip freely where the errors are small."""
+    session = open_session(tiny_bundle, precision="fp16")
+    threshold = np.float32(tiny_bundle.contract.logit_threshold)
+    above = tuple(np.full_like(one, threshold + np.float32(1e-5)) for one in reference.logits)
+
+    class Below:
+        info, input = session.info, session.input
+
+        def infer(self, batch: FloatArray) -> FloatArray:
+            return np.full((len(batch), *above[0].shape), threshold - np.float32(1e-5), np.float32)
+
+    near = dataclasses.replace(reference, logits=above)
+    report = compare(Below(), "x", near, tiny_bundle.contract, 1)
+    assert all(image.flipped == image.pixels for image in report.images)
+    assert report.breaches == ()

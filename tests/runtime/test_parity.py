@@ -184,15 +184,13 @@ def test_all_images_together_have_a_budget() -> None:
 def test_masks_at_the_images_own_size_are_held_against_the_rule() -> None:
     reference = cv2.GaussianBlur(REFERENCE[0], (0, 0), 3)[None] * 8
     right = resize_logits(reference, 100, 150) >= 0
-    image = compare_image(
-        "a",
-        reference,
-        reference.copy(),
-        logit_threshold=0,
-        scale=3,
-        budget=FP32,
-        final=FinalMasks(right, 100, 150),
-    )
+
+    def judged(masks: np.ndarray) -> ImageParity:
+        final = FinalMasks(masks, 100, 150)
+        same = reference.copy()
+        return compare_image("a", reference, same, logit_threshold=0, scale=3, budget=FP32, final=final)
+
+    image = judged(right)
     assert image.breaches == ()
     assert image.at_image is not None
     assert (image.at_image.height, image.at_image.width) == (100, 150)
@@ -203,15 +201,7 @@ def test_masks_at_the_images_own_size_are_held_against_the_rule() -> None:
         "inverted": ~right,
     }
     for name, masks in wrong.items():
-        image = compare_image(
-            "a",
-            reference,
-            reference.copy(),
-            logit_threshold=0,
-            scale=3,
-            budget=FP32,
-            final=FinalMasks(masks, 100, 150),
-        )
+        image = judged(masks)
         assert "at 100x150: " in image.breaches[0], name
         assert "further from the threshold than the logits err" in image.breaches[0], name
 
