@@ -1,4 +1,4 @@
-"""The arithmetic of a training: what the machine does well, and one repair for processors."""
+"""The arithmetic of a training: what the machine does well, and a repair for processors."""
 
 from __future__ import annotations
 
@@ -27,19 +27,56 @@ def resolve_precision(recipe: Recipe) -> Recipe:
     )
 
 
-def keep_depthwise_in_float32(model: torch.nn.Module) -> None:
-    """Take the depthwise convolutions out of autocast, in place; weights and names stay as they are.
+def speed_up_depthwise(model: torch.nn.Module) -> None:
+    """Give depthwise convolutions a forward that suits a CPU, in place; weights and names stay as they are.
 
-    On a CPU their gradient takes two to ten times as long in bfloat16 as in float32 (torch 2.14), a third of
-    a step of efficientnet-lite0.
+    They leave autocast: on a CPU their gradient takes two to ten times as long in bfloat16 as in float32
+    (torch 2.14), a third of a step of efficientnet-lite0. Dilated ones run as undilated ones, which take a
+    quarter of the time: a step of DeepLabV3 with that encoder at 256x256 is then about twice as fast.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.groups == module.in_channels > 1:
             # On the instance, so that the class stays; a deep copy binds it to the copy.
-            module.__dict__["forward"] = types.MethodType(_in_float32, module)
+            module.__dict__["forward"] = types.MethodType(_depthwise, module)
 
 
-def _in_float32(module: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+def _depthwise(module: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
     with torch.autocast(images.device.type, enabled=False):
-        result: torch.Tensor = type(module).forward(module, images.float())
+        images = images.float()
+        if _splits(module, images):
+            return _split(module, images)
+        result: torch.Tensor = type(module).forward(module, images)
         return result
+
+
+def _splits(module: torch.nn.Conv2d, images: torch.Tensor) -> bool:
+    """Whether the convolution is a dilated one that keeps the size, of whole grids of pixels."""
+    step, side = module.dilation[0], module.kernel_size[0]
+    return (
+        type(module).forward is torch.nn.Conv2d.forward
+        and step > 1
+        and side % 2 == 1
+        and module.dilation == (step, step)
+        and module.kernel_size == (side, side)
+        and module.stride == (1, 1)
+        and module.padding == (step * (side // 2),) * 2
+        and module.padding_mode == "zeros"
+        and images.shape[2] % step == images.shape[3] % step == 0
+    )
+
+
+def _split(module: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+    """Convolve each grid of every d-th pixel, which dilation d never mixes, as an image of its own."""
+    step, side = module.dilation[0], module.kernel_size[0]
+    n, c, height, width = images.shape
+    h, w = height // step, width // step
+    grids = images.permute(0, 2, 3, 1).reshape(n, h, step, w, step, c)
+    grids = grids.permute(0, 2, 4, 1, 3, 5).reshape(n * step * step, h, w, c)
+    # On an image smaller than the kernel torch takes a path that is twice as slow.
+    grids = torch.nn.functional.pad(grids, (0, 0, 0, max(0, side - w), 0, max(0, side - h)))
+    result = torch.nn.functional.conv2d(
+        grids.permute(0, 3, 1, 2), module.weight, module.bias, padding=side // 2, groups=c
+    )[:, :, :h, :w]
+    k = result.shape[1]
+    result = result.permute(0, 2, 3, 1).reshape(n, step, step, h, w, k)
+    return result.permute(0, 3, 1, 4, 2, 5).reshape(n, height, width, k).permute(0, 3, 1, 2)

@@ -27,7 +27,7 @@ from tumorseg_train.loading import Loaders
 from tumorseg_train.models import build_model, load_encoder_weights
 from tumorseg_train.phantoms import NOTE
 from tumorseg_train.plan import Plan
-from tumorseg_train.precision import keep_depthwise_in_float32
+from tumorseg_train.precision import speed_up_depthwise
 from tumorseg_train.processes import check_equal, is_first, weights_digest
 from tumorseg_train.progress import Progress
 from tumorseg_train.recorder import RESUME, Recorder, write_csv
@@ -116,8 +116,8 @@ def make_task(plan: Plan, training: SplitDataset, *, fresh: bool) -> Segmentatio
     )
     if fresh:
         load_encoder_weights(model, plan.architecture, plan.encoder, recipe.encoder_weights)
-    if recipe.precision == "bf16-mixed" and not torch.cuda.is_available():
-        keep_depthwise_in_float32(model)
+    if not torch.cuda.is_available():
+        speed_up_depthwise(model)
     batches = len(training) // plan.processes // recipe.batch_size
     return SegmentationTask(model, contract, recipe, steps=-(-batches // recipe.accumulate) * recipe.epochs)
 
