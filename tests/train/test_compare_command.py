@@ -18,7 +18,8 @@ from tumorseg_runtime.errors import InputError
 from tumorseg_train.bootstrap import draw_weights
 from tumorseg_train.commands.compare import compare
 from tumorseg_train.commands.evaluate import evaluate
-from tumorseg_train.comparison import count_mates, difference, find_evaluation, gather
+from tumorseg_train.comparison import difference, find_evaluation, gather
+from tumorseg_train.evaluation import count_mates
 from tumorseg_train.judgement import CONTRACT
 from tumorseg_train.run import CHECKPOINT, SPLIT, Run
 
@@ -150,6 +151,35 @@ def test_an_evaluation_is_used_if_it_fits(variant: Variant, tmp_path: Path) -> N
         find_evaluation(run, "test", CONTRACT, 2000)
 
 
+def test_an_evaluation_stands_for_a_run_that_lies_elsewhere(variant: Variant, tmp_path: Path) -> None:
+    here, there = variant("here"), variant("there", 0.6)
+    expected = values_of(here.root, there.root, "--out", tmp_path / "out")["splits"]
+    assert CliRunner().invoke(evaluate, [str(there.root), "--out", str(tmp_path)]).exit_code == 0
+    kept = tmp_path / "there.json"
+    (tmp_path / "evaluation.json").rename(kept)
+    shutil.rmtree(there.root)
+    found = values_of(here.root, kept, "--out", tmp_path / "out")["splits"]
+    names = [f"unet resnet18 ({label})" for label in ("here", kept)]
+    for run, old, name in zip(found[0]["runs"], expected[0]["runs"], names, strict=True):
+        assert {**run, "name": "", "path": ""} == {**old, "name": "", "path": ""}
+        assert run["name"] == name
+    assert found[0]["mates"] == expected[0]["mates"] == 0
+
+    values = json.loads(kept.read_text(encoding="utf-8"))
+    for changes, message in (
+        ({"scale": "512"}, "part, scale and draws are (1, 'pytorch', 'test', '512', 2000), expected"),
+        ({"kind": "bench"}, "kind is bench, expected evaluation"),
+        ({"images": None, "strata": None, "data": None}, "cannot be read"),
+        ({"subject": {**values["subject"], "backend": "mnn"}}, "'mnn'"),
+        ({"subject": {k: v for k, v in values["subject"].items() if k != "gflop"}}, "lacks 'gflop'"),
+    ):
+        kept.write_text(json.dumps({**values, **changes}), encoding="utf-8")
+        result = invoke(here.root, kept, "--out", tmp_path / "no")
+        assert isinstance(result.exception, InputError)
+        assert message in str(result.exception)
+        assert str(kept) in str(result.exception)
+
+
 def test_latencies_and_what_belongs_to_nobody(variant: Variant, tmp_path: Path) -> None:
     run = variant("run")
     spread = {"median": 20.0, "p25": 19.0, "p75": 21.0}
@@ -190,4 +220,4 @@ def test_refusals(variant: Variant, tmp_path: Path) -> None:
 
 
 def test_mates_are_not_guessed(tiny_run: Run) -> None:
-    assert count_mates(tiny_run, "test") is None  # its split has no groups
+    assert count_mates(tiny_run.manifest(), "test") is None  # its split has no groups

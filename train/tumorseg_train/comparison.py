@@ -21,11 +21,12 @@ from tumorseg_runtime.errors import InputError
 from tumorseg_train.bootstrap import DRAWS, FloatArray, draw_weights, interval
 from tumorseg_train.costs import Latency, count_costs
 from tumorseg_train.evaluation import NAME as EVALUATION
-from tumorseg_train.evaluation import read_scores, run_evaluation
+from tumorseg_train.evaluation import SCHEMA as EVALUATION_SCHEMA
+from tumorseg_train.evaluation import count_mates, read_scores, run_evaluation
 from tumorseg_train.judgement import CONTRACT
 from tumorseg_train.run import Run
 from tumorseg_train.split import GROUPED, RANDOM
-from tumorseg_train.subject import open_subject
+from tumorseg_train.subject import PYTORCH, open_subject
 from tumorseg_train.summary import ratios
 
 SCHEMA = 1
@@ -35,12 +36,13 @@ COMPARED = ("mean_dice", "pooled_f1")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Contestant:
-    """A run with its evaluation (the values of evaluation.json) and its costs.
+    """A network with its evaluation (the values of evaluation.json) and its costs.
 
+    path: of its run, or of the evaluation.json alone.
     mates: test images of which a group mate is in the training part, None where the split has no groups.
     """
 
-    run: Run
+    path: Path
     name: str
     evaluation: dict[str, Any]
     parameters: int
@@ -52,6 +54,17 @@ class Contestant:
     def method(self) -> str:
         """How its data was split."""
         return str(self.evaluation["data"]["method"])
+
+    @property
+    def network(self) -> tuple[str, str, int, int]:
+        """Architecture, encoder, height and width."""
+        subject = self.evaluation["subject"]
+        return (
+            subject["architecture"],
+            subject["encoder"],
+            self.evaluation["height"],
+            self.evaluation["width"],
+        )
 
     def draws(self, figure: str, seed: int) -> FloatArray:
         """The figure in each draw; the same seed gives the same draws on the same split."""
@@ -66,7 +79,7 @@ class Contestant:
 
 
 def gather(
-    roots: Sequence[Path],
+    paths: Sequence[Path],
     latencies: Mapping[str, Latency],
     *,
     part: str = "test",
@@ -74,36 +87,69 @@ def gather(
     draws: int = DRAWS,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Contestant]:
-    """Open and evaluate runs; an evaluation that lies in a run and fits is taken as it is.
+    """Open runs and evaluate them, or read evaluations of runs that lie elsewhere.
 
-    scale: at which masks are compared, as `tumorseg_train.judgement.judge` takes it.
-    Raises InputError where a run is given twice.
+    paths: folders of runs, of which an evaluation that lies there and fits is taken as it is, and files
+    evaluation.json. scale: at which masks are compared, as `tumorseg_train.judgement.judge` takes it.
+    Raises InputError where one is given twice, or a file is no evaluation of a run that fits.
     """
-    runs = [Run.open(root) for root in roots]
-    twice = [root for root, count in Counter(run.root.resolve() for run in runs).items() if count > 1]
+    twice = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]}: is given twice, expected different runs: leave one out")
-    plain = Counter(f"{run.architecture} {run.encoder}" for run in runs)
-    contestants = []
-    for run in runs:
-        name = f"{run.architecture} {run.encoder}"
-        evaluation = find_evaluation(run, part, scale, draws)
-        if evaluation is None:
-            say(f"{run.root}: evaluating on {part} (`tumorseg evaluate` keeps the result for the next time)")
-            evaluation = run_evaluation(open_subject(run.root), part=part, scale=scale, draws=draws).values
-        parameters, gflop = count_costs(run)
-        contestants.append(
-            Contestant(
-                run=run,
-                name=name if plain[name] == 1 else f"{name} ({run.root.name})",
-                evaluation=evaluation,
-                parameters=parameters,
-                gflop=gflop,
-                latency=latencies.get(run.checkpoint_sha256),
-                mates=count_mates(run, part),
-            )
+    found = [
+        _of_file(path, part, scale, draws) if path.is_file() else _of_run(path, part, scale, draws, say)
+        for path in paths
+    ]
+    plain = Counter(each.name for each in found)
+    return [
+        dataclasses.replace(
+            each,
+            name=each.name if plain[each.name] == 1 else f"{each.name} ({_label(each.path)})",
+            latency=latencies.get(each.evaluation["subject"]["checkpoint_sha256"]),
         )
-    return contestants
+        for each in found
+    ]
+
+
+def _label(path: Path) -> str:
+    """What tells networks of the same name apart."""
+    return str(path) if path.is_file() else path.resolve().name
+
+
+def _of_run(root: Path, part: str, scale: str, draws: int, say: Callable[[str], None]) -> Contestant:
+    run = Run.open(root)
+    evaluation = find_evaluation(run, part, scale, draws)
+    if evaluation is None:
+        say(f"{root}: evaluating on {part} (`tumorseg evaluate` keeps the result for the next time)")
+        evaluation = run_evaluation(open_subject(root), part=part, scale=scale, draws=draws).values
+    name = f"{run.architecture} {run.encoder}"
+    return Contestant(root, name, evaluation, *count_costs(run), None, count_mates(run.manifest(), part))
+
+
+def _of_file(path: Path, part: str, scale: str, draws: int) -> Contestant:
+    values = _read(path, "give a run, or an evaluation.json of `tumorseg evaluate`")
+    subject = values["subject"]
+    found = (values["schema"], subject["backend"], values["data"]["part"], values["scale"], values["draws"])
+    wanted = (EVALUATION_SCHEMA, PYTORCH, part, scale, draws)
+    if found != wanted:
+        raise InputError(
+            f"{path}: schema, backend, part, scale and draws are {found}, expected {wanted}: ask for these, "
+            "or evaluate the run again"
+        )
+    try:
+        return Contestant(
+            path,
+            f"{subject['architecture']} {subject['encoder']}",
+            values,
+            int(subject["parameters"]),
+            float(subject["gflop"]),
+            None,
+            values["data"]["mates"],
+        )
+    except KeyError as error:
+        raise InputError(
+            f"{path}: lacks {error}, expected an evaluation.json of this version: evaluate the run again"
+        ) from error
 
 
 def find_evaluation(run: Run, part: str, scale: str, draws: int) -> dict[str, Any] | None:
@@ -111,30 +157,33 @@ def find_evaluation(run: Run, part: str, scale: str, draws: int) -> dict[str, An
     path = run.root / EVALUATION / f"{EVALUATION}.json"
     if not path.is_file():
         return None
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = (
-            values["schema"], values["subject"]["checkpoint_sha256"], values["subject"]["backend"],
-            values["data"]["split_sha256"], values["data"]["part"], values["scale"],
-            values["height"], values["width"], values["threshold"], values["draws"],
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): delete it, or evaluate the run again") from error
+    values = _read(path, "delete it, or evaluate the run again")
+    found = (
+        values["schema"], values["subject"]["checkpoint_sha256"], values["subject"]["backend"],
+        values["data"]["split_sha256"], values["data"]["part"], values["scale"],
+        values["height"], values["width"], values["threshold"], values["draws"],
+    )  # fmt: skip
     contract = run.contract
     wanted = (
-        1, run.checkpoint_sha256, "pytorch", run.data["split_sha256"], part, scale,
+        EVALUATION_SCHEMA, run.checkpoint_sha256, PYTORCH, run.data["split_sha256"], part, scale,
         contract.height, contract.width, contract.threshold, draws,
     )  # fmt: skip
     return values if found == wanted else None
 
 
-def count_mates(run: Run, part: str) -> int | None:
-    """Images of the part of which an image of the same group is in the training part; None without groups."""
-    manifest = run.manifest()
-    if not all(item.group for item in manifest.items):
-        return None
-    trained = {item.group for item in manifest.part("train")}
-    return sum(item.group in trained for item in manifest.part(part))
+def _read(path: Path, advice: str) -> dict[str, Any]:
+    """The values of an evaluation.json; raises InputError with the advice where it is none."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if values["kind"] != EVALUATION:
+            raise ValueError(f"kind is {values['kind']}, expected {EVALUATION}")
+        for name in ("schema", "scale", "height", "width", "threshold", "draws", "strata", "images"):
+            values[name]
+        values["data"]["split_sha256"], values["data"]["part"], values["data"]["method"]
+        values["subject"]["checkpoint_sha256"], values["subject"]["backend"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): {advice}") from error
+    return values
 
 
 def difference(first: Contestant, second: Contestant, figure: str, *, paired: bool) -> dict[str, float]:
@@ -184,8 +233,7 @@ def compare(contestants: Sequence[Contestant], notes: Sequence[str] = ()) -> dic
             }
             for clean in contestants
             for leaky in contestants
-            if (clean.method, leaky.method) == (GROUPED, RANDOM)
-            and (clean.run.architecture, clean.run.encoder) == (leaky.run.architecture, leaky.run.encoder)
+            if (clean.method, leaky.method) == (GROUPED, RANDOM) and clean.network == leaky.network
         ],
     }
 
@@ -197,12 +245,9 @@ def _ranked(rivals: Sequence[Contestant]) -> list[dict[str, Any]]:
     return [
         {
             "name": each.name,
-            "path": str(each.run.root),
-            "architecture": each.run.architecture,
-            "encoder": each.run.encoder,
-            "checkpoint_sha256": each.run.checkpoint_sha256,
-            "height": each.run.contract.height,
-            "width": each.run.contract.width,
+            "path": str(each.path),
+            **dict(zip(("architecture", "encoder", "height", "width"), each.network, strict=True)),
+            "checkpoint_sha256": each.evaluation["subject"]["checkpoint_sha256"],
             "parameters": each.parameters,
             "gflop": each.gflop,
             "latency": None if each.latency is None else dataclasses.asdict(each.latency),

@@ -88,6 +88,7 @@ def _values(
             "part": part,
             "split_sha256": manifest.digest(),
             "method": manifest.method,
+            "mates": count_mates(manifest, part),
             "groups": len(set(judgement.groups)),
             "group_kinds": dict(sorted(kinds.items())),
         },
@@ -112,6 +113,14 @@ def _values(
             for item, score in zip(judgement.items, judgement.scores, strict=True)
         ],
     }
+
+
+def count_mates(manifest: Manifest, part: str) -> int | None:
+    """Images of the part of which an image of the same group is in the training part; None without groups."""
+    if not all(item.group for item in manifest.items):
+        return None
+    trained = {item.group for item in manifest.part("train")}
+    return sum(item.group in trained for item in manifest.part(part))
 
 
 def read_scores(values: dict[str, Any]) -> list[ImageScore]:

@@ -27,7 +27,8 @@ RUN_INDEX = "run.json"  # read here, since the module `run` needs torch, and a b
 class Subject:
     """A network that answers. run: None for a bundle. split_sha256: of the split it was trained on.
 
-    facts: kind, name, path, architecture, encoder, checkpoint_sha256, backend, device, precision, versions.
+    facts: kind, name, path, architecture, encoder, parameters, gflop (of one image at the contract's size),
+        checkpoint_sha256, backend, device, precision, versions.
     """
 
     path: Path
@@ -70,11 +71,13 @@ def open_subject(
 def _open_run(path: Path, size: int | None) -> Subject:
     import torch
 
+    from tumorseg_train.costs import count_costs
     from tumorseg_train.evaluate import torch_infer
     from tumorseg_train.run import Run
 
     run = Run.open(path)
     contract = run.contract if size is None else dataclasses.replace(run.contract, height=size, width=size)
+    parameters, gflop = count_costs(dataclasses.replace(run, contract=contract))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = run.model().to(device)
     facts = {
@@ -83,6 +86,8 @@ def _open_run(path: Path, size: int | None) -> Subject:
         "path": str(path),
         "architecture": run.architecture,
         "encoder": run.encoder,
+        "parameters": parameters,
+        "gflop": gflop,
         "checkpoint_sha256": run.checkpoint_sha256,
         "backend": PYTORCH,
         "device": torch.cuda.get_device_name(0) if device == "cuda" else "cpu",
@@ -119,6 +124,8 @@ def _open_bundle(path: Path, backend: str, device: str | None, precision: str | 
             "path": str(path),
             "architecture": bundle.model.get("architecture"),
             "encoder": bundle.model.get("encoder"),
+            "parameters": bundle.model.get("parameters"),
+            "gflop": bundle.model.get("gflop"),
             "checkpoint_sha256": facts.get("checkpoint_sha256"),
             "backend": info.backend,
             "device": info.device,

@@ -8,7 +8,7 @@ import click
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN_OR_JSON...", type=click.Path(path_type=Path))
 @click.option(
     "--part", default="test", show_default=True, type=click.Choice(["train", "val", "test"]),
     help="Part of each run's split.",
@@ -33,7 +33,7 @@ def compare(
 
     Runs on the same split are compared image by image. Where the same network was trained on a clean and on a
     random split, the two are set side by side. An evaluation that lies in a run is used if it fits; otherwise
-    the run is evaluated now.
+    the run is evaluated now. In place of a run its evaluation.json will do, where the run lies elsewhere.
     """
     from tumorseg_train.comparison import NAME, gather
     from tumorseg_train.comparison import compare as compare_runs
@@ -43,7 +43,7 @@ def compare(
 
     latencies, notes = read_latencies(bench)
     contestants = gather(runs, latencies, part=part, scale=scale, say=lambda line: click.echo(line, err=True))
-    known = {each.run.checkpoint_sha256 for each in contestants}
+    known = {each.evaluation["subject"]["checkpoint_sha256"] for each in contestants}
     notes += [
         f"The benchmark of checkpoint {sha256[:12]} belongs to none of these runs."
         for sha256 in latencies
