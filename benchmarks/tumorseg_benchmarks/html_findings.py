@@ -10,6 +10,7 @@ from tumorseg_benchmarks.bench_report import left_out_lines
 from tumorseg_benchmarks.networks import Network
 from tumorseg_benchmarks.roofline import Peak, Work
 from tumorseg_benchmarks.summaries import bound_rows, cold_table, labels, peak_line, roofline_table
+from tumorseg_benchmarks.tables import error_cell
 from tumorseg_train.charts import Bar, bars
 from tumorseg_train.page import Html, bullets, gallery, heading, paragraph, picture, table
 
@@ -87,16 +88,13 @@ def parity_section(network: Network) -> Html:
 
 def _verdict(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     images = report["images"]
-    worst = {
-        key: [image[key] for image in images if image[key] is not None]
-        for key in ("max_error", "relative_error", "flipped", "dice")
-    }
+    dice = [image["dice"] for image in images if image["dice"] is not None]
     return (
         "passed" if report["passed"] else "breached",
-        f"{max(worst['max_error'], default=math.nan):.2g}",
-        f"{max(worst['relative_error'], default=math.nan):.2g}",
-        str(max(worst["flipped"], default=0)),
-        f"{min(worst['dice'], default=math.nan):.4f}",
+        error_cell([image["max_error"] for image in images], report["passed"]),
+        error_cell([image["relative_error"] for image in images], report["passed"]),
+        str(max((image["flipped"] for image in images), default=0)),
+        f"{min(dice, default=math.nan):.4f}",
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tumorseg_benchmarks.figures.figure import Figure
 from tumorseg_benchmarks.parity import ParityRow
-from tumorseg_benchmarks.tables import Table
+from tumorseg_benchmarks.tables import Table, error_cell
 from tumorseg_runtime.atomic import make_folder, write_text
 from tumorseg_runtime.bundle import Bundle
 from tumorseg_train.reports import json_text
@@ -80,8 +80,8 @@ def _parity_cells(row: ParityRow) -> tuple[str, ...]:
         f"{len(images)} {row.images}",
         batch,
         row.status,
-        f"{max(image.max_error for image in images):.2g}",
-        f"{max(image.relative_error for image in images):.2g}",
+        error_cell([image.max_error for image in images], row.report.passed),
+        error_cell([image.relative_error for image in images], row.report.passed),
         f"{max(image.flipped for image in images)}",
         f"{min(image.dice for image in images):.4f}",
         row.report.worst.image,

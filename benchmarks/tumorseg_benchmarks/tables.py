@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 from tumorseg_train.reports import markdown_table, text_table
 
@@ -21,3 +23,14 @@ class Table:
     def to_markdown(self) -> str:
         """For Markdown: a pipe in a cell is escaped."""
         return markdown_table(self.header, self.rows)
+
+
+def error_cell(errors: Sequence[float | None], passed: bool) -> str:
+    """The largest error of the logits; '-' for a deploy form, which gives masks alone and passes without one.
+
+    None is how JSON holds an error that is not finite.
+    """
+    finite = [error for error in errors if error is not None and math.isfinite(error)]
+    if len(finite) < len(errors):
+        return "-" if passed else "not finite"
+    return f"{max(finite, default=0):.2g}"
