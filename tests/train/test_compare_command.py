@@ -180,6 +180,20 @@ def test_an_evaluation_stands_for_a_run_that_lies_elsewhere(variant: Variant, tm
         assert str(kept) in str(result.exception)
 
 
+def test_the_kept_evaluations_can_be_compared(tmp_path: Path) -> None:
+    results = Path(__file__).parents[2] / "docs/results"
+    kept = [
+        results / name
+        for name in ("unetplusplus-lite0-256.json", "cpu-128/unetplusplus.json", "cpu-128/unet.json")
+    ]
+    bench = results / "cpu-128/unet.bench.json"
+    values = values_of(*kept, "--scale", "512", "--bench", bench, "--out", tmp_path / "out")
+    (split,) = values["splits"]
+    assert (split["images"], split["mates"]) == (122, 0)
+    assert {Path(run["path"]) for run in split["runs"]} == set(kept)
+    assert [run["architecture"] for run in split["runs"] if run["latency"]] == ["unet"]
+
+
 def test_latencies_and_what_belongs_to_nobody(variant: Variant, tmp_path: Path) -> None:
     run = variant("run")
     spread = {"median": 20.0, "p25": 19.0, "p75": 21.0}
