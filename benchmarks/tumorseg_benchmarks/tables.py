@@ -31,6 +31,6 @@ def error_cell(errors: Sequence[float | None], passed: bool) -> str:
     None is how JSON holds an error that is not finite.
     """
     finite = [error for error in errors if error is not None and math.isfinite(error)]
-    if len(finite) < len(errors):
+    if not finite or len(finite) < len(errors):
         return "-" if passed else "not finite"
-    return f"{max(finite, default=0):.2g}"
+    return f"{max(finite):.2g}"

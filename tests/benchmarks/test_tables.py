@@ -19,5 +19,5 @@ def test_markdown_escapes_pipes() -> None:
 
 def test_masks_alone_have_no_error_and_logits_that_are_not_finite_say_so() -> None:
     assert error_cell([0.25, 1.5], True) == "1.5"
-    assert error_cell([math.nan, math.nan], True) == error_cell([None], True) == "-"
+    assert error_cell([math.nan, math.nan], True) == error_cell([None], True) == error_cell([], True) == "-"
     assert error_cell([0.25, None], False) == error_cell([math.inf], False) == "not finite"

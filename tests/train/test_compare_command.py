@@ -172,6 +172,7 @@ def test_an_evaluation_stands_for_a_run_that_lies_elsewhere(variant: Variant, tm
         ({"images": None, "strata": None, "data": None}, "cannot be read"),
         ({"subject": {**values["subject"], "backend": "mnn"}}, "'mnn'"),
         ({"subject": {k: v for k, v in values["subject"].items() if k != "gflop"}}, "lacks 'gflop'"),
+        ({"subject": {**values["subject"], "parameters": None}}, "parameters or gflop is no number"),
     ):
         kept.write_text(json.dumps({**values, **changes}), encoding="utf-8")
         result = invoke(here.root, kept, "--out", tmp_path / "no")

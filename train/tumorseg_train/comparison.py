@@ -150,6 +150,8 @@ def _of_file(path: Path, part: str, scale: str, draws: int) -> Contestant:
         raise InputError(
             f"{path}: lacks {error}, expected an evaluation.json of this version: evaluate the run again"
         ) from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: parameters or gflop is no number: evaluate the run again") from error
 
 
 def find_evaluation(run: Run, part: str, scale: str, draws: int) -> dict[str, Any] | None:

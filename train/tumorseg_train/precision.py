@@ -31,8 +31,8 @@ def speed_up_depthwise(model: torch.nn.Module) -> None:
     """Give depthwise convolutions a forward that suits a CPU, in place; weights and names stay as they are.
 
     They leave autocast: on a CPU their gradient takes two to ten times as long in bfloat16 as in float32
-    (torch 2.14), a third of a step of efficientnet-lite0. Dilated ones run as undilated ones, which take a
-    quarter of the time: a step of DeepLabV3 with that encoder at 256x256 is then about twice as fast.
+    (torch 2.14), a third of a step of efficientnet-lite0. Dilated ones run as undilated ones, equal up
+    to rounding; `benchmarks/step_speed.py` tells what that saves in a step of DeepLabV3 with that encoder.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.groups == module.in_channels > 1:
