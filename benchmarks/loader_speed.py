@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from albumentations.pytorch import ToTensorV2
 
+from tumorseg_runtime.cli import one_line_errors
 from tumorseg_runtime.contract import IMAGENET_MEAN, IMAGENET_STD, Contract
 from tumorseg_train.loader import SplitDataset
 from tumorseg_train.recipe import load_recipe
@@ -74,6 +75,7 @@ def rate(sample: Sample, images: int) -> float:
 @click.option("--size", default=512, show_default=True, help="Side of the samples in pixels.")
 @click.option("--images", default=120, show_default=True, help="Images in a round.")
 @click.option("--rounds", default=5, show_default=True)
+@one_line_errors()
 def main(data: Path, size: int, images: int, rounds: int) -> None:
     """Compare the two loaders on the training images of DATA."""
     cv2.setNumThreads(1)

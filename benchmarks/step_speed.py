@@ -15,6 +15,7 @@ import time
 import click
 import torch
 
+from tumorseg_runtime.cli import one_line_errors
 from tumorseg_train.losses import build_loss
 from tumorseg_train.models import build_model
 from tumorseg_train.precision import resolve_precision, speed_up_depthwise
@@ -38,6 +39,7 @@ def seconds_of_step(model: torch.nn.Module, images: torch.Tensor, masks: torch.T
 @click.option("--size", default=256, show_default=True, help="Side of the images in pixels.")
 @click.option("--batch-size", default=8, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
+@one_line_errors()
 def main(arch: str, encoder: str, size: int, batch_size: int, rounds: int) -> None:
     """Compare a step with and without the repair."""
     torch.set_num_threads(1)

@@ -34,6 +34,7 @@ def row(engine: str, median: float, **changes: Any) -> dict[str, Any]:
         "subject": {"engine": engine, "device": "cpu"},
         "role": "subject",
         "batch": 1,
+        "threads": 2,
         "status": "measured",
         "stages": {"infer": spread, "end_to_end": {**spread, "median": median + 5}},
         **changes,
@@ -44,7 +45,6 @@ def bench(path: Path, *rows: dict[str, Any], **changes: Any) -> Path:
     values = {
         "kind": "bench",
         "machine": {"cpu": "A CPU", "gpu": "none"},
-        "plan": {"threads": 2},
         "load_average": {"before": [0.1, 0, 0]},
         "run": {"checkpoint_sha256": "abc"},
         "bundle": {"path": "/nowhere", "sha256": "0"},

@@ -19,10 +19,10 @@ import numpy as np
 
 from tumorseg_runtime.errors import InputError
 from tumorseg_train.bootstrap import DRAWS, FloatArray, draw_weights, interval
-from tumorseg_train.costs import Latency, count_costs
+from tumorseg_train.costs import Latency
 from tumorseg_train.evaluation import NAME as EVALUATION
 from tumorseg_train.evaluation import SCHEMA as EVALUATION_SCHEMA
-from tumorseg_train.evaluation import count_mates, read_scores, run_evaluation
+from tumorseg_train.evaluation import read_scores, run_evaluation
 from tumorseg_train.judgement import CONTRACT
 from tumorseg_train.run import Run
 from tumorseg_train.split import GROUPED, RANDOM
@@ -36,19 +36,15 @@ COMPARED = ("mean_dice", "pooled_f1")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Contestant:
-    """A network with its evaluation (the values of evaluation.json) and its costs.
+    """A network with its evaluation (the values of evaluation.json) and its latency.
 
     path: of its run, or of the evaluation.json alone.
-    mates: test images of which a group mate is in the training part, None where the split has no groups.
     """
 
     path: Path
     name: str
     evaluation: dict[str, Any]
-    parameters: int
-    gflop: float
-    latency: Latency | None
-    mates: int | None
+    latency: Latency | None = None
 
     @property
     def method(self) -> str:
@@ -91,15 +87,21 @@ def gather(
 
     paths: folders of runs, of which an evaluation that lies there and fits is taken as it is, and files
     evaluation.json. scale: at which masks are compared, as `tumorseg_train.judgement.judge` takes it.
-    Raises InputError where one is given twice, or a file is no evaluation of a run that fits.
+    Raises InputError where one is given twice or is not there, or a file is no evaluation of a run that fits.
     """
     twice = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]}: is given twice, expected different runs: leave one out")
-    found = [
-        _of_file(path, part, scale, draws) if path.is_file() else _of_run(path, part, scale, draws, say)
-        for path in paths
-    ]
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: does not exist, expected a run or an evaluation.json: name one")
+    found = []
+    for path in paths:
+        evaluation = (
+            _of_file(path, part, scale, draws) if path.is_file() else _of_run(path, part, scale, draws, say)
+        )
+        subject = evaluation["subject"]
+        found.append(Contestant(path, f"{subject['architecture']} {subject['encoder']}", evaluation))
     plain = Counter(each.name for each in found)
     return [
         dataclasses.replace(
@@ -116,42 +118,28 @@ def _label(path: Path) -> str:
     return str(path) if path.is_file() else path.resolve().name
 
 
-def _of_run(root: Path, part: str, scale: str, draws: int, say: Callable[[str], None]) -> Contestant:
+def _of_run(root: Path, part: str, scale: str, draws: int, say: Callable[[str], None]) -> dict[str, Any]:
     run = Run.open(root)
     evaluation = find_evaluation(run, part, scale, draws)
     if evaluation is None:
         say(f"{root}: evaluating on {part} (`tumorseg evaluate` keeps the result for the next time)")
         evaluation = run_evaluation(open_subject(root), part=part, scale=scale, draws=draws).values
-    name = f"{run.architecture} {run.encoder}"
-    return Contestant(root, name, evaluation, *count_costs(run), None, count_mates(run.manifest(), part))
+    return evaluation
 
 
-def _of_file(path: Path, part: str, scale: str, draws: int) -> Contestant:
+def _of_file(path: Path, part: str, scale: str, draws: int) -> dict[str, Any]:
     values = _read(path, "give a run, or an evaluation.json of `tumorseg evaluate`")
-    subject = values["subject"]
-    found = (values["schema"], subject["backend"], values["data"]["part"], values["scale"], values["draws"])
+    found = (
+        values["schema"], values["subject"]["backend"], values["data"]["part"], values["scale"],
+        values["draws"],
+    )  # fmt: skip
     wanted = (EVALUATION_SCHEMA, PYTORCH, part, scale, draws)
     if found != wanted:
         raise InputError(
             f"{path}: schema, backend, part, scale and draws are {found}, expected {wanted}: ask for these, "
             "or evaluate the run again"
         )
-    try:
-        return Contestant(
-            path,
-            f"{subject['architecture']} {subject['encoder']}",
-            values,
-            int(subject["parameters"]),
-            float(subject["gflop"]),
-            None,
-            values["data"]["mates"],
-        )
-    except KeyError as error:
-        raise InputError(
-            f"{path}: lacks {error}, expected an evaluation.json of this version: evaluate the run again"
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: parameters or gflop is no number: evaluate the run again") from error
+    return values
 
 
 def find_evaluation(run: Run, part: str, scale: str, draws: int) -> dict[str, Any] | None:
@@ -181,8 +169,11 @@ def _read(path: Path, advice: str) -> dict[str, Any]:
             raise ValueError(f"kind is {values['kind']}, expected {EVALUATION}")
         for name in ("schema", "scale", "height", "width", "threshold", "draws", "strata", "images"):
             values[name]
-        values["data"]["split_sha256"], values["data"]["part"], values["data"]["method"]
-        values["subject"]["checkpoint_sha256"], values["subject"]["backend"]
+        for name in ("split_sha256", "part", "method", "groups", "mates"):
+            values["data"][name]
+        for name in ("checkpoint_sha256", "backend", "architecture", "encoder"):
+            values["subject"][name]
+        int(values["subject"]["parameters"]), float(values["subject"]["gflop"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error}): {advice}") from error
     return values
@@ -214,7 +205,7 @@ def compare(contestants: Sequence[Contestant], notes: Sequence[str] = ()) -> dic
                 "method": rivals[0].method,
                 "images": rivals[0].evaluation["strata"]["all"][0]["images"],
                 "groups": rivals[0].evaluation["data"]["groups"],
-                "mates": rivals[0].mates,
+                "mates": rivals[0].evaluation["data"]["mates"],
                 "runs": _ranked(rivals),
             }
             for split, rivals in fields.items()
@@ -223,7 +214,7 @@ def compare(contestants: Sequence[Contestant], notes: Sequence[str] = ()) -> dic
             {
                 "clean": clean.name,
                 "random": leaky.name,
-                "mates": leaky.mates,
+                "mates": leaky.evaluation["data"]["mates"],
                 **{
                     figure: {
                         "clean": clean.value(figure),
@@ -250,8 +241,8 @@ def _ranked(rivals: Sequence[Contestant]) -> list[dict[str, Any]]:
             "path": str(each.path),
             **dict(zip(("architecture", "encoder", "height", "width"), each.network, strict=True)),
             "checkpoint_sha256": each.evaluation["subject"]["checkpoint_sha256"],
-            "parameters": each.parameters,
-            "gflop": each.gflop,
+            "parameters": each.evaluation["subject"]["parameters"],
+            "gflop": each.evaluation["subject"]["gflop"],
             "latency": None if each.latency is None else dataclasses.asdict(each.latency),
             "figures": each.evaluation["strata"]["all"][0]["figures"],
             "organs": {

@@ -114,7 +114,7 @@ def _best(values: dict[str, Any]) -> Latency | None:
         low_ms=infer["p25"],
         high_ms=infer["p75"],
         end_to_end_ms=whole["median"],
-        machine=f"{machine['cpu']}, {values['plan']['threads']} threads"
+        machine=f"{machine['cpu']}, {row['threads']} threads"
         if row["subject"]["device"] == "cpu"
         else str(machine["gpu"]),
         busy=values["load_average"]["before"][0] > BUSY,

@@ -30,9 +30,9 @@ def resolve_precision(recipe: Recipe) -> Recipe:
 def speed_up_depthwise(model: torch.nn.Module) -> None:
     """Give depthwise convolutions a forward that suits a CPU, in place; weights and names stay as they are.
 
-    They leave autocast: on a CPU their gradient takes two to ten times as long in bfloat16 as in float32
-    (torch 2.14), a third of a step of efficientnet-lite0. Dilated ones run as undilated ones, equal up
-    to rounding; `benchmarks/step_speed.py` tells what that saves in a step of DeepLabV3 with that encoder.
+    They leave autocast: on a CPU their gradient takes longer in bfloat16 than in float32 (torch 2.14).
+    Dilated ones run as undilated ones, equal up to rounding; `benchmarks/step_speed.py` tells what that saves
+    in a step of DeepLabV3.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.groups == module.in_channels > 1:
