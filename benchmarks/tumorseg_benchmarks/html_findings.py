@@ -112,6 +112,9 @@ def worst_section(network: Network) -> Html:
                 + ("." if dice is None else f", Dice between the masks {dice:.4f}.")
             )
         )
+        if "pictures" not in one:
+            parts.append(paragraph("Its pictures are not in this file, which --keep-json wrote.", note=True))
+            continue
         pictures = [
             picture(uri, f"{VIEWS[view]} of {one['image']}, {names[name]}", VIEWS[view])
             for view, uri in one["pictures"].items()

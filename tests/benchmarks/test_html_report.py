@@ -75,6 +75,9 @@ def test_several_bundles_share_a_page_and_each_keeps_its_own_parity(
     assert kept[f"{name}.bench.json"]["rows"] == values["rows"]
     worst = kept[f"{name}.bench.json"]["worst"].values()
     assert all("pictures" not in one and "flipped" in one for one in worst)
+    of_kept = report_page(list(kept.values()))
+    assert of_kept.count("Its pictures are not in this file") == 2 * len(worst)
+    assert "data:image/" not in of_kept
     (tmp_path / "second.json").write_text(json.dumps(other(values, name)))
     again = click.testing.CliRunner().invoke(main, [str(one) for one in arguments])
     assert again.exit_code != 0

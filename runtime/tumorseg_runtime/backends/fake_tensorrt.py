@@ -6,6 +6,7 @@ share. It runs on `tumorseg_runtime.fake_cuda.FakeDriver`, at whose addresses it
 
 from __future__ import annotations
 
+import abc
 import ctypes
 import enum
 import json
@@ -28,14 +29,14 @@ class Severity(enum.IntEnum):
     INFO = 3
 
 
-class FakeILogger:
+class FakeILogger(abc.ABC):
     """Base of loggers."""
 
     Severity = Severity
 
+    @abc.abstractmethod
     def log(self, severity: int, message: str) -> None:
         """Take one message."""
-        raise NotImplementedError
 
 
 class FakeTensorRt:
