@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tumorseg_benchmarks.machine import usable_cores
-from tumorseg_runtime.bundle import Bundle
+from tumorseg_benchmarks.variants.machine import usable_cores
+from tumorseg_runtime.bundle.bundle import Bundle
 
 if TYPE_CHECKING:
-    from tumorseg_train.run import Run
+    from tumorseg_train.networks.run import Run
 
 # The tiny network of the tests, for when no bundle is named; a conftest is no package that one could import.
 _spec = importlib.util.spec_from_file_location(
@@ -64,7 +64,7 @@ def run(request: pytest.FixtureRequest) -> Run | None:
     """The run that was named; the tiny one where no bundle was named either; else None."""
     named = _named(request.config, "run")
     if named:
-        from tumorseg_train.run import Run
+        from tumorseg_train.networks.run import Run
 
         return Run.open(named)
     if _named(request.config, "bundle"):

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from albumentations.pytorch import ToTensorV2
 
-from tumorseg_runtime.cli import one_line_errors
-from tumorseg_runtime.contract import IMAGENET_MEAN, IMAGENET_STD, Contract
-from tumorseg_train.loader import SplitDataset
-from tumorseg_train.recipe import load_recipe
-from tumorseg_train.split import Item, Manifest, make_manifest
+from tumorseg_runtime.cli.main import one_line_errors
+from tumorseg_runtime.core.contract import IMAGENET_MEAN, IMAGENET_STD, Contract
+from tumorseg_train.config.recipe import load_recipe
+from tumorseg_train.data.loader import SplitDataset
+from tumorseg_train.data.split import Item, Manifest, make_manifest
 
 Sample = Callable[[int], Any]
 

@@ -15,11 +15,11 @@ import time
 import click
 import torch
 
-from tumorseg_runtime.cli import one_line_errors
-from tumorseg_train.losses import build_loss
-from tumorseg_train.models import build_model
-from tumorseg_train.precision import resolve_precision, speed_up_depthwise
-from tumorseg_train.recipe import load_recipe
+from tumorseg_runtime.cli.main import one_line_errors
+from tumorseg_train.config.recipe import load_recipe
+from tumorseg_train.networks.models import build_model
+from tumorseg_train.networks.precision import resolve_precision, speed_up_depthwise
+from tumorseg_train.training.losses import build_loss
 
 
 def seconds_of_step(model: torch.nn.Module, images: torch.Tensor, masks: torch.Tensor, bf16: bool) -> float:

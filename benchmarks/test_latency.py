@@ -14,16 +14,16 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from tumorseg_benchmarks.commands.bench import set_threads
-from tumorseg_benchmarks.latency import MIN_ROUNDS
-from tumorseg_benchmarks.parity import check_kinship, compare, golden_reference
-from tumorseg_benchmarks.stages import staged_call
-from tumorseg_benchmarks.subjects import SUBJECTS, Subject, open_candidate
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.preprocess import Preprocessor
-from tumorseg_runtime.session import Session
+from tumorseg_benchmarks.latency.latency import MIN_ROUNDS
+from tumorseg_benchmarks.latency.stages import staged_call
+from tumorseg_benchmarks.parity.parity import check_kinship, compare, golden_reference
+from tumorseg_benchmarks.variants.variants import SUBJECTS, Subject, open_candidate
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.session import Session
+from tumorseg_runtime.processing.preprocess import Preprocessor
 
 if TYPE_CHECKING:
-    from tumorseg_train.run import Run
+    from tumorseg_train.networks.run import Run
 
 BATCHES = (1, 4)
 

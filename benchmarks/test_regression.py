@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tumorseg_benchmarks.baseline import Timing, read_baseline, regression, time_call, write_baseline
 from tumorseg_benchmarks.commands.bench import set_threads
-from tumorseg_benchmarks.figures.scenes import encoded, scene
-from tumorseg_benchmarks.machine import cpu_model
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.images import decode_image
-from tumorseg_runtime.preprocess import Preprocessor
-from tumorseg_runtime.segmenter import Segmenter
+from tumorseg_benchmarks.latency.regression import (
+    Timing,
+    read_baseline,
+    regression,
+    time_call,
+    write_baseline,
+)
+from tumorseg_benchmarks.runtime_checks.scenes import encoded, scene
+from tumorseg_benchmarks.variants.machine import cpu_model
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.images.read import decode_image
+from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.processing.preprocess import Preprocessor
 
 SIZE = (480, 640)  # height, width of the frame
 

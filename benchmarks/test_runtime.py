@@ -1,6 +1,6 @@
 """The runtime's own steps under pytest-benchmark, to compare versions of the code: a 1080p frame on its way.
 
-Their ratios to bare inference and to other libraries: `python -m tumorseg_benchmarks.runtime_figures`.
+Their ratios to bare inference and to other libraries: `python -m tumorseg_benchmarks.runtime_checks`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tumorseg_benchmarks.figures.scenes import encoded, scene
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.images import decode_image
-from tumorseg_runtime.preprocess import Preprocessor
-from tumorseg_runtime.segmenter import Segmenter
+from tumorseg_benchmarks.runtime_checks.scenes import encoded, scene
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.images.read import decode_image
+from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.processing.preprocess import Preprocessor
 
 KINDS = {"gray": False, "RGB": True}
 SIZE = (1080, 1920)  # height, width

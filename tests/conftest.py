@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 import pytest
 
-from tumorseg_runtime.bundle import Bundle, sha256_of
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.images import read_image, write_png
+from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.images.read import read_image, write_png
 
 if TYPE_CHECKING:
     import torch
 
-    from tumorseg_train.run import Run
-    from tumorseg_train.split import Item, Manifest
+    from tumorseg_train.data.split import Item, Manifest
+    from tumorseg_train.networks.run import Run
 
 SIZE = 64  # pixels, height and width of the tiny network's input
 ARCHITECTURE, ENCODER = "unet", "resnet18"
@@ -104,8 +104,8 @@ def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     pytest.importorskip("torch")
     from safetensors.torch import save_file
 
-    from tumorseg_train.run import CHECKPOINT, SPLIT, Run
-    from tumorseg_train.split import Manifest
+    from tumorseg_train.data.split import Manifest
+    from tumorseg_train.networks.run import CHECKPOINT, SPLIT, Run
 
     root = tmp_path_factory.mktemp("tiny_run")
     contract = Contract(height=SIZE, width=SIZE)
@@ -137,7 +137,7 @@ def tiny_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bund
     """The bundle of `tiny_run`: `model.onnx`, `model.fp16.onnx`, 4 golden images. Copy it to change it."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from tumorseg_export.export import export_run
+    from tumorseg_export.bundle.export import export_run
 
     return export_run(tiny_run, tmp_path_factory.mktemp("tiny_bundle") / "bundle")
 
@@ -163,7 +163,7 @@ def _write_pair(image_path: Path, mask_path: Path, image: np.ndarray, mask: np.n
 
 def _tiny_items(root: Path) -> list[Item]:
     """The items of `tiny_data`, in the order of their paths."""
-    from tumorseg_train.split import Item
+    from tumorseg_train.data.split import Item
 
     brain = [(path, root / "brain/masks" / path.name) for path in sorted((root / "brain/images").iterdir())]
     breast = [
@@ -196,9 +196,9 @@ def _tiny_state(manifest: Manifest, contract: Contract) -> dict[str, torch.Tenso
     """Weights of the tiny network: seeded, trained for a few steps on all images, so that it finds blobs."""
     import torch
 
-    from tumorseg_runtime.preprocess import Preprocessor
-    from tumorseg_train.losses import DiceBCELoss
-    from tumorseg_train.models import build_model
+    from tumorseg_runtime.processing.preprocess import Preprocessor
+    from tumorseg_train.networks.models import build_model
+    from tumorseg_train.training.losses import DiceBCELoss
 
     preprocess = Preprocessor(contract)
     size = (contract.width, contract.height)

@@ -14,9 +14,9 @@ import os
 # device id and a queue in the user's cache and sends file names and hashes of models. A device must not.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.errors import (
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import (
     BackendError,
     BundleError,
     CheckFailedError,
@@ -25,10 +25,10 @@ from tumorseg_runtime.errors import (
     ParityError,
     TumorsegError,
 )
-from tumorseg_runtime.frames import Frame, read_frames
-from tumorseg_runtime.postprocess import Lesion
-from tumorseg_runtime.segmenter import Prediction, Segmenter
-from tumorseg_runtime.spacing import Spacing
+from tumorseg_runtime.images.frame import Frame, read_frames
+from tumorseg_runtime.inference.segmenter import Prediction, Segmenter
+from tumorseg_runtime.processing.postprocess import Lesion
+from tumorseg_runtime.processing.spacing import Spacing
 
 __all__ = [
     "BackendError",

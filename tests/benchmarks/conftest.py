@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tumorseg_runtime.bundle import INDEX, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.bundle.bundle import INDEX, Bundle, FileRecord, sha256_of
 
 if TYPE_CHECKING:
     import onnx

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tumorseg_export.source import Source
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.golden import Golden
-from tumorseg_runtime.preprocess import Preprocessor
-from tumorseg_train.models import build_model
+from tumorseg_export.checkpoint.context import Source
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.processing.preprocess import Preprocessor
+from tumorseg_train.networks.models import build_model
 
 
 class SmallNetwork(torch.nn.Module):

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from tumorseg_runtime.driver import why_no_driver
+from tumorseg_runtime.device.driver import why_no_driver
 
 REQUIRE = "TUMORSEG_REQUIRE_GPU"
 

@@ -8,19 +8,19 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from tumorseg_export.build import DeviceOptions, build_for_device
-from tumorseg_export.export import export_run
-from tumorseg_export.tensorrt_build import RtxOptions, known_capabilities
+from tumorseg_export.bundle.export import export_run
+from tumorseg_export.engine.build import DeviceOptions, build_for_device
+from tumorseg_export.engine.tensorrt_build import RtxOptions, known_capabilities
 from tumorseg_runtime.backends import onnxruntime, open_session, tensorrt
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.cuda import DeviceTensor, Gpu, open_gpu
-from tumorseg_runtime.engine import Profile
-from tumorseg_runtime.errors import BackendError
-from tumorseg_runtime.golden import load_golden, replay
-from tumorseg_runtime.preprocess import Preprocessor
-from tumorseg_runtime.preprocess_cuda import open_preprocessor
-from tumorseg_train.run import Run
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.device.cuda import DeviceTensor, Gpu, open_gpu
+from tumorseg_runtime.device.engines import Profile
+from tumorseg_runtime.parity.reference import load_golden, replay
+from tumorseg_runtime.processing.preprocess import Preprocessor
+from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
+from tumorseg_train.networks.run import Run
 
 Lacking = Callable[[str], NoReturn]
 CORNERS = [(1, 1), (1, 7), (7, 1), (2, 2), (512, 512), (511, 513), (1, 4000), (40_000, 3), (2160, 3840)]

@@ -17,11 +17,19 @@ import numpy.typing as npt
 import pytest
 from click.testing import CliRunner, Result
 
-from tumorseg_runtime.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, Verdict, sha256_of
-from tumorseg_runtime.commands.predict import predict
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.images import write_png
-from tumorseg_runtime.preprocess import Preprocessor
+from tumorseg_runtime.bundle.bundle import (
+    GOLDEN_FOLDER,
+    INDEX,
+    Artefact,
+    Bundle,
+    FileRecord,
+    Verdict,
+    sha256_of,
+)
+from tumorseg_runtime.cli.predict import predict
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.images.read import write_png
+from tumorseg_runtime.processing.preprocess import Preprocessor
 
 SIZE = 64
 BRIGHT = 110  # gray value from which on the tiny network sees a tumour, on flat areas
@@ -219,7 +227,7 @@ def _to_deploy(root: Path, *, gray: bool = False) -> tuple[str, None]:
     """By the exporter's own pass, which needs onnx alone."""
     import onnx
 
-    from tumorseg_export.passes.deploy import to_deploy
+    from tumorseg_export.onnx.passes.deploy import to_deploy
 
     file = f"model.deploy{'-gray' if gray else ''}.onnx"
     onnx.save(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.images import write_png
+from tumorseg_runtime.images.read import write_png
 
 PAGE = Path(__file__).parents[2] / "docs" / "runtime.md"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.images import write_png
+from tumorseg_runtime.images.read import write_png
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "device.py"
 

@@ -46,14 +46,14 @@ def test_importing_the_runtime_loads_nothing_heavy() -> None:
 
 
 def test_what_only_a_self_test_needs_is_loaded_by_it() -> None:
-    """Each costs milliseconds of every start: `python -m tumorseg_benchmarks.runtime_figures`."""
+    """Each costs milliseconds of every start: `python -m tumorseg_benchmarks.runtime_checks`."""
     assert "zipfile" not in loaded_after("import tumorseg_runtime")
-    assert "zipfile" in loaded_after("import tumorseg_runtime.golden")
+    assert "zipfile" in loaded_after("import tumorseg_runtime.parity.reference")
 
 
 def test_every_module_of_the_runtime_imports_with_only_the_base_installed() -> None:
     names = modules_of_the_runtime()
-    assert "tumorseg_runtime.commands.predict" in names
+    assert "tumorseg_runtime.cli.predict" in names
     loaded_after("import " + ", ".join(name.removesuffix(".__init__") for name in names), absent=HEAVY)
 
 

@@ -9,30 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorseg_benchmarks.bench import run_bench
-from tumorseg_benchmarks.bench_report import bench_markdown, bench_text
-from tumorseg_benchmarks.choice import BATCH, UNFIT, Budgets, choose
-from tumorseg_benchmarks.clocks import clock_state
-from tumorseg_benchmarks.cold import Cold, measure_cold
 from tumorseg_benchmarks.commands.parity import open_run
-from tumorseg_benchmarks.html_report import PAGE, read_report, report_page
-from tumorseg_benchmarks.inputs import EncodedImage, file_inputs, golden_inputs, split_inputs
-from tumorseg_benchmarks.latency import MIN_ROUNDS, Plan
-from tumorseg_benchmarks.machine import load_average, machine_facts, usable_cores
-from tumorseg_benchmarks.parity import check_kinship
-from tumorseg_benchmarks.peers import PEERS
-from tumorseg_benchmarks.ranking import make_ranking_folder, ranking_entries, ranking_line
-from tumorseg_benchmarks.report import SCHEMA, subject_facts, to_json, write_report
-from tumorseg_benchmarks.roofline import Peak, Work, count_work, measure_peak
-from tumorseg_benchmarks.rows import BenchRow
-from tumorseg_benchmarks.subjects import PEER, SUBJECTS, Subject, sort_out
-from tumorseg_runtime.atomic import write_text
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.device_folder import RANKING, write_ranking
-from tumorseg_runtime.errors import BackendError, InputError
+from tumorseg_benchmarks.latency.bench import run_bench
+from tumorseg_benchmarks.latency.choice import BATCH, UNFIT, Budgets, choose
+from tumorseg_benchmarks.latency.cold_start import Cold, measure_cold
+from tumorseg_benchmarks.latency.cpu_frequency import clock_state
+from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, Plan
+from tumorseg_benchmarks.latency.ranking import make_ranking_folder, ranking_entries, ranking_line
+from tumorseg_benchmarks.latency.roofline import Peak, Work, count_work, measure_peak
+from tumorseg_benchmarks.latency.rows import BenchRow
+from tumorseg_benchmarks.parity.parity import check_kinship
+from tumorseg_benchmarks.reports.bench_report import bench_markdown, bench_text
+from tumorseg_benchmarks.reports.html_report import PAGE, read_report, report_page
+from tumorseg_benchmarks.reports.report import SCHEMA, subject_facts, to_json, write_report
+from tumorseg_benchmarks.variants.inputs import EncodedImage, file_inputs, golden_inputs, split_inputs
+from tumorseg_benchmarks.variants.machine import load_average, machine_facts, usable_cores
+from tumorseg_benchmarks.variants.third_party_baselines import PEERS
+from tumorseg_benchmarks.variants.variants import PEER, SUBJECTS, Subject, sort_out
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.device.cache import RANKING, write_ranking
 
 if TYPE_CHECKING:
-    from tumorseg_train.run import Run
+    from tumorseg_train.networks.run import Run
 
 MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyTorch before anything is timed
 
@@ -263,7 +263,7 @@ def set_threads(count: int, *, torch_too: bool) -> None:
 
     cv2.setNumThreads(count)
     if torch_too:
-        from tumorseg_benchmarks.pytorch import set_threads as set_torch_threads
+        from tumorseg_benchmarks.variants.pytorch import set_threads as set_torch_threads
 
         set_torch_threads(count)
 

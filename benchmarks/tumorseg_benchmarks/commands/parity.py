@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorseg_benchmarks.ci import to_annotations, to_junit
-from tumorseg_benchmarks.findings import judge_bundle, write_certificate
-from tumorseg_benchmarks.machine import load_average, machine_facts
-from tumorseg_benchmarks.parity_report import further_sections
-from tumorseg_benchmarks.report import (
+from tumorseg_benchmarks.parity.findings import judge_bundle, write_certificate
+from tumorseg_benchmarks.reports.ci import to_annotations, to_junit
+from tumorseg_benchmarks.reports.parity_report import further_sections
+from tumorseg_benchmarks.reports.report import (
     SCHEMA,
     parity_markdown,
     parity_text,
@@ -19,12 +18,13 @@ from tumorseg_benchmarks.report import (
     to_json,
     write_report,
 )
-from tumorseg_runtime.atomic import make_folder, write_text
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.errors import InputError, ParityError
+from tumorseg_benchmarks.variants.machine import load_average, machine_facts
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import InputError, ParityError
+from tumorseg_runtime.core.files import make_folder, write_text
 
 if TYPE_CHECKING:
-    from tumorseg_train.run import Run
+    from tumorseg_train.networks.run import Run
 
 SHOWN = 3  # breaches in the error message
 
@@ -151,6 +151,6 @@ def open_run(folder: Path | None) -> Run | None:
     """The run in a folder; only where one is given is torch imported."""
     if folder is None:
         return None
-    from tumorseg_train.run import Run
+    from tumorseg_train.networks.run import Run
 
     return Run.open(folder)

@@ -10,16 +10,16 @@ from typing import Any
 
 import click
 
-from tumorseg_benchmarks.machine import load_average, machine_facts
 from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
-from tumorseg_benchmarks.mutants.correct import FEWEST, all_correct, missing_backends
 from tumorseg_benchmarks.mutants.gate import changed_budgets
-from tumorseg_benchmarks.mutants.laboratory import make_laboratory
+from tumorseg_benchmarks.mutants.negative_controls import FEWEST, all_correct, missing_backends
 from tumorseg_benchmarks.mutants.table import summary_table, to_markdown, to_values
+from tumorseg_benchmarks.mutants.testbed import make_laboratory
 from tumorseg_benchmarks.mutants.trial import OURS, CorrectResult, MutantResult, try_correct, try_mutants
-from tumorseg_benchmarks.report import SCHEMA, to_json, write_report
-from tumorseg_runtime.cli import one_line_errors
-from tumorseg_runtime.errors import BackendError, ParityError
+from tumorseg_benchmarks.reports.report import SCHEMA, to_json, write_report
+from tumorseg_benchmarks.variants.machine import load_average, machine_facts
+from tumorseg_runtime.cli.main import one_line_errors
+from tumorseg_runtime.core.errors import BackendError, ParityError
 
 
 @click.command()

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from tumorseg_benchmarks.mutants import (
-    decisions,
-    equivalent,
-    files,
-    graphs,
-    late,
-    preprocessing,
-    weights,
-)
+from tumorseg_benchmarks.mutants import equivalent, files, late, preprocessing, weights
+from tumorseg_benchmarks.mutants import graph as graphs
+from tumorseg_benchmarks.mutants import postprocess as decisions
 from tumorseg_benchmarks.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tumorseg_benchmarks.mutants.graphs import attribute, constant, insert_before, of_type
-from tumorseg_benchmarks.mutants.laboratory import DEEPLAB
+from tumorseg_benchmarks.mutants.graph import attribute, constant, insert_before, of_type
 from tumorseg_benchmarks.mutants.mutant import Mutant, edited
+from tumorseg_benchmarks.mutants.testbed import DEEPLAB
 
 
 def other_nearest(model: onnx.ModelProto) -> None:

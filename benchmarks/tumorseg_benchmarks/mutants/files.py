@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tumorseg_benchmarks.mutants.laboratory import Network
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
-from tumorseg_export.onnx_export import to_onnx
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.device_folder import PASSED, Entry, write_ranking
-from tumorseg_runtime.engine import EngineKey, Profile, write_engine
+from tumorseg_benchmarks.mutants.testbed import Network
+from tumorseg_export.onnx.export import to_onnx
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.device.cache import PASSED, Entry, write_ranking
+from tumorseg_runtime.device.engines import EngineKey, Profile, write_engine
 
 
 def engine_key(bundle: Bundle, digest: str) -> EngineKey:

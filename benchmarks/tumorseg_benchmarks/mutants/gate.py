@@ -1,4 +1,5 @@
-"""Our gate on a device: every level that the project has, with the budgets of `tumorseg_runtime.parity`.
+"""Our gate on a device: every level that the project has, with the budgets of
+`tumorseg_runtime.parity.compare`.
 
 Nothing here compares: each level calls what export, `tumorseg verify` or `tumorseg parity` calls.
 
@@ -18,22 +19,22 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from tumorseg_benchmarks.mutants.laboratory import Network
 from tumorseg_benchmarks.mutants.mutant import Device
-from tumorseg_benchmarks.parity import Reference, check_kinship, compare, golden_reference
-from tumorseg_benchmarks.preprocess_paths import BREACHED, PATHS, check_vectors
-from tumorseg_benchmarks.rounding import PRECISION
-from tumorseg_export.proof import BATCH_SIZES
+from tumorseg_benchmarks.mutants.testbed import Network
+from tumorseg_benchmarks.parity.fp16_reference import PRECISION
+from tumorseg_benchmarks.parity.parity import Reference, check_kinship, compare, golden_reference
+from tumorseg_benchmarks.parity.preprocess_paths import BREACHED, PATHS, check_vectors
+from tumorseg_export.targets.validate_parity import BATCH_SIZES
 from tumorseg_runtime.backends import open_session
-from tumorseg_runtime.bundle import GOLDEN_FOLDER
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.device_folder import read_ranking
-from tumorseg_runtime.engine import engines_in, find_engine
-from tumorseg_runtime.errors import TumorsegError
-from tumorseg_runtime.golden import replay
-from tumorseg_runtime.parity import BUDGETS, FinalMasks, ImageParity, compare_image, logit_scale
-from tumorseg_runtime.segmenter import Prediction, Segmenter
-from tumorseg_runtime.session import Session
+from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import TumorsegError
+from tumorseg_runtime.core.session import Session
+from tumorseg_runtime.device.cache import read_ranking
+from tumorseg_runtime.device.engines import engines_in, find_engine
+from tumorseg_runtime.inference.segmenter import Prediction, Segmenter
+from tumorseg_runtime.parity.compare import BUDGETS, FinalMasks, ImageParity, compare_image, logit_scale
+from tumorseg_runtime.parity.reference import replay
 
 # The budgets when the last ten mutants were written. Other ones need ten new mutants (docs/mutants.md).
 FROZEN_AT = "ebb87a9"

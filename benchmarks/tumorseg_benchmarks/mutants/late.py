@@ -15,16 +15,16 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from tumorseg_benchmarks.mutants.decisions import decided_by
-from tumorseg_benchmarks.mutants.graphs import attribute, of_type
-from tumorseg_benchmarks.mutants.laboratory import DEEPLAB, Network
+from tumorseg_benchmarks.mutants.graph import attribute, of_type
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant, edited, exported, patched, resealed
+from tumorseg_benchmarks.mutants.postprocess import decided_by
 from tumorseg_benchmarks.mutants.preprocessing import decoded_by
+from tumorseg_benchmarks.mutants.testbed import DEEPLAB, Network
 from tumorseg_benchmarks.mutants.weights import halved, norms, of_model, underflowing
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.postprocess import masks_from_logits, probabilities
-from tumorseg_runtime.preprocess import Preprocessor
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.processing.postprocess import masks_from_logits, probabilities
+from tumorseg_runtime.processing.preprocess import Preprocessor
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -171,7 +171,7 @@ MUTANTS = tuple(
         Mutant(
             "NHWC taken for NCHW",
             "preprocessing",
-            patched(("tumorseg_runtime.preprocess.Preprocessor.normalise", taken_for_nchw)),
+            patched(("tumorseg_runtime.processing.preprocess.Preprocessor.normalise", taken_for_nchw)),
         ),
         Mutant("frames recompressed as JPEG", "preprocessing", decoded_by(recompressed)),
         Mutant("palette's indices for its colours", "preprocessing", decoded_by(palette_indices)),

@@ -18,8 +18,8 @@ from unittest import mock
 
 import onnx
 
-from tumorseg_benchmarks.mutants.laboratory import UNET, Network
-from tumorseg_runtime.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
+from tumorseg_benchmarks.mutants.testbed import UNET, Network
+from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
 
 
 @dataclasses.dataclass(frozen=True)

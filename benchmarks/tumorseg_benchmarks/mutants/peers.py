@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.mutants.laboratory import CONTRACT, Network
-from tumorseg_runtime.errors import TumorsegError
+from tumorseg_benchmarks.mutants.testbed import CONTRACT, Network
+from tumorseg_runtime.core.errors import TumorsegError
 
 FloatArray = npt.NDArray[np.float32]
 Runner = Callable[[FloatArray], FloatArray]  # float32 (N, C, H, W) -> logits

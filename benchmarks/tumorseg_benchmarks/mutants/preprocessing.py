@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_benchmarks.mutants.mutant import Apply, Mutant, patched
-from tumorseg_runtime import dicom_window, images
-from tumorseg_runtime.contract import Contract
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.images import read as images
+from tumorseg_runtime.images.dicom import lookup_tables as dicom_window
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -22,7 +23,7 @@ _decode, _to_uint8 = images.decode_image, images.to_uint8  # as they are before 
 
 def resized_by(rule: Resize) -> Apply:
     """Another rule in place of ours."""
-    return patched(("tumorseg_runtime.preprocess.resize", rule))
+    return patched(("tumorseg_runtime.processing.preprocess.resize", rule))
 
 
 def by_opencv(interpolation: int) -> Apply:
@@ -101,7 +102,7 @@ def with_table(rule: Callable[[FloatArray, FloatArray, FloatArray], npt.NDArray[
         self.contract = contract
         self.table = np.broadcast_to(rule(values, mean, std), (len(mean), 256)).astype(np.float32)
 
-    return patched(("tumorseg_runtime.preprocess.Preprocessor.__init__", init))
+    return patched(("tumorseg_runtime.processing.preprocess.Preprocessor.__init__", init))
 
 
 def decoded_by(rule: Callable[[bytes, UInt8Array], UInt8Array]) -> Apply:
@@ -111,7 +112,8 @@ def decoded_by(rule: Callable[[bytes, UInt8Array], UInt8Array]) -> Apply:
         return rule(data, _decode(data, name))
 
     return patched(
-        ("tumorseg_runtime.images.decode_image", decode), ("tumorseg_benchmarks.inputs.decode_image", decode)
+        ("tumorseg_runtime.images.read.decode_image", decode),
+        ("tumorseg_benchmarks.variants.inputs.decode_image", decode),
     )
 
 
@@ -166,12 +168,15 @@ MUTANTS = tuple(
         ("letterbox for stretch", resized_by(letterboxed(0))),
         ("letterbox with another padding value", resized_by(letterboxed(114))),
         ("off-by-one crop of the image", resized_by(by_crop)),
-        ("16 bits cut to the high byte", patched(("tumorseg_runtime.images.to_uint8", high_byte))),
-        ("16 bits cut to the low byte", patched(("tumorseg_runtime.images.to_uint8", low_byte))),
-        ("MONOCHROME1 not inverted", patched(("tumorseg_runtime.dicom._to_pixels", monochrome1_as_2))),
+        ("16 bits cut to the high byte", patched(("tumorseg_runtime.images.read.to_uint8", high_byte))),
+        ("16 bits cut to the low byte", patched(("tumorseg_runtime.images.read.to_uint8", low_byte))),
+        (
+            "MONOCHROME1 not inverted",
+            patched(("tumorseg_runtime.images.dicom.read._to_pixels", monochrome1_as_2)),
+        ),
         (
             "EXIF orientation ignored",
-            patched(("tumorseg_runtime.images._MODE", images._MODE | cv2.IMREAD_IGNORE_ORIENTATION)),
+            patched(("tumorseg_runtime.images.read._MODE", images._MODE | cv2.IMREAD_IGNORE_ORIENTATION)),
         ),
         ("alpha multiplied in", decoded_by(alpha_multiplied)),
     )

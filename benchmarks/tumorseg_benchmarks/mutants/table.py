@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tumorseg_benchmarks.mutants.gate import FROZEN_AT, changed_budgets
-from tumorseg_benchmarks.mutants.laboratory import CONTRACT, ENCODER, Laboratory
 from tumorseg_benchmarks.mutants.mutant import Mutant
 from tumorseg_benchmarks.mutants.peers import CRITERIA
+from tumorseg_benchmarks.mutants.testbed import CONTRACT, ENCODER, Laboratory
 from tumorseg_benchmarks.mutants.trial import OURS, CorrectResult, MutantResult
-from tumorseg_benchmarks.tables import Table
-from tumorseg_runtime.parity import BUDGETS
+from tumorseg_benchmarks.reports.tables import Table
+from tumorseg_runtime.parity.compare import BUDGETS
 
 KILLED, LIVES, BLIND = "killed", "lives", "blind"
 NAMES = (OURS, *(criterion.name for criterion in CRITERIA))

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.mutants.correct import Correct
 from tumorseg_benchmarks.mutants.gate import Finding, judge_device, judge_session
-from tumorseg_benchmarks.mutants.laboratory import Laboratory, Network, Say
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
+from tumorseg_benchmarks.mutants.negative_controls import Correct
 from tumorseg_benchmarks.mutants.peers import CRITERIA, refusal
+from tumorseg_benchmarks.mutants.testbed import Laboratory, Network, Say
 from tumorseg_runtime.backends.onnxruntime import open_file
-from tumorseg_runtime.errors import BackendError, TumorsegError
+from tumorseg_runtime.core.errors import BackendError, TumorsegError
 
 FloatArray = npt.NDArray[np.float32]
 

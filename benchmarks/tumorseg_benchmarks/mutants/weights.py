@@ -13,9 +13,9 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from tumorseg_benchmarks.mutants.laboratory import Network
 from tumorseg_benchmarks.mutants.mutant import Edit, Graph, Mutant, edited, exported
-from tumorseg_export.onnx_export import to_onnx
+from tumorseg_benchmarks.mutants.testbed import Network
+from tumorseg_export.onnx.export import to_onnx
 
 FloatArray = npt.NDArray[np.float32]
 LAYER = "decoder.blocks.2.conv1.0.weight"

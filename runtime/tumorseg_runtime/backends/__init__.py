@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.errors import InputError
-from tumorseg_runtime.session import Session
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.session import Session
 
 # name -> module with `open_session(bundle, device, precision, threads) -> Session`
 BACKENDS = {
@@ -75,6 +75,6 @@ def has_artefact(bundle: Bundle, backend: str, precision: str, device_folder: Pa
         return True
     if device_folder is None or backend not in FOLDER_BACKENDS:
         return False
-    from tumorseg_runtime.engine import latest_engine  # only a device with a GPU needs it
+    from tumorseg_runtime.device.engines import latest_engine  # only a device with a GPU needs it
 
     return latest_engine(device_folder, bundle, precision) is not None

@@ -23,11 +23,11 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.errors import BackendError, InputError
-from tumorseg_runtime.session import InputForm, SessionInfo, check_batch
-from tumorseg_runtime.worker import Worker
+from tumorseg_runtime.backends.worker import Worker
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.core.session import InputForm, SessionInfo, check_batch
 
 SCRIPT = Path(__file__).with_name("mnn_worker.py")
 LIMIT_S = 300.0  # seconds for one image; a session that must notice sooner is interrupted by its owner

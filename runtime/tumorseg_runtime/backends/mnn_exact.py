@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tumorseg_runtime.backends.mnn import MnnSession, open_variant, why_unavailable
-from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.bundle.bundle import Bundle
 
 __all__ = ["open_session", "why_unavailable"]
 

@@ -1,6 +1,6 @@
 """The child process of the MNN backend: numpy, MNN and this file, nothing else of the package.
 
-It is run by `tumorseg_runtime.worker`, which describes the messages. A request is one image, float32
+It is run by `tumorseg_runtime.backends.worker`, which describes the messages. A request is one image, float32
 (C, H, W) as bytes, the answer its logits, float32 (K, H, W) as bytes.
 """
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.driver import why_no_driver
-from tumorseg_runtime.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.session import InputForm, SessionInfo
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.core.session import InputForm, SessionInfo
+from tumorseg_runtime.device.driver import why_no_driver
 
 if TYPE_CHECKING:
     import onnxruntime

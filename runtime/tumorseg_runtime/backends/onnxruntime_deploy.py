@@ -2,15 +2,15 @@
 
 Normalisation and threshold are in the graph, so that a program without this library can use it, too. It gives
 no logits: no probability map, no margin. A pixel whose logit is not finite comes out as 255, which is no
-decision, and no mask is made of such an answer (`tumorseg_runtime.session.checked_infer`).
+decision, and no mask is made of such an answer (`tumorseg_runtime.core.session.checked_infer`).
 """
 
 from __future__ import annotations
 
 from tumorseg_runtime.backends import onnxruntime as backend
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession, why_unavailable
-from tumorseg_runtime.bundle import Bundle
-from tumorseg_runtime.session import MASKS, SessionInfo
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.session import MASKS, SessionInfo
 
 __all__ = ["DeploySession", "open_form", "open_session", "why_unavailable"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tumorseg_runtime.backends.onnxruntime import why_unavailable
 from tumorseg_runtime.backends.onnxruntime_deploy import DeploySession, open_form
-from tumorseg_runtime.bundle import Bundle
+from tumorseg_runtime.bundle.bundle import Bundle
 
 __all__ = ["open_session", "why_unavailable"]
 

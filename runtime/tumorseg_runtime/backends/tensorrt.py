@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.bundle import Bundle, sha256_of
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.cuda import Gpu, interface_of, open_gpu
-from tumorseg_runtime.driver import why_no_driver
-from tumorseg_runtime.engine import (
+from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.core.session import DEVICE, HOST, InputForm, SessionInfo
+from tumorseg_runtime.device.cuda import Gpu, interface_of, open_gpu
+from tumorseg_runtime.device.driver import why_no_driver
+from tumorseg_runtime.device.engines import (
     TOOLS,
     EngineKey,
     Profile,
@@ -29,8 +31,6 @@ from tumorseg_runtime.engine import (
     read_key,
     require_machine,
 )
-from tumorseg_runtime.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.session import DEVICE, HOST, InputForm, SessionInfo
 
 FORMAT = "tensorrt-rtx"  # of the bundle's artefact
 DEVICES = ("cuda",)

@@ -35,11 +35,15 @@ def compare(
     random split, the two are set side by side. An evaluation that lies in a run is used if it fits; otherwise
     the run is evaluated now. In place of a run its evaluation.json will do, where the run lies elsewhere.
     """
-    from tumorseg_train.comparison import NAME, gather
-    from tumorseg_train.comparison import compare as compare_runs
-    from tumorseg_train.comparison_report import comparison_markdown, comparison_page, comparison_tables
-    from tumorseg_train.costs import read_latencies
-    from tumorseg_train.reports import json_text, text_table, write_report
+    from tumorseg_train.evaluation.comparison import NAME, gather
+    from tumorseg_train.evaluation.comparison import compare as compare_runs
+    from tumorseg_train.evaluation.comparison_report import (
+        comparison_markdown,
+        comparison_page,
+        comparison_tables,
+    )
+    from tumorseg_train.evaluation.complexity import read_latencies
+    from tumorseg_train.report.tables import json_text, text_table, write_report
 
     latencies, notes = read_latencies(bench)
     contestants = gather(runs, latencies, part=part, scale=scale, say=lambda line: click.echo(line, err=True))

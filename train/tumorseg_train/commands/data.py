@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from tumorseg_runtime.errors import InputError
+from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.commands.data_audit import audit
-from tumorseg_train.datasets import find_samples, unread_folders
-from tumorseg_train.groups import KINDS, MEANING
-from tumorseg_train.phantoms import BRAIN, BREAST, NOTE, ensure_data, write_phantoms
-from tumorseg_train.soundness import examine
-from tumorseg_train.split import GROUPED, PARTS, RANDOM, Manifest, split_samples
+from tumorseg_train.data.checks import examine
+from tumorseg_train.data.datasets import find_samples, unread_folders
+from tumorseg_train.data.grouping import KINDS, MEANING
+from tumorseg_train.data.phantoms import BRAIN, BREAST, NOTE, ensure_data, write_phantoms
+from tumorseg_train.data.split import GROUPED, PARTS, RANDOM, Manifest, split_samples
 
 
 @click.group()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from tumorseg_runtime.atomic import make_folder, write_text
-from tumorseg_train.audit import Audit, audit_data
-from tumorseg_train.audit_report import audit_page
-from tumorseg_train.soundness import KINDS, MEANING
+from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_train.data.audit import Audit, audit_data
+from tumorseg_train.data.audit_report import audit_page
+from tumorseg_train.data.checks import KINDS, MEANING
 
 
 @click.command()

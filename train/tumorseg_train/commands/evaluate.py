@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tumorseg_runtime.errors import InputError
+from tumorseg_runtime.core.errors import InputError
 
 
 @click.command()
@@ -73,13 +73,13 @@ def evaluate(
     is one HTML page with pictures, beside it the same as Markdown and JSON. Each figure is defined in
     docs/evaluation.md.
     """
-    from tumorseg_train.cases import draw_cases
-    from tumorseg_train.evaluation import NAME, run_evaluation
-    from tumorseg_train.evaluation_report import evaluation_markdown, evaluation_page, read_curves
-    from tumorseg_train.evaluation_tables import facts, tables
-    from tumorseg_train.judgement import size_of
-    from tumorseg_train.reports import json_text, text_table, write_report
-    from tumorseg_train.subject import open_subject
+    from tumorseg_train.evaluation.cases import draw_cases
+    from tumorseg_train.evaluation.evaluate import NAME, run_evaluation
+    from tumorseg_train.evaluation.evaluation_report import evaluation_markdown, evaluation_page, read_curves
+    from tumorseg_train.evaluation.predictions import size_of
+    from tumorseg_train.evaluation.predictor import open_subject
+    from tumorseg_train.evaluation.tables import facts, tables
+    from tumorseg_train.report.tables import json_text, text_table, write_report
 
     opened = open_subject(subject, backend=backend, device=device, precision=precision, size=size)
     size_of(scale, opened.contract.height, opened.contract.width)  # is the scale one at all?

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorseg_runtime.bundle import sha256_of
-from tumorseg_runtime.contract import Contract
-from tumorseg_runtime.errors import InputError
-from tumorseg_train.plan import Plan
-from tumorseg_train.processes import is_first
-from tumorseg_train.split import SPLIT, Manifest
+from tumorseg_runtime.bundle.bundle import sha256_of
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_train.config.plan import Plan
+from tumorseg_train.data.split import SPLIT, Manifest
+from tumorseg_train.training.distributed import is_first
 
 if TYPE_CHECKING:
-    from tumorseg_train.run import Run
+    from tumorseg_train.networks.run import Run
 
 
 @click.command()
@@ -77,8 +77,8 @@ def train(
     DATA is a folder as in docs/data.md; if it does not exist, phantoms are drawn into it. A finished or
     broken-off run that lies at --out is moved aside, never overwritten.
     """
-    from tumorseg_train.run import INDEX
-    from tumorseg_train.training import train as run_training
+    from tumorseg_train.networks.run import INDEX
+    from tumorseg_train.training.train import train as run_training
 
     def say(line: str) -> None:
         if is_first():
@@ -125,11 +125,11 @@ def prepare(
     """Plan and split of a new training; raises InputError."""
     import torch
 
-    from tumorseg_train.models import encoder_normalisation
-    from tumorseg_train.phantoms import ensure_data
-    from tumorseg_train.precision import resolve_precision
-    from tumorseg_train.recipe import load_recipe, parse_settings
-    from tumorseg_train.split import make_manifest
+    from tumorseg_train.config.recipe import load_recipe, parse_settings
+    from tumorseg_train.data.phantoms import ensure_data
+    from tumorseg_train.data.split import make_manifest
+    from tumorseg_train.networks.models import encoder_normalisation
+    from tumorseg_train.networks.precision import resolve_precision
 
     name = recipe
     if recipe == "auto":

@@ -1,0 +1,86 @@
+"""Artefacts that are right, in every form in which they serve: an alarm on one of them is a false one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, Laboratory, Network
+from tumorseg_runtime.backends import open_session, why_unavailable
+from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
+from tumorseg_runtime.core.session import Session, SessionInfo
+
+ONNX_RUNTIME = "onnxruntime"
+LEVELS = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+FEWEST = 50  # with fewer, no false alarm would say little
+OTHERS = ("ncnn", "mnn", "mnn-exact", "openvino")
+
+
+@dataclasses.dataclass(frozen=True)
+class Correct:
+    """One form. level: of ONNX Runtime's graph optimisation, None elsewhere. batch: images per call."""
+
+    network: str
+    backend: str
+    precision: str
+    threads: int
+    batch: int
+    level: str | None = None
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        level = f", optimisation {self.level}" if self.level else ""
+        return (
+            f"{self.network} {self.precision} under {self.backend}{level}, threads {self.threads}, "
+            f"batch {self.batch}"
+        )
+
+    def open(self, network: Network) -> Session:
+        """A session of exactly this form; an OutputError or BackendError of it is an alarm, too."""
+        if self.level is None:
+            return open_session(
+                network.bundle, backend=self.backend, precision=self.precision, threads=self.threads
+            )
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[self.level])
+        artefact = network.bundle.artefact("onnx", self.precision)
+        opened = onnxruntime.InferenceSession(
+            str(network.bundle.root / artefact.file), options, providers=["CPUExecutionProvider"]
+        )
+        info = SessionInfo(ONNX_RUNTIME, "cpu", self.precision, {ONNX_RUNTIME: str(onnxruntime.__version__)})
+        return OnnxRuntimeSession(opened, info, None)
+
+
+def all_correct(laboratory: Laboratory) -> list[Correct]:
+    """Of the forms of both networks those whose artefact the exporter sealed."""
+    return [one for one in all_forms() if one.backend not in laboratory.networks[one.network].refused]
+
+
+def all_forms() -> Iterator[Correct]:
+    """60: every level, thread count, batch and backend for the U-Net, a part for the DeepLabV3."""
+    for level in LEVELS:
+        for batch in (1, 4):
+            yield from (Correct(UNET, ONNX_RUNTIME, "fp32", threads, batch, level) for threads in (1, 2))
+        yield from (Correct(UNET, ONNX_RUNTIME, "fp16", 2, batch, level) for batch in (1, 4))
+        yield from (Correct(DEEPLAB, ONNX_RUNTIME, "fp32", 2, batch, level) for batch in (1, 4))
+        yield Correct(DEEPLAB, ONNX_RUNTIME, "fp16", 2, 3, level)
+    for backend in OTHERS:
+        for batch in (1, 4):
+            yield from (Correct(UNET, backend, "fp32", threads, batch) for threads in (1, 2))
+        yield from (Correct(DEEPLAB, backend, "fp32", threads, 3) for threads in (1, 2))
+
+
+def missing_backends() -> dict[str, str]:
+    """Backends that cannot run here, with the reason."""
+    found = {backend: why_unavailable(backend, "cpu") for backend in OTHERS}
+    return {backend: reason for backend, reason in found.items() if reason}

@@ -1,0 +1,200 @@
+"""Two small networks that are good at phantoms, exported for every backend: what the mutants are made of.
+
+A U-Net (skip connections, nearest upsampling) and a DeepLabV3 (dilated convolutions, bilinear upsampling with
+aligned corners), both with resnet18. The phantoms of one organ are tinted, as some ultrasound devices do, so
+that an exchange of colours can be seen at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+
+from tumorseg_benchmarks.parity.fp16_reference import rounded_reference
+from tumorseg_benchmarks.parity.parity import Reference, golden_reference, split_reference
+from tumorseg_benchmarks.variants.pytorch import PyTorchSession
+from tumorseg_export.bundle.export import export_run
+from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import ParityError
+from tumorseg_runtime.images.read import read_image, write_png
+from tumorseg_runtime.parity.reference import Golden, load_golden
+from tumorseg_runtime.processing.preprocess import Preprocessor
+from tumorseg_train.data.datasets import read_pair
+from tumorseg_train.data.phantoms import write_phantoms
+from tumorseg_train.data.split import SPLIT, Manifest, make_manifest
+from tumorseg_train.networks.models import build_model
+from tumorseg_train.networks.run import CHECKPOINT, Run
+from tumorseg_train.training.losses import DiceBCELoss
+
+FloatArray = npt.NDArray[np.float32]
+Say = Callable[[str], None]
+
+CONTRACT = Contract(height=64, width=96)  # not square: an exchange of the axes must show
+ENCODER = "resnet18"
+UNET, DEEPLAB = "unet", "deeplabv3"
+TARGETS = ("onnx", "onnx-fp16", "ncnn", "mnn", "openvino")
+TINT = (1.0, 0.8, 0.55)  # of R, G, B
+BATCH, RATE, SEED = 8, 2e-3, 5
+EARLIER = 2  # passes before the end at which the weights of another epoch are taken
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large the laboratory is. phantoms: of each organ. passes: over the training images. golden: images
+    of a bundle. targets: of the U-Net's export; the DeepLabV3's are the same."""
+
+    phantoms: int = 40
+    passes: int = 10
+    golden: int = 6
+    targets: tuple[str, ...] = TARGETS
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A trained network with all that a gate holds it against, made before anything is broken.
+
+    refused: targets that the exporter did not seal, with its reason. earlier: the same training `EARLIER`
+    passes before its end. golden: of the bundle. split: test images of
+    the run with PyTorch's answers. rounded: the golden ones with those of the network whose weights are in
+    FP16. model, earlier: in evaluation mode.
+    """
+
+    name: str
+    run: Run
+    bundle: Bundle
+    refused: dict[str, str]
+    model: torch.nn.Module
+    earlier: torch.nn.Module
+    golden: tuple[Golden, ...]
+    split: Reference
+    rounded: Reference
+
+    def torch_logits(self, batch: FloatArray) -> FloatArray:
+        """PyTorch's answer to float32 (N, C, H, W)."""
+        return PyTorchSession(self.model, "cpu").infer(batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Laboratory:
+    """The networks by name, and a folder for what is made of them."""
+
+    folder: Path
+    networks: dict[str, Network]
+
+
+def make_laboratory(folder: Path, size: Size = Size(), say: Say = lambda line: None) -> Laboratory:
+    """Draw phantoms, train and export both networks into the empty folder; the same on every call."""
+    data = folder / "data"
+    write_phantoms(data, brain=size.phantoms, breast=size.phantoms, seed=SEED)
+    for path in sorted((data / "breast").rglob("*.png")):
+        if "_mask" not in path.stem:
+            write_png(path, tinted(read_image(path)))
+    manifest = make_manifest(data, SEED)
+    networks = {}
+    for name in (UNET, DEEPLAB):
+        say(f"training {name} with {ENCODER}, {size.passes} passes over {len(manifest.part('train'))} images")
+        networks[name] = _make_network(name, manifest, folder, size)
+    return Laboratory(folder, networks)
+
+
+def tinted(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A gray image (H, W) in sepia: (H, W, 3)."""
+    return np.stack([np.rint(gray * share).astype(np.uint8) for share in TINT], axis=2)
+
+
+def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Network:
+    model, earlier = _train(name, manifest, size.passes)
+    run = _write_run(name, model, manifest, folder / f"{name}-run", size.passes)
+    bundle, refused = export(run, folder / f"{name}-bundle", size)
+    golden = tuple(load_golden(bundle))
+    if not any(item.pixels.ndim == 3 for item in golden):
+        raise AssertionError("no golden image has colour: an exchange of colours could not be seen")
+    live = split_reference(run, PyTorchSession(model, "cpu"), "test", 0)
+    assert live.tensor is not None
+    tensors = [live.tensor(index) for index in range(len(live.images))]
+    split = Reference(live.name, live.images, live.logits, lambda index: tensors[index])
+    halves = rounded_reference(model, golden_reference(bundle), CONTRACT)
+    return Network(name, run, bundle, refused, model, earlier, golden, split, halves)
+
+
+def export(run: Run, folder: Path, size: Size) -> tuple[Bundle, dict[str, str]]:
+    """The bundle, and what the exporter refused to put into it: then its remedy is taken, as a user would."""
+    try:
+        return export_run(run, folder, targets=size.targets, golden=size.golden), {}
+    except ParityError as error:
+        if "under mnn on" not in str(error):
+            raise
+        targets = ["mnn-exact" if target == "mnn" else target for target in size.targets]
+        return export_run(run, folder, targets=targets, golden=size.golden), {"mnn": str(error)}
+
+
+def _train(name: str, manifest: Manifest, passes: int) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The network after all passes, and as it was `EARLIER` passes before, on whole images, some mirrored."""
+    images, masks = _tensors(manifest)
+    random = np.random.default_rng(SEED)
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        models = [
+            build_model(name, ENCODER, channels=CONTRACT.channels, classes=len(CONTRACT.classes))
+            for _ in range(2)
+        ]
+        model, earlier = models
+        loss, optimizer = DiceBCELoss(), torch.optim.AdamW(model.parameters(), RATE)
+        steps = passes * (len(images) // BATCH)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.2)
+        model.train()
+        for number in range(passes):
+            if number == passes - EARLIER:
+                earlier.load_state_dict(model.state_dict())
+            order = random.permutation(len(images))
+            for start in range(0, len(order) - BATCH + 1, BATCH):
+                chosen = torch.from_numpy(order[start : start + BATCH])
+                axes = [axis for axis in (2, 3) if random.random() < 0.5]
+                optimizer.zero_grad()
+                loss(model(images[chosen].flip(axes)), masks[chosen].flip(axes)).backward()
+                optimizer.step()
+                schedule.step()
+    return model.eval(), earlier.eval()
+
+
+def _tensors(manifest: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
+    """Training images float32 (N, 3, h, w), and masks float32 (N, 1, h, w) of 0 and 1."""
+    preprocess, images, masks = Preprocessor(CONTRACT), [], []
+    for item in manifest.part("train"):
+        image, mask = read_pair(manifest.root, item)
+        size = (CONTRACT.width, CONTRACT.height)
+        small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
+        images.append(preprocess(image, item.image))
+        masks.append(np.asarray(small, np.float32)[None])
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
+
+
+def _write_run(name: str, model: torch.nn.Module, manifest: Manifest, root: Path, passes: int) -> Run:
+    root.mkdir()
+    manifest.write(root / SPLIT)
+    save_file(dict(model.state_dict()), root / CHECKPOINT)
+    run = Run(
+        root=root,
+        architecture=name,
+        encoder=ENCODER,
+        contract=CONTRACT,
+        checkpoint_sha256=sha256_of(root / CHECKPOINT),
+        data={
+            "root": str(manifest.root.resolve()),
+            "split_sha256": manifest.digest(),
+            "phantoms": True,
+            "images": {part: len(manifest.part(part)) for part in ("train", "val", "test")},
+        },
+        training={"recipe": "for the mutants", "seed": SEED, "passes": passes},
+        metrics={"best_epoch": passes, "validation": {}},
+    )
+    run.write()
+    return Run.open(root)

@@ -1,0 +1,182 @@
+"""All that `tumorseg parity` found, in one object: for the report, CI, and the device's certificate."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tumorseg_benchmarks.parity.edge_cases import NAME as HARD
+from tumorseg_benchmarks.parity.edge_cases import hard_cases
+from tumorseg_benchmarks.parity.fp16_reference import NAME as ROUNDED
+from tumorseg_benchmarks.parity.layer_diff import Drift, measure_drift
+from tumorseg_benchmarks.parity.parity import Margin, ParityRow, check_parity
+from tumorseg_benchmarks.parity.preprocess_paths import BREACHED, VectorCheck, check_vectors
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_runtime.device.cache import beside, device_facts, find
+from tumorseg_runtime.images.read import read_image
+from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.parity.reference import FOLDER
+from tumorseg_runtime.processing.preprocess import Preprocessor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tumorseg_train.networks.run import Run
+
+GOLDEN = ("golden", ROUNDED)  # sets that consist of the bundle's golden images
+CERTIFICATE = "parity.json"
+CERTIFICATE_SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """vectors: bytes to tensor. rows: every artefact over every set. margins: the thinnest ones of the split,
+    where they were searched. drifts: per ONNX file, where it was asked for."""
+
+    vectors: tuple[VectorCheck, ...]
+    rows: tuple[ParityRow, ...]
+    margins: tuple[Margin, ...] = ()
+    drifts: tuple[Drift, ...] = ()
+
+    @property
+    def breaches(self) -> tuple[str, ...]:
+        """One line per breach, with the layer where the drift was measured."""
+        lines = [
+            f"preprocessing, {check.path}: {check.vector}: {check.reason}"
+            for check in self.vectors
+            if check.status == BREACHED
+        ]
+        for row in self.rows:
+            lines += row.breaches
+        if lines:
+            lines += [f"drift: {drift.line}" for drift in self.drifts if drift.first]
+        return tuple(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "vectors": [check.to_dict() for check in self.vectors],
+            "rows": [row.to_dict() for row in self.rows],
+            "thinnest": [dataclasses.asdict(margin) for margin in self.margins],
+            "drift": [drift.to_dict() for drift in self.drifts],
+        }
+
+
+def judge_bundle(
+    bundle: Bundle,
+    run: Run | None,
+    part: str,
+    limit: int,
+    *,
+    thinnest: int = 0,
+    drift: bool = False,
+    device_folder: Path | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Findings:
+    """Everything: golden vectors, then `check_parity`, then the drift.
+
+    Raises InputError where what needs a run is asked for without one, and as `check_parity`.
+    """
+    if run is None and (thinnest or drift):
+        asked = "--drift" if drift else "--thinnest"
+        raise InputError(f"{asked} was given without a run, expected --run: PyTorch's network is there")
+    progress("golden vectors of preprocessing")
+    vectors = tuple(check_vectors())
+    margins: list[Margin] = []
+    rows = tuple(
+        check_parity(
+            bundle,
+            run,
+            part,
+            limit,
+            progress,
+            device_folder=device_folder,
+            thinnest=thinnest,
+            tell=margins.extend,
+        )
+    )
+    drifts = tuple(_drifts(bundle, run, rows, progress)) if run is not None and drift else ()
+    return Findings(vectors, rows, tuple(margins), drifts)
+
+
+def _drifts(
+    bundle: Bundle, run: Run, rows: tuple[ParityRow, ...], progress: Callable[[str], None]
+) -> Iterator[Drift]:
+    """The drift of every ONNX file with logits, on the image where it does worst."""
+    for artefact in bundle.artefacts:
+        if artefact.format != "onnx":
+            continue
+        mine = [
+            row
+            for row in rows
+            if row.report and (row.subject.format, row.subject.precision) == ("onnx", artefact.precision)
+        ]
+        if not mine:
+            continue
+        worst = max(mine, key=_badness)
+        assert worst.report is not None
+        name = worst.report.worst.image
+        progress(f"{artefact.file}: drift of its layers on {name}")
+        if worst.images == HARD:
+            pixels = next(image.pixels() for image, _ in hard_cases() if image.name == name)
+        else:
+            golden = bundle.root / FOLDER / f"{name}.png"
+            pixels = read_image(golden if worst.images in GOLDEN else run.manifest().root / name)
+        tensor = Preprocessor(bundle.contract)(pixels, name)
+        yield measure_drift(
+            run.model(), bundle.contract, bundle.root / artefact.file, artefact.precision, name, tensor
+        )
+
+
+def _badness(row: ParityRow) -> tuple[int, float]:
+    assert row.report is not None
+    worst = row.report.worst
+    return len(row.report.breaches), worst.relative_error if math.isfinite(worst.relative_error) else math.inf
+
+
+def write_certificate(
+    bundle: Bundle,
+    findings: Findings,
+    run: Run | None,
+    device_folder: Path | None,
+    to_json: Callable[..., str],
+) -> Path:
+    """Leave what this device has found out in the device folder; returns the file.
+
+    schema, bundle (SHA-256 of bundle.json), device (as in `ranking.json`), budgets, images (name -> SHA-256
+    of the file), passed, and vectors, rows and thinnest as in the report's parity.json. Raises InputError
+    where the folder cannot be made.
+    """
+    folder = device_folder or find(bundle) or beside(bundle)
+    make_folder(folder)
+    values = {
+        "schema": CERTIFICATE_SCHEMA,
+        "bundle": bundle.digest(),
+        "device": device_facts(),
+        "budgets": {name: dataclasses.asdict(budget) for name, budget in BUDGETS.items()},
+        "images": _image_hashes(bundle, findings, run),
+        "passed": not findings.breaches,
+        **findings.to_dict(),
+    }
+    path = folder / CERTIFICATE
+    write_text(path, to_json(values))
+    return path
+
+
+def _image_hashes(bundle: Bundle, findings: Findings, run: Run | None) -> dict[str, str]:
+    """SHA-256 of every file that was compared, as the bundle's or the split's seal has it."""
+    hashes = {}
+    known = {item.image: item.files[item.image] for item in run.manifest().items} if run else {}
+    known |= {image.name: str(image.to_dict()["sha256"]) for image, _ in hard_cases()}
+    for row in findings.rows:
+        for image in row.report.images if row.report else ():
+            if row.images in GOLDEN:
+                hashes[image.image] = bundle.files[f"{FOLDER}/{image.image}.png"].sha256
+            else:
+                hashes[image.image] = known[image.image]
+    return hashes

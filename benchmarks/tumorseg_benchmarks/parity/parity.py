@@ -1,0 +1,288 @@
+"""Parity of every artefact under every backend of this machine: runtime's comparison over whole sets.
+
+Three sets: the golden images, whose tensors and logits PyTorch left in the bundle; a part of the run's
+split, on which PyTorch runs here and now with the tensors that training makes; and hard cases. Artefacts
+always see what the runtime makes of the file's bytes, so both paths of preprocessing are compared bit by bit
+as well, and the masks at the image's own size are those that a user gets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_benchmarks.parity.deploy_parity import compare_deploy, deploy_candidates, fitting
+from tumorseg_benchmarks.parity.edge_cases import hard_reference
+from tumorseg_benchmarks.parity.fp16_reference import is_asked, rounded_reference
+from tumorseg_benchmarks.parity.noninferiority import BREACHED as INFERIOR
+from tumorseg_benchmarks.parity.noninferiority import TaskParity, TaskScores
+from tumorseg_benchmarks.parity.references import (
+    Margin,
+    Reference,
+    find_thinnest,
+    golden_reference,
+    split_reference,
+)
+from tumorseg_benchmarks.variants.variants import (
+    PYTORCH,
+    SUBJECTS,
+    Candidate,
+    Subject,
+    open_candidate,
+    why_not,
+)
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import (
+    BackendError,
+    BundleError,
+    CheckFailedError,
+    InputError,
+    OutputError,
+)
+from tumorseg_runtime.core.session import MASKS, Session, output_of
+from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.parity.compare import BUDGETS, FinalMasks, ParityReport, compare_image
+
+if TYPE_CHECKING:
+    from tumorseg_train.networks.run import Run
+
+__all__ = [
+    "Margin", "ParityRow", "Reference", "batches", "check_kinship", "check_parity", "compare",
+    "golden_reference", "judge", "not_opened", "split_reference",
+]  # fmt: skip
+
+BoolArray = npt.NDArray[np.bool_]
+Progress = Callable[[str], None]
+Each = Callable[[int, BoolArray], None]  # index of the image, masks (K, h, w) at the network's size
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityRow:
+    """Verdict on one subject over one set of images, in calls of `batch` images.
+
+    status: 'passed', 'breached', or 'unverified' where the subject does not run on this machine.
+    reason: why it is unverified, or what stopped the comparison; empty where `report` tells all.
+    task: against the ground truth; None where there is none.
+    """
+
+    subject: Subject
+    images: str
+    batch: int | None
+    status: str
+    reason: str
+    report: ParityReport | None
+    task: TaskParity | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            **dataclasses.asdict(self.subject),
+            "subject": self.subject.name,
+            "images": self.images,
+            "batch": self.batch,
+            "status": self.status,
+            "reason": self.reason,
+            "report": self.report.to_dict() if self.report else None,
+            "task": self.task.to_dict() if self.task else None,
+        }
+
+    @property
+    def breaches(self) -> tuple[str, ...]:
+        """One line per breach: subject, image, figure, budget."""
+        if self.status != "breached":
+            return ()
+        if self.report is None:
+            return (f"{self.subject.label}: {self.reason}",)
+        task = self.task
+        inferior = (f"{self.subject.label}: {task.line}",) if task and task.status == INFERIOR else ()
+        return (*self.report.breaches, *inferior)
+
+
+def compare(
+    session: Session,
+    label: str,
+    reference: Reference,
+    contract: Contract,
+    batch_size: int = 1,
+    each: Each = lambda index, masks: None,
+) -> ParityReport:
+    """Bytes -> tensor -> logits -> decisions of a set of images, against the reference.
+
+    Every call has exactly `batch_size` images: the last one is filled up with the first images of the set.
+    Logits that are not finite, or of a wrong shape, are breaches of their image and stop nothing.
+    each: is told what was decided on every image whose logits have the right shape.
+    """
+    segmenter = Segmenter(contract, session, batch_size)
+    scale = reference.unit
+    budget = reference.budget(session.info.precision)
+    threshold = np.float32(contract.logit_threshold)
+    found = []
+    for indices in batches(len(reference.images), batch_size):
+        frames = [Frame(image.name, image.pixels()) for image in (reference.images[i] for i in indices)]
+        tensors = [segmenter.prepare(frame) for frame in frames]
+        logits = session.infer(np.stack(tensors))
+        if logits.dtype != np.float32:
+            raise OutputError(f"{label} gives {logits.dtype} logits, expected float32: export it again")
+        for place, index in enumerate(indices):
+            if index < indices[0]:
+                break  # filled up: judged before
+            expected, got = reference.logits[index], np.empty(0, np.float32)
+            if place < len(logits):
+                got = logits[place]
+            final = None
+            if got.shape == expected.shape:
+                each(index, np.asarray(got >= threshold))
+                if np.isfinite(got).all():
+                    height, width = frames[place].pixels.shape[:2]
+                    final = FinalMasks(segmenter.decide(frames[place], got).masks, height, width)
+            half = tensors[place].dtype != np.float32
+            pair = None
+            if reference.tensor:
+                wanted = reference.tensor(index)
+                pair = (wanted.astype(tensors[place].dtype) if half else wanted, tensors[place])
+            found.append(
+                compare_image(
+                    frames[place].name,
+                    expected,
+                    got,
+                    logit_threshold=contract.logit_threshold,
+                    scale=scale,
+                    budget=budget,
+                    tensors=pair,
+                    final=final,
+                )
+            )
+    info = session.info
+    return ParityReport(
+        label, info.backend, info.device, info.precision, info.versions, budget, scale, tuple(found)
+    )
+
+
+def batches(count: int, size: int) -> Iterator[list[int]]:
+    """Indices 0..count-1 in batches of exactly `size`; the last batch begins anew at 0 to be full."""
+    for start in range(0, count, size):
+        yield [(start + offset) % count for offset in range(size)]
+
+
+def check_parity(
+    bundle: Bundle,
+    run: Run | None,
+    part: str,
+    limit: int,
+    progress: Progress = lambda line: None,
+    subjects: Sequence[Subject] = SUBJECTS,
+    device_folder: Path | None = None,
+    thinnest: int = 0,
+    tell: Callable[[tuple[Margin, ...]], None] = lambda margins: None,
+) -> list[ParityRow]:
+    """Compare all subjects with PyTorch: on the golden images and, where a run is given, on its split.
+
+    Golden images go one by one and all in one batch, which a graph that was frozen at one image would not
+    survive. With a run the network itself is judged on them first: it must still say what it said at export;
+    hard cases come last, and FP16 on the CPU is also held against the network with its weights in FP16.
+    thinnest: so many images of the part come first, those with the thinnest margins; `tell` hears of them.
+    Raises BundleError where the run is not the bundle's, BackendError where no artefact runs here.
+    """
+    golden = golden_reference(bundle)
+    sets = [(golden, 1), (golden, len(golden.images))]
+    halves: list[tuple[Reference, int]] = []
+    rows: list[ParityRow] = []
+    if run is not None:
+        check_kinship(bundle, run)
+        pytorch = open_candidate(subjects[0], bundle, run, None)
+        assert pytorch.session is not None  # PyTorch on the CPU runs wherever a run can be opened
+        rows.append(judge(pytorch, golden, 1, bundle.contract, progress))
+        first: Sequence[Any] = ()
+        if thinnest:
+            progress(f"PyTorch on all of the run's {part} images, for the thinnest margins")
+            first, margins = find_thinnest(run, pytorch.session, part, thinnest, BUDGETS["fp32"])
+            tell(margins)
+        progress(f"PyTorch on the run's {part} images")
+        sets.append((split_reference(run, pytorch.session, part, limit, first), 1))
+        sets.append((hard_reference(pytorch.session, bundle.contract, golden.unit), 1))
+        if any(is_asked(subject) and why_not(subject, bundle, run) is None for subject in subjects):
+            progress("PyTorch with weights in FP16 on the golden images")
+            halves.append((rounded_reference(run.model(), golden, bundle.contract), 1))
+    for candidate in _candidates(bundle, run, subjects, device_folder):
+        if candidate.session is None:
+            rows.append(not_opened(candidate))
+            continue
+        largest = candidate.session.input.max_batch
+        rows += [
+            judge(candidate, reference, batch, bundle.contract, progress)
+            for reference, batch in (*sets, *(halves if is_asked(candidate.subject) else ()))
+            if largest is None or batch <= largest
+        ]
+    if all(row.status == "unverified" for row in rows if row.subject.engine != PYTORCH):
+        reasons = "; ".join(sorted({row.reason for row in rows if row.reason}))
+        raise BackendError(
+            f"{bundle.root}: no artefact could be compared on this machine ({reasons}), "
+            "expected at least one backend: install the extra cpu"
+        )
+    return rows
+
+
+def _candidates(
+    bundle: Bundle, run: Run | None, subjects: Sequence[Subject], device_folder: Path | None
+) -> Iterator[Candidate]:
+    """All subjects but PyTorch on the CPU, which is the reference, then the bundle's deploy forms; each is
+    opened when it is asked for."""
+    for subject in subjects:
+        if subject.engine != PYTORCH or (run is not None and subject.device != "cpu"):
+            yield open_candidate(subject, bundle, run, None, device_folder)
+    yield from deploy_candidates(bundle)
+
+
+def not_opened(candidate: Candidate) -> ParityRow:
+    """A row without figures. A CPU needs nothing but the file, so one that does not open is a breach; on a
+    GPU as much may be wrong with the provider's libraries, and nothing is known of the file."""
+    breached = candidate.failed and candidate.subject.group == "cpu"
+    status = "breached" if breached else "unverified"
+    return ParityRow(candidate.subject, "all", None, status, candidate.reason, None)
+
+
+def judge(
+    candidate: Candidate, reference: Reference, batch: int, contract: Contract, progress: Progress
+) -> ParityRow:
+    """One row: compare a candidate that has a session with a reference, in calls of `batch` images."""
+    session, subject, name = candidate.session, candidate.subject, reference.name
+    assert session is not None
+    taken: Reference | None = reference
+    if output_of(session) == MASKS:
+        taken = fitting(session, reference, contract)
+    if taken is None:
+        return ParityRow(subject, name, batch, "unverified", f"none of the {name} images is gray", None)
+    progress(f"{subject.label}: {len(taken.images)} {name} images in batches of {batch}")
+    scores = TaskScores(taken, contract)
+    try:
+        if output_of(session) == MASKS:
+            calls = list(batches(len(taken.images), batch))
+            report = compare_deploy(session, subject.label, taken, contract, calls, scores.add)
+        else:
+            report = compare(session, subject.label, taken, contract, batch, scores.add)
+    except (CheckFailedError, BackendError, InputError) as error:
+        return ParityRow(subject, name, batch, "breached", str(error), None)
+    task = scores.verdict()
+    passed = report.passed and not (task and task.status == INFERIOR)
+    return ParityRow(subject, name, batch, "passed" if passed else "breached", "", report, task)
+
+
+def check_kinship(bundle: Bundle, run: Run) -> None:
+    """Raise BundleError where the bundle was exported from another run or under another contract."""
+    exported = bundle.provenance.get("checkpoint_sha256")
+    if exported != run.checkpoint_sha256:
+        raise BundleError(
+            f"{bundle.root}: was exported from checkpoint {exported}, {run.root} holds "
+            f"{run.checkpoint_sha256}: give the run that it was made from, or export again"
+        )
+    if bundle.contract != run.contract:
+        raise BundleError(
+            f"{bundle.root}: has another contract than {run.root}, expected the same: export again"
+        )

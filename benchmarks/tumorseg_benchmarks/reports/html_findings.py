@@ -1,0 +1,143 @@
+"""More sections of the benchmark's page: start and memory, roofline, parity, pictures, what is unverified."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tumorseg_benchmarks.latency.roofline import Peak, Work
+from tumorseg_benchmarks.reports.bench_report import left_out_lines
+from tumorseg_benchmarks.reports.networks import Network
+from tumorseg_benchmarks.reports.summaries import bound_rows, cold_table, labels, peak_line, roofline_table
+from tumorseg_benchmarks.reports.tables import error_cell
+from tumorseg_train.report.charts import Bar, bars
+from tumorseg_train.report.page import Html, bullets, gallery, heading, paragraph, picture, table
+
+VIEWS = {
+    "input": "Input", "pytorch": "PyTorch's mask", "artefact": "Artefact's mask", "flipped": "Flipped pixels",
+}  # fmt: skip
+
+
+def cold_section(network: Network) -> Html:
+    """Figures of processes of their own."""
+    found = cold_table(network.bench)
+    if not found.rows:
+        return paragraph("Not measured (--no-cold).")
+    text = "Each subject in three fresh processes of its own: medians, and the largest peak. Imports count."
+    failed = list(network.bench["cold_failed"].values())
+    return Html(paragraph(text) + table(found.header, found.rows) + (bullets(failed) if failed else ""))
+
+
+def roofline_section(network: Network) -> Html:
+    """Each subject's share of the direct-convolution bound."""
+    work = network.bench["work"]
+    if "flop" not in work:
+        return paragraph(f"Not counted: {work['reason']}.")
+    counted = Work(**work)
+    parts: list[str] = []
+    for values in network.bench["peaks"]:
+        peak = Peak(**values)
+        found = roofline_table(network.bench, peak)
+        shares = [Bar(row["label"], 100 * share) for row, _, share in bound_rows(network.bench, peak)]
+        parts += [
+            paragraph(peak_line(peak)),
+            table(found.header, found.rows),
+            bars(f"Share of the bound, threads {peak.threads}", shares, unit="%"),
+        ]
+    lead = (
+        f"{counted.flop / 1e9:.1f} GFLOP an image, {counted.moved / 1e6:.0f} MB of activations moved "
+        f"by convolutions, {counted.weights / 1e6:.0f} MB of weights, counted from the ONNX file. The bound "
+        "is that of direct convolution; beyond 100 % a share is effective: Winograd's method needs fewer "
+        "multiplications."
+    )
+    return Html(paragraph(lead) + "".join(parts))
+
+
+def parity_section(network: Network) -> Html:
+    """Per artefact: on the timed images, and from parity.json where it was given."""
+    header = (
+        "subject",
+        "images",
+        "verdict",
+        "logit error>",
+        "in std>",
+        "flipped px>",
+        "Dice of masks>",
+        "note",
+    )
+    rows = []
+    for row in network.bench["rows"]:
+        if row["role"] == "control" or row["threads"] != network.threads or not row["parity"]:
+            continue
+        rows.append((row["label"], f"timed, batch {row['batch']}", *_verdict(row["parity"]), row["reason"]))
+    for row in network.parity["rows"] if network.parity else []:
+        if row["report"]:
+            task = row.get("task")
+            said = (
+                f"Dice ratio {task['ratio']:.5f} ({task['low']:.5f} to {task['high']:.5f}): {task['status']}"
+                if task
+                else ""
+            )
+            rows.append(
+                (row["label"], f"{row['images']}, batch {row['batch']}", *_verdict(row["report"]), said)
+            )
+    without = "" if network.parity else paragraph("No parity.json of this bundle was given.", note=True)
+    return Html(table(header, rows) + without)
+
+
+def _verdict(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    images = report["images"]
+    dice = [image["dice"] for image in images if image["dice"] is not None]
+    return (
+        "passed" if report["passed"] else "breached",
+        error_cell([image["max_error"] for image in images], report["passed"]),
+        error_cell([image["relative_error"] for image in images], report["passed"]),
+        str(max((image["flipped"] for image in images), default=0)),
+        f"{min(dice, default=math.nan):.4f}",
+    )
+
+
+def worst_section(network: Network) -> Html:
+    """Pictures of each subject's worst image."""
+    names = labels(network.bench)
+    parts: list[str] = []
+    for name, one in network.bench["worst"].items():
+        parts.append(heading(names[name]))
+        error, dice = one["max_error"], one["dice"]
+        parts.append(
+            paragraph(
+                f"{one['image']}: {one['flipped']} of {one['pixels']} pixels flip, largest logit error "
+                + ("not finite" if error is None else f"{error:.2g}")
+                + ("." if dice is None else f", Dice between the masks {dice:.4f}.")
+            )
+        )
+        if "pictures" not in one:
+            parts.append(paragraph("Its pictures are not in this file, which --keep-json wrote.", note=True))
+            continue
+        pictures = [
+            picture(uri, f"{VIEWS[view]} of {one['image']}, {names[name]}", VIEWS[view])
+            for view, uri in one["pictures"].items()
+        ]
+        parts.append(gallery(pictures))
+    note = "The image with the most flipped pixels, then the largest error; what flips is drawn larger."
+    return Html(paragraph(note, note=True) + "".join(parts))
+
+
+def unverified_section(networks: Sequence[Network]) -> Html:
+    """What has no figure, and why."""
+    lines: list[str] = []
+    for network in networks:
+        before = f"{network.title}: " if len(networks) > 1 else ""
+        lines += [before + line for line in left_out_lines(network.bench["left_out"])]
+        lines += [
+            f"{before}{row['label']}, batch {row['batch']}, threads {row['threads']}: {row['status']}: "
+            f"{row['reason']}"
+            for row in network.bench["rows"]
+            if row["status"] != "measured"
+        ]
+        unverified = [
+            row for row in (network.parity["rows"] if network.parity else []) if row["status"] == "unverified"
+        ]
+        lines += [f"{before}parity of {row['label']}: {row['reason']}" for row in unverified]
+    return bullets(lines) if lines else paragraph("Nothing.")

@@ -1,0 +1,121 @@
+"""Sections of a parity report beside the table of logits: preprocessing, decisions, task, margins, layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tumorseg_benchmarks.parity.findings import Findings
+from tumorseg_benchmarks.parity.layer_diff import Drift
+from tumorseg_benchmarks.parity.parity import ParityRow
+from tumorseg_benchmarks.parity.preprocess_paths import vectors_lines
+from tumorseg_benchmarks.reports.tables import Table
+from tumorseg_runtime.parity.mask_diff import Decisions
+
+SHOWN_LAYERS = 12  # of a file's layers, around the first one that diverges
+
+
+def further_sections(findings: Findings, *, markdown: bool) -> str:
+    """All sections that have something to say, each under its title."""
+    parts = [
+        ("Bytes to tensor", _items(vectors_lines(list(findings.vectors)))),
+        ("Decisions", _table(decisions_table(findings.rows), markdown)),
+        ("Task", _items(task_lines(findings.rows))),
+        ("Thinnest margins", _items(margin_lines(findings))),
+    ]
+    parts += [(f"Layers of {drift.artefact}", _drift(drift, markdown)) for drift in findings.drifts]
+    mark = "## " if markdown else ""
+    return "".join(f"\n{mark}{title}\n\n{text}\n" for title, text in parts if text)
+
+
+def decisions_table(rows: Sequence[ParityRow]) -> Table:
+    """One row per subject and set: sums over all images, and the worst distance of borders."""
+    header = (
+        "subject", "images", "batch>", "in band>", "flipped>", "outside band>", "images with other lesions>",
+        "area>", "HD95 px>", "flipped at own size>", "outside>",
+    )  # fmt: skip
+    return Table(header, tuple(_cells(row) for row in rows if row.report))
+
+
+def _cells(row: ParityRow) -> tuple[str, ...]:
+    assert row.report is not None
+    images = row.report.images
+    network = [image.decisions for image in images if image.decisions]
+    own = [image.at_image for image in images if image.at_image]
+    distances = [one.hd95_px for one in network]
+    apart = "none" if None in distances else f"{max((d for d in distances if d is not None), default=0):.3g}"
+    area, other = (sum(one.area_px[side] for one in network) for side in (0, 1))
+    return (
+        row.subject.label,
+        f"{len(images)} {row.images}",
+        str(row.batch),
+        f"{sum(one.near for one in network)}",
+        f"{sum(one.flipped for one in network)}",
+        f"{sum(one.outside for one in network)}",
+        f"{sum(one.lesions[0] != one.lesions[1] for one in network)}",
+        f"{other - area:+d} of {area}",
+        apart,
+        f"{sum(one.flipped for one in own)} of {_pixels(own)}" if own else "-",
+        f"{sum(one.outside for one in own)}" if own else "-",
+    )
+
+
+def _pixels(decisions: Sequence[Decisions]) -> int:
+    return sum(one.pixels for one in decisions)
+
+
+def task_lines(rows: Sequence[ParityRow]) -> list[str]:
+    """One line per subject that was held against the ground truth."""
+    return [f"{row.subject.label}, {row.images} images: {row.task.line}" for row in rows if row.task]
+
+
+def margin_lines(findings: Findings) -> list[str]:
+    """One line per image, the thinnest first."""
+    return [
+        f"{margin.image}: an error of {margin.logits:.3g} logits could break the budget of flipped pixels"
+        for margin in findings.margins
+    ]
+
+
+def layers_table(drift: Drift) -> Table:
+    """The layers around the first one that diverges, or the last ones; the JSON has them all."""
+    at = drift.layers.index(drift.first) if drift.first else len(drift.layers) - 1
+    start = max(0, min(at - SHOWN_LAYERS // 2, len(drift.layers) - SHOWN_LAYERS))
+    cells = tuple(
+        (
+            layer.module,
+            layer.node,
+            "-" if layer.input_db is None else f"{layer.input_db:.1f}",
+            f"{layer.db:.1f}",
+            f"{layer.max_error:.2g}",
+            "-" if layer.weights_differ is None else f"{layer.weights_differ:.2g}",
+            ", ".join(layer.between),
+        )
+        for layer in drift.layers[start : start + SHOWN_LAYERS]
+    )
+    header = (
+        "module",
+        "node",
+        "SNR in, dB>",
+        "SNR out, dB>",
+        "error>",
+        "weights differ>",
+        "operators before",
+    )
+    return Table(header, cells)
+
+
+def _drift(drift: Drift, markdown: bool) -> str:
+    lines = [drift.line + ".", ""]
+    if drift.unmatched:
+        lines += [f"Not matched: {', '.join(drift.unmatched)}.", ""]
+    return "\n".join(lines) + "\n" + _table(layers_table(drift), markdown)
+
+
+def _table(table: Table, markdown: bool) -> str:
+    if not table.rows:
+        return ""
+    return table.to_markdown() if markdown else table.to_text()
+
+
+def _items(lines: Sequence[str]) -> str:
+    return "".join(f"  {line}\n" if line.startswith("  ") else f"- {line}\n" for line in lines)

@@ -1,0 +1,96 @@
+"""Tables that text, Markdown and the page share, from the values of bench.json: choice, start, roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tumorseg_benchmarks.latency.roofline import Bound, Peak, Work, share_text
+from tumorseg_benchmarks.reports.tables import Table
+
+BUDGETS = {
+    "latency_ms": "latency at most {:g} ms", "memory_mb": "peak memory at most {:g} MB",
+    "size_mb": "size at most {:g} MB",
+}  # fmt: skip
+COLD = ("start_ms", "load_ms", "first_ms", "later_ms", "peak_mb", "gpu_mb")
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, or all those before the point: 0.123, 12.3, 1234; '-' for None."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def labels(bench: Mapping[str, Any]) -> dict[str, str]:
+    """Labels by the subject's name."""
+    return {row["subject"]["name"]: row["label"] for row in bench["rows"] if row["role"] != "control"}
+
+
+def choice_line(bench: Mapping[str, Any]) -> str:
+    """By what the choice was made."""
+    budgets = {name: limit for name, limit in bench["budgets"].items() if limit is not None}
+    asked = "; ".join(BUDGETS[name].format(limit) for name, limit in budgets.items()) or "none"
+    return f"Parity first, then budgets ({asked}), then the lowest median for one image."
+
+
+def choice_table(bench: Mapping[str, Any]) -> Table:
+    """Who shall serve, and why each other shall not."""
+    header = ("artefact", "verdict", "MB>", "why")
+    return Table(
+        header,
+        tuple(
+            (one["label"], one["status"], number(one["size_mb"]), one["reason"]) for one in bench["choice"]
+        ),
+    )
+
+
+def cold_table(bench: Mapping[str, Any]) -> Table:
+    """Figures of processes of their own."""
+    header = (
+        "subject", "start to first logits ms>", "load ms>", "first inference ms>", "third ms>",
+        "peak RSS MB>", "GPU MB>",
+    )  # fmt: skip
+    names = labels(bench)
+    return Table(
+        header,
+        tuple((names[name], *(number(one[key]) for key in COLD)) for name, one in bench["cold"].items()),
+    )
+
+
+def bound_rows(bench: Mapping[str, Any], peak: Peak) -> list[tuple[Mapping[str, Any], Bound, float]]:
+    """Each CPU subject at the smallest batch and the peak's threads: its row, its bound, its share of it."""
+    work, batch = Work(**bench["work"]), min(bench["plan"]["batches"])
+    return [
+        (row, bound, bound.share(row["stages"]["infer"]["median"]))
+        for row in bench["rows"]
+        if row["status"] == "measured" and (row["batch"], row["threads"]) == (batch, peak.threads)
+        if row["subject"]["device"] == "cpu" and row["role"] != "control"
+        for bound in [Bound.of(work, peak, batch)]
+    ]
+
+
+def roofline_table(bench: Mapping[str, Any], peak: Peak) -> Table:
+    """Each subject's share of the direct-convolution bound."""
+    header = ("subject", "ms>", "bound ms>", "bound by", "share of the bound>")
+    return Table(
+        header,
+        tuple(
+            (
+                row["label"],
+                number(row["stages"]["infer"]["median"]),
+                number(bound.ms),
+                bound.by,
+                share_text(share),
+            )
+            for row, bound, share in bound_rows(bench, peak)
+        ),
+    )
+
+
+def peak_line(peak: Peak) -> str:
+    """What the machine reached."""
+    return (
+        f"Threads {peak.threads}: {peak.flops / 1e9:.1f} GFLOP/s ({peak.best}), "
+        f"{peak.bandwidth / 1e9:.1f} GB/s (copy, read and written)."
+    )

@@ -1,0 +1,77 @@
+"""PyTorch as a `Session`, so that the reference is run, timed and compared like every artefact."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tumorseg_runtime.core.session import InputForm, SessionInfo
+
+
+class PyTorchSession:
+    """The trained network on 'cpu' or 'cuda', FP32 throughout.
+
+    memory: axis order of the activations inside. compiled: through torch.compile, at the first inference of
+    each batch size. On CUDA the TensorFloat-32 convolutions that PyTorch takes by default are off: they keep
+    10 bits of the mantissa, and what is called FP32 here is FP32.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        device: str,
+        *,
+        memory: torch.memory_format = torch.contiguous_format,
+        compiled: bool = False,
+    ) -> None:
+        self._device = torch.device(device)
+        self._memory = memory
+        model = model.eval().to(self._device).to(memory_format=memory)
+        self._model = torch.compile(model) if compiled else model
+        self.input = InputForm()
+        versions = {"torch": str(torch.__version__)}
+        if device == "cuda":
+            versions |= {"cuda": str(torch.version.cuda), "gpu": torch.cuda.get_device_name(self._device)}
+        self.info = SessionInfo("pytorch", device, "fp32", versions)
+
+    def infer(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """float32 (N, C, H, W) -> float32 logits (N, K, H, W), both in host memory.
+
+        Returns only after the device has finished, so that a clock around the call sees all of it.
+        """
+        precise = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.inference_mode(), precise:
+            there = torch.from_numpy(batch).to(self._device, memory_format=self._memory)
+            logits = self._model(there).cpu()
+        return np.asarray(logits.numpy(), np.float32, order="C")
+
+
+class StagedPyTorchSession(PyTorchSession):
+    """The same on a GPU, its steps one by one."""
+
+    def upload(self, batch: npt.NDArray[np.float32]) -> torch.Tensor:
+        """float32 (N, C, H, W) in host memory -> on the GPU; returns when it is there."""
+        there = torch.from_numpy(batch).to(self._device, memory_format=self._memory)
+        self._wait()
+        return there
+
+    def compute(self, batch: torch.Tensor) -> torch.Tensor:
+        """What `upload` gave -> logits on the GPU; returns when they are done."""
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            logits: torch.Tensor = self._model(batch)
+        self._wait()
+        return logits
+
+    def download(self, logits: torch.Tensor) -> npt.NDArray[np.float32]:
+        """What `compute` gave -> float32 (N, K, H, W) in host memory."""
+        return np.asarray(logits.cpu().numpy(), np.float32, order="C")
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of every PyTorch inference of this process."""
+    torch.set_num_threads(threads)

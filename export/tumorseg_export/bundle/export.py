@@ -1,0 +1,165 @@
+"""From a checkpoint to a sealed bundle: load, golden images, every target, proof, seal."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from tumorseg_export.bundle.model_card import write_card
+from tumorseg_export.bundle.sbom import write_sbom
+from tumorseg_export.bundle.sign import write_signature
+from tumorseg_export.bundle.staging import new_bundle_folder
+from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.provenance import provenance_of
+from tumorseg_export.checkpoint.reader import Checkpoint, from_run
+from tumorseg_export.engine.tensorrt_build import RtxOptions
+from tumorseg_export.onnx.complexity import count_flops
+from tumorseg_export.references.calibration_images import CALIBRATION, choose_calibration
+from tumorseg_export.references.golden_images import GOLDEN, choose_items, make_golden, write_golden
+from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
+from tumorseg_export.targets.registry import DEFAULT, Target, choose
+from tumorseg_export.targets.validate_parity import prove, require_prover
+from tumorseg_runtime.bundle.bundle import INDEX, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.parity.reference import Golden
+from tumorseg_train.networks.models import count_parameters
+from tumorseg_train.networks.run import Run
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+Say = Callable[[str], None]
+
+
+def export_run(run: Run, out: Path, **options: Any) -> Bundle:
+    """Make the bundle of a run of ours at `out`; options and errors are `export_checkpoint`'s."""
+    return export_checkpoint(from_run(run), out, **options)
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    targets: Sequence[str] = DEFAULT,
+    golden: int = GOLDEN,
+    calibration: int = CALIBRATION,
+    rtx: RtxOptions | None = None,
+    key: Ed25519PrivateKey | None = None,
+    say: Say = lambda line: None,
+) -> Bundle:
+    """Make the bundle of a checkpoint at `out`: whole and proven, or not at all.
+
+    targets: names from `tumorseg_export.targets.registry`. golden: number of golden images, 3 or more.
+    calibration: most images beside these to fit FP16 and to prove with; they stay out of the bundle.
+    rtx: for the target tensorrt-rtx; None for the defaults. key: signs the bundle, None leaves it unsigned.
+    say: called with one line per finished step. A bundle that stands at `out` is replaced at the very end.
+    Raises InputError (targets, golden, out, changed images, full disk), BackendError (nothing here to prove
+    with), CheckFailedError and its ParityError (an artefact is not what was asked for).
+    """
+    chosen = choose(targets)
+    for name, target in chosen.items():
+        require_prover(name, target)
+    rtx = RtxOptions() if rtx is None else rtx
+    if "tensorrt-rtx" in chosen:
+        tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
+    with new_bundle_folder(Path(out), say) as folder:
+        source, model_facts = _load(checkpoint, golden, calibration, rtx, say)
+        with _step(say, f"{len(source.golden)} golden images"):
+            write_golden(source.golden, folder)
+        made = [_make(name, target, source, folder, say) for name, target in chosen.items()]
+        for one in made:
+            model_facts.update(one.facts)
+        model_facts["gflop"] = round(_flops(made, folder) / 1e9, 3)
+        draft = _draft(checkpoint, folder, source, made, model_facts)
+        more = source.calibration
+        del source  # the weights are no longer needed; the proofs have their own copy
+        draft = _prove_all(draft, list(chosen.values()), more, say)
+        with _step(say, "sealed"):
+            write_card(draft)
+            write_sbom(draft)
+            _seal(draft)
+        if key is not None:
+            write_signature(folder, key)
+            say("signed")
+    return Bundle.open(out)
+
+
+def _load(
+    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, say: Say
+) -> tuple[Source, dict[str, Any]]:
+    """The network with its golden and calibration images, and first facts about it."""
+    contract, name = checkpoint.contract, f"{checkpoint.architecture} with {checkpoint.encoder}"
+    with checkpoint.images() as manifest:
+        items = choose_items(manifest, golden)
+        items += choose_calibration(manifest, items, calibration)
+        with _step(say, f"loaded {name}, ran {len(items)} images in PyTorch"):
+            model = checkpoint.load()
+            images = make_golden(model, manifest, items, contract)
+    facts: dict[str, Any] = {
+        "architecture": checkpoint.architecture,
+        "encoder": checkpoint.encoder,
+        **({"options": checkpoint.options} if checkpoint.options else {}),
+        "parameters": count_parameters(model),
+    }
+    return Source(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:]), facts
+
+
+def _make(name: str, target: Target, source: Source, folder: Path, say: Say) -> Made:
+    with _step(say, f"made {name}"):
+        return target.load().make(source, folder)
+
+
+def _flops(made: Sequence[Made], folder: Path) -> int:
+    file = next(one.artefact.file for one in made if one.artefact.format == "onnx")
+    return count_flops(onnx.load(folder / file))
+
+
+def _draft(
+    checkpoint: Checkpoint, folder: Path, source: Source, made: Sequence[Made], facts: dict[str, Any]
+) -> Bundle:
+    """The bundle before proof and seal."""
+    contract = checkpoint.contract
+    size = f"{contract.height}x{contract.width}"
+    return Bundle(
+        root=folder,
+        name=f"{checkpoint.architecture}-{checkpoint.encoder}-{size}-{checkpoint.sha256[:8]}",
+        contract=contract,
+        artefacts=tuple(one.artefact for one in made),
+        golden=tuple(item.name for item in source.golden),
+        files={},
+        model=facts,
+        training=checkpoint.training,
+        provenance=provenance_of(checkpoint.origin, checkpoint.golden_from),
+    )
+
+
+def _prove_all(draft: Bundle, targets: Sequence[Target], calibration: Sequence[Golden], say: Say) -> Bundle:
+    proven = []
+    for artefact, target in zip(draft.artefacts, targets, strict=True):
+        with _step(say, f"proved {artefact.file}"):
+            proven.append(prove(draft, artefact, target, calibration))
+    return dataclasses.replace(draft, artefacts=tuple(proven))
+
+
+def _seal(draft: Bundle) -> None:
+    """Write `bundle.json`, and check the folder against it as any device will."""
+    files = sorted(path for path in draft.root.rglob("*") if path.is_file())
+    records = {
+        path.relative_to(draft.root).as_posix(): FileRecord(sha256_of(path), path.stat().st_size)
+        for path in files
+    }
+    sealed = dataclasses.replace(draft, files=records)
+    (draft.root / INDEX).write_text(sealed.to_index(), encoding="utf-8")
+    Bundle.open(draft.root)
+
+
+@contextlib.contextmanager
+def _step(say: Say, what: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    say(f"{what} ({time.perf_counter() - started:.1f} s)")

@@ -1,0 +1,119 @@
+"""A folder that appears whole or not at all.
+
+Everything is written into `<out>.part-<pid>` beside `out`, which is renamed when it is complete. A bundle
+that stood at `out` is renamed to `<out>.old-<pid>` in that moment and deleted after it; what a killed
+export leaves behind is put right by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tumorseg_runtime.bundle.bundle import INDEX, SIGNATURE, Bundle
+from tumorseg_runtime.core.errors import BundleError, InputError
+
+PART, OLD = "part", "old"
+# What the operating system says when it will not store the bytes, and not when a program is wrong.
+_REFUSALS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def new_bundle_folder(out: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """Yield an empty folder that becomes `out` if the block ends well, and vanishes if it does not.
+
+    say: called with one line for each left-over of a dead export that was removed.
+    Raises InputError where `out` is something else than a bundle, where another export is writing it, or
+    where the disk refuses (full, read-only, no right).
+    """
+    out = out.resolve()
+    part, old = (out.with_name(f"{out.name}.{kind}-{os.getpid()}") for kind in (PART, OLD))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _put_right(out, say)
+        check_replaceable(out)
+        part.mkdir()
+        try:
+            yield part
+            check_replaceable(out)
+            _swap(part, out, old)
+        except BaseException:  # KeyboardInterrupt, too: nothing half-made stays
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        raise InputError(
+            f"{out}: cannot be written ({error.strerror}), nothing was changed there: "
+            "free space or rights on that disk, or choose another folder"
+        ) from error
+
+
+def check_replaceable(out: Path) -> None:
+    """Pass if nothing is at `out`, or an empty folder, or a bundle and no file beyond it; else InputError."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    advice = "choose another folder, or delete this one yourself"
+    try:
+        bundle = Bundle.read_index(out)
+    except BundleError as error:
+        raise InputError(f"{out}: exists and is no bundle ({error}): {advice}") from error
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    if foreign := sorted(found - set(bundle.files) - {INDEX, SIGNATURE}):
+        raise InputError(f"{out}: holds more than a bundle ({', '.join(foreign)}): {advice}")
+
+
+def _swap(part: Path, out: Path, old: Path) -> None:
+    """Put `part` at the place of `out`. Between the two renames a kill leaves `old`, which is put back."""
+    if not (out / INDEX).exists():
+        part.rename(out)  # nothing there, or an empty folder
+        return
+    out.rename(old)
+    try:
+        part.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)
+
+
+def _put_right(out: Path, say: Callable[[str], None]) -> None:
+    """Remove what dead exports to `out` left, and put back the bundle that one of them had moved away."""
+    pattern = re.compile(re.escape(out.name) + rf"\.({PART}|{OLD})-(\d+)")
+    for path in sorted(out.parent.iterdir()):
+        match = pattern.fullmatch(path.name)
+        if match is None:
+            continue
+        kind, pid = match[1], int(match[2])
+        if _alive(pid):
+            raise InputError(
+                f"{out}: process {pid} is exporting to it, expected to be alone: wait for it, or, if that "
+                f"process is no export, delete {path}"
+            )
+        if kind == OLD and not out.exists():
+            path.rename(out)
+            say(f"put back the bundle that a killed export had moved to {path.name}")
+        else:
+            shutil.rmtree(path)
+            say(f"removed {path.name}, the left-over of a killed export")
+
+
+def _alive(pid: int) -> bool:
+    """True if another process of this number runs; our own number can only be a dead one's, used again."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,312 @@
+"""Checkpoints that `tumorseg train` did not write: state dicts, and folders that smp's save_pretrained wrote.
+
+What the file says is believed, what a flag says must not contradict it, and what neither says is refused or
+follows a rule that is printed. Nothing is dropped: the network's keys and the file's must be the same.
+
+Known forms: tensors by name in .safetensors or a pickle (.pth, .pt, .bin, .ckpt; read with weights_only);
+the same in one entry of a dictionary (`state_dict`, `model_state_dict`, `model` ...); a prefix before every
+key (`module.` of DataParallel, `model.` of a Lightning module, `_orig_mod.` of torch.compile).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tumorseg_export.checkpoint.reader import Checkpoint, from_run
+from tumorseg_export.checkpoint.smp_config import CONFIG, Config, Say, read_config, weights_in
+from tumorseg_export.checkpoint.state_file import State, read_network
+from tumorseg_export.references.folder_images import PHANTOMS, describe, open_images
+from tumorseg_runtime.bundle.bundle import sha256_of
+from tumorseg_runtime.core.contract import SIZE_DIVISOR, Contract
+from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_train.networks.models import ARCHITECTURES, build_model, encoder_normalisation, load_exactly
+from tumorseg_train.networks.run import INDEX, Run
+
+HEAD = "segmentation_head.0.weight"  # (classes, features, kernel, kernel) in every known architecture
+CHANNELS = (3, 1)
+SIZE, THRESHOLD = (512, 512), 0.5  # where neither file nor flag says them
+UNKNOWN = "foreign checkpoint, nothing is known of its training"
+# Names that earlier versions of smp gave to the same layers: start of a key, then and now.
+RENAMED = {
+    "deeplabv3": {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
+}
+NAMES = {"architecture": "arch"}  # of flags that are not their field's
+DEEPER = "encoder.model."
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What the caller says of a foreign checkpoint; None where that is left to the file, or to a rule.
+
+    size: height and width in pixels. mean, std: per channel, for intensities scaled to 0..1.
+    images: a folder, or 'phantoms' (`tumorseg_export.references.folder_images`).
+    """
+
+    architecture: str | None = None
+    encoder: str | None = None
+    classes: tuple[str, ...] | None = None
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    threshold: float | None = None
+    images: str | None = None
+
+
+def open_foreign(path: Path, told: Told, say: Say = lambda line: None) -> Checkpoint:
+    """Read and check a foreign checkpoint whole, before any work is done with it.
+
+    say: called with one line for each fact that neither the file nor a flag gave.
+    Raises InputError for what is missing, contradicts the file, or does not fit the network.
+    """
+    if told.images is None:
+        raise InputError(
+            f"{path}: is a foreign checkpoint, and its artefacts must be proven on images: give --images "
+            f"FOLDER (images, or a dataset), or --images {PHANTOMS} to draw some on purpose"
+        )
+    golden_from = describe(told.images)
+    config = read_config(path / CONFIG, say) if path.is_dir() else None
+    file = weights_in(path) if path.is_dir() else path
+    state = read_network(file, say)
+    architecture, encoder = _network_of(file, state, config, told)
+    state = _with_present_names(state, architecture)
+    options = {} if config is None else config.options
+    channels, model = _fitting(file, state, architecture, encoder, options)
+    contract = _contract(file, state, config, told, encoder, channels, say)
+    _try(file, model, contract)
+    images = told.images
+    sha256 = sha256_of(file)
+    say(_summary(architecture, encoder, contract, options))
+    if config is None:
+        say(f"taken as built with smp's defaults for {architecture}: a state dict does not say it")
+    return Checkpoint(
+        architecture=architecture,
+        encoder=encoder,
+        contract=contract,
+        sha256=sha256,
+        options=options,
+        origin={
+            "tumorseg": version("tumorseg"),
+            "architecture": architecture,
+            "encoder": encoder,
+            "checkpoint_sha256": sha256,
+        },
+        training={"phantoms": None, "data": {}, "metrics": {}, "training": {"note": UNKNOWN}},
+        golden_from=golden_from,
+        load=lambda: model,
+        images=lambda: open_images(images, channels, say),
+    )
+
+
+def _network_of(file: Path, state: State, config: Config | None, told: Told) -> tuple[str, str]:
+    """Architecture and encoder, from the config or from the flags; both must agree where both speak."""
+    if config is not None:
+        for flag, said, known in (
+            ("--arch", told.architecture, config.architecture),
+            ("--encoder", told.encoder, config.encoder),
+        ):
+            if said is not None and said != known:
+                raise InputError(f"{flag} is {said}, {CONFIG} says {known}: leave the flag out")
+        return config.architecture, config.encoder
+    flags = {"--arch": told.architecture, "--encoder": told.encoder}
+    if missing := [flag for flag, said in flags.items() if said is None]:
+        like = _alike(state)
+        hint = f"; its decoder has the keys of --arch {like}" if like and told.architecture is None else ""
+        raise InputError(
+            f"{file}: does not say what network it is{hint}: give {' and '.join(missing)} "
+            f"(architectures: {', '.join(ARCHITECTURES)}; encoders: smp's names, such as resnet34)"
+        )
+    assert told.architecture is not None
+    assert told.encoder is not None
+    return told.architecture, told.encoder
+
+
+def _alike(state: State) -> str | None:
+    """The one architecture whose decoder, on an ordinary encoder, has just the keys of this one."""
+    fitting = []
+    for architecture in ARCHITECTURES:
+        own = build_model(architecture, "resnet18", channels=3, classes=1).state_dict()
+        if _decoder_keys(own) == _decoder_keys(_with_present_names(state, architecture)):
+            fitting.append(architecture)
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _decoder_keys(state: State) -> set[str]:
+    counted = ("num_batches_tracked", "encoder.")
+    return {key for key in state if not key.startswith(counted[1]) and not key.endswith(counted[0])}
+
+
+def _with_present_names(state: State, architecture: str) -> State:
+    """Keys of earlier versions of smp under their present names; the layers are the same."""
+    table = RENAMED.get(architecture, {})
+
+    def present(key: str) -> str:
+        for then, now in table.items():
+            if key.startswith(then):
+                return now + key.removeprefix(then)
+        return key
+
+    return {present(key): tensor for key, tensor in state.items()}
+
+
+def _fitting(
+    file: Path, state: State, architecture: str, encoder: str, options: dict[str, Any]
+) -> tuple[int, torch.nn.Module]:
+    """Input channels as the first convolution has them, and the network with the file's weights.
+
+    Which tensor is the first convolution's is seen by building the network for 3 channels and for 1.
+    """
+    classes = len(state[HEAD]) if HEAD in state else 1  # load_exactly names it where it is missing
+    models = {
+        channels: build_model(architecture, encoder, channels=channels, classes=classes, options=options)
+        for channels in CHANNELS
+    }
+    shapes = {
+        channels: {key: tensor.shape for key, tensor in model.state_dict().items()}
+        for channels, model in models.items()
+    }
+    state = _under_model(state, shapes[3])
+    differing = [key for key, shape in shapes[3].items() if shape != shapes[1].get(key)]
+    first = next((key for key in differing if key in state), None)
+    got = int(state[first].shape[1]) if first is not None and state[first].ndim > 1 else CHANNELS[0]
+    if got not in CHANNELS:
+        raise InputError(
+            f"{file}: {first} takes {got} channels, expected 1 (gray) or 3 (RGB): such input is not supported"
+        )
+    model = models[got]
+    load_exactly(model, state, f"the weights of {file} for {architecture} on {encoder}")
+    return got, model.eval()
+
+
+def _try(file: Path, model: torch.nn.Module, contract: Contract) -> None:
+    """Run the network once: an option may be wrong and show only now."""
+    size = (2 * SIZE_DIVISOR, 2 * SIZE_DIVISOR)
+    expected = (1, len(contract.classes), *size)
+    try:
+        with torch.inference_mode():
+            logits = model(torch.zeros(1, contract.channels, *size))
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:  # what torch's layers raise
+        got = str(error).partition("\n")[0]
+    else:
+        got = str(tuple(logits.shape)) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if got == str(expected):
+            return
+    raise InputError(
+        f"{file}: one image of {size[0]}x{size[1]} pixels gave {got}, expected logits {expected}: correct "
+        "the options of the network"
+    )
+
+
+def _under_model(state: State, own: Mapping[str, Any]) -> State:
+    """Encoders that smp has since handed to timm: their layers now lie one level deeper, under `model`."""
+    if not all(key.startswith(DEEPER) for key in own if key.startswith("encoder.")):
+        return state
+    if any(key.startswith(DEEPER) for key in state):
+        return state
+    return {
+        DEEPER + key.removeprefix("encoder.") if key.startswith("encoder.") else key: tensor
+        for key, tensor in state.items()
+    }
+
+
+def _contract(
+    file: Path, state: State, config: Config | None, told: Told, encoder: str, channels: int, say: Say
+) -> Contract:
+    count = len(state[HEAD])
+    if config is not None and (config.channels, config.classes) != (channels, count):
+        raise InputError(
+            f"{file}: has {channels} channels and {count} classes, {CONFIG} says {config.channels} and "
+            f"{config.classes}: the two do not belong together; save the model again"
+        )
+    classes = told.classes
+    if classes is None and count == 1:
+        classes = ("tumour",)
+    if classes is None or len(classes) != count:
+        got = "none" if classes is None else ", ".join(classes)
+        raise InputError(f"{file}: has {count} classes, got names: {got}; give {count} by --classes a,b,...")
+    if count > 1:
+        say(
+            f"{count} classes: each is a mask of its own, by its own probability (sigmoid, not softmax or "
+            "argmax over the classes)"
+        )
+    mean, std = _normalisation(file, told, encoder, channels, say)
+    height, width = told.size or SIZE
+    if told.size is None:
+        say(
+            f"no --size: the input has {height}x{width} pixels; a network decides best at its training's size"
+        )
+    if told.threshold is None:
+        say(f"no --threshold: a pixel belongs to a class from probability {THRESHOLD} on")
+    threshold = THRESHOLD if told.threshold is None else told.threshold
+    return Contract(height, width, mean, std, classes=classes, threshold=threshold)
+
+
+def _normalisation(
+    file: Path, told: Told, encoder: str, channels: int, say: Say
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if told.mean is not None and told.std is not None:
+        for flag, values in (("--mean", told.mean), ("--std", told.std)):
+            if len(values) != channels:
+                raise InputError(
+                    f"{file}: takes {channels} channel(s), {flag} has {len(values)} number(s): give one each"
+                )
+        return told.mean, told.std
+    if told.mean is not None or told.std is not None:
+        raise InputError("got one of --mean and --std, expected both or none: give the other, too")
+    if channels == 1:
+        raise InputError(
+            f"{file}: takes 1 channel, for which no encoder has a normalisation: give --mean and --std of "
+            "its training, for intensities scaled to 0..1 (0 and 1 if they were only divided by 255)"
+        )
+    try:
+        mean, std = encoder_normalisation(encoder, "imagenet")
+    except InputError as error:
+        raise InputError(
+            f"{file}: the normalisation of encoder '{encoder}' is not known here: give --mean and --std of "
+            "its training, for intensities scaled to 0..1"
+        ) from error
+    say(f"no --mean and --std: those of {encoder}'s own training, mean {_plain(mean)} and std {_plain(std)}")
+    return mean, std
+
+
+def _plain(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)
+
+
+def _summary(architecture: str, encoder: str, contract: Contract, options: dict[str, Any]) -> str:
+    extra = f", options {options}" if options else ""
+    return (
+        f"foreign checkpoint: {architecture} with {encoder}{extra}, {contract.channels} channel(s), "
+        f"classes {', '.join(contract.classes)}, {contract.height}x{contract.width}"
+    )
+
+
+def open_checkpoint(path: Path, told: Told, say: Say = lambda line: None) -> Checkpoint:
+    """The checkpoint of a run of ours, or of anything that `open_foreign` reads.
+
+    Raises BundleError for a folder that is neither, and InputError where nothing is there or `told` speaks of
+    a run.
+    """
+    if not path.exists():
+        raise InputError(
+            f"{path}: is not there, expected a run of `tumorseg train`, a folder of smp's save_pretrained, "
+            "or a file of weights: check the path"
+        )
+    if (path / INDEX).is_file():
+        flags = [f"--{NAMES.get(name, name)}" for name, value in vars(told).items() if value is not None]
+        if flags:
+            raise InputError(
+                f"{path}: is a run, which says itself what it is; got {', '.join(flags)}: leave that out"
+            )
+        return from_run(Run.open(path))
+    if path.is_dir() and not (path / CONFIG).is_file():
+        raise BundleError(
+            f"{path}: has no {INDEX} and no {CONFIG}, expected a run of `tumorseg train` (is it still "
+            "training?), a folder of smp's save_pretrained, or a file of weights"
+        )
+    return open_foreign(path, told, say)

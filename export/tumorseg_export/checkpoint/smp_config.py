@@ -1,0 +1,93 @@
+"""`config.json` of a folder that smp's save_pretrained wrote: which network its weights are for."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_train.networks.models import ARCHITECTURES
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # newest form first
+# Entries that are not options of the network.
+NOT_OPTIONS = ("encoder_name", "encoder_weights", "in_channels", "classes")
+# Options that change what comes out: probabilities, a second output, another size.
+KEPT = ("activation", "aux_params", "upsampling")
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a config.json of smp says; `options` are arguments that are not the class's defaults."""
+
+    architecture: str
+    encoder: str
+    channels: int
+    classes: int
+    options: dict[str, Any]
+
+
+def read_config(path: Path, say: Say) -> Config:
+    """Read a config.json of smp's save_pretrained; raises InputError for what the export cannot keep."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        name, encoder = str(values["_model_class"]), str(values["encoder_name"])
+        channels, classes = int(values["in_channels"]), int(values["classes"])
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.parent}: has no {path.name}, expected a folder that smp's save_pretrained wrote, a run, "
+            "or a file of weights"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: is no config of smp's save_pretrained ({type(error).__name__}: {error}): save the "
+            "model again, or give its file of weights with --arch and --encoder"
+        ) from error
+    known = {kind.__name__: architecture for architecture, kind in ARCHITECTURES.items()}
+    if name not in known:
+        raise InputError(f"{path}: is a {name}, expected one of {', '.join(known)}")
+    return Config(known[name], encoder, channels, classes, _options(path, values, known[name], say))
+
+
+def _options(path: Path, values: dict[str, Any], architecture: str, say: Say) -> dict[str, Any]:
+    """Arguments that change the network and are not its defaults."""
+    given = {
+        name: value for name, value in values.items() if not name.startswith("_") and name not in NOT_OPTIONS
+    }
+    if "decoder_use_batchnorm" in given:  # its name in earlier versions of smp
+        given["decoder_use_norm"] = given.pop("decoder_use_batchnorm")
+        if given["decoder_use_norm"] is True:
+            given["decoder_use_norm"] = "batchnorm"
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(ARCHITECTURES[architecture].__init__).parameters.items()
+    }
+    if given.get("activation") == "sigmoid":
+        say("the activation sigmoid is left off: artefacts give logits, and the threshold is a probability")
+        given["activation"] = None
+    changed = {name: value for name, value in given.items() if not _same(value, defaults.get(name, ...))}
+    unfit = sorted(name for name in changed if name in KEPT or name not in defaults)
+    if unfit:
+        raise InputError(
+            f"{path}: has {', '.join(f'{name} = {changed[name]!r}' for name in unfit)}, expected a network "
+            f"of smp's {ARCHITECTURES[architecture].__name__} that gives one map of logits per class at the "
+            "input's size: save it without that"
+        )
+    return changed
+
+
+def _same(value: Any, default: Any) -> bool:
+    return bool(value == (list(default) if isinstance(default, tuple) else default))
+
+
+def weights_in(folder: Path) -> Path:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder}: has {CONFIG} and no weights, expected {' or '.join(WEIGHTS)}: save it again")

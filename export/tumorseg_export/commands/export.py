@@ -1,0 +1,185 @@
+"""`tumorseg export`: a run or a foreign checkpoint -> a sealed bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tumorseg_export.bundle.sign import load_private_key
+from tumorseg_export.commands.sign import ask_passphrase
+from tumorseg_export.engine.tensorrt_build import CAPABILITIES, PROFILE, RtxOptions
+from tumorseg_export.references.calibration_images import CALIBRATION
+from tumorseg_export.references.golden_images import GOLDEN
+from tumorseg_export.targets.registry import DEFAULT
+from tumorseg_export.targets.validate_parity import worst_figures
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.device.engines import Profile
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the bundle.")
+@click.option("--targets", default=",".join(DEFAULT), show_default=True, help="Targets, with commas between.")
+@click.option(
+    "--golden", default=GOLDEN, show_default=True, help="Golden images that go into the bundle; 3 or more."
+)
+@click.option(
+    "--calibration",
+    default=CALIBRATION,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Most images beside these to fit FP16 and to prove with; they stay out of the bundle.",
+)
+@click.option(
+    "--compute-capability",
+    type=int,
+    multiple=True,
+    default=CAPABILITIES,
+    show_default=True,
+    help="For tensorrt-rtx, 89 for 8.9; may be given several times, one engine serves all.",
+)
+@click.option(
+    "--batch",
+    default=f"{PROFILE.smallest},{PROFILE.tuned},{PROFILE.largest}",
+    show_default=True,
+    help="For tensorrt-rtx: smallest, tuned and largest batch.",
+)
+@click.option("--arch", help="Foreign: unetplusplus, unet or deeplabv3, where the file does not say.")
+@click.option("--encoder", help="Foreign: smp's name, such as resnet34, where the file does not say.")
+@click.option("--classes", help="Foreign: a name for each output, with commas between.  [one class: tumour]")
+@click.option("--size", help="Foreign: input in pixels, 512 or HEIGHTxWIDTH.  [default: 512]")
+@click.option("--mean", help="Foreign: per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
+@click.option("--std", help="Foreign: like --mean.")
+@click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
+@click.option("--images", help="Foreign: folder of images or a dataset to prove with; or the word phantoms.")
+@click.option("--sign", type=click.Path(path_type=Path), help="Private key (PEM, Ed25519) that signs it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, the steps on stderr.")
+def export(
+    checkpoint: Path,
+    out: Path,
+    targets: str,
+    golden: int,
+    calibration: int,
+    compute_capability: tuple[int, ...],
+    batch: str,
+    arch: str | None,
+    encoder: str | None,
+    classes: str | None,
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    threshold: float | None,
+    images: str | None,
+    sign: Path | None,
+    as_json: bool,
+) -> None:
+    """Export CHECKPOINT to a sealed bundle: every artefact is proven against PyTorch, or it is refused.
+
+    CHECKPOINT is a run, a folder of smp's save_pretrained, or a file with a state dict. The flags marked
+    Foreign say what the last two leave open (docs/checkpoints.md); one that contradicts the file is refused.
+
+    A bundle that stands at --out is replaced when the new one is complete. Exit status 1 where an artefact
+    decides other than PyTorch.
+    """
+    from tumorseg_export.bundle.export import export_checkpoint  # torch comes with these two
+    from tumorseg_export.checkpoint.foreign import Told, open_checkpoint
+
+    started = time.perf_counter()
+    rtx = RtxOptions(compute_capability, Profile.parse(batch))
+    key = None if sign is None else load_private_key(sign, ask_passphrase)
+    told = Told(
+        architecture=arch,
+        encoder=encoder,
+        classes=None if classes is None else tuple(name.strip() for name in classes.split(",")),
+        size=None if size is None else parse_size(size),
+        mean=None if mean is None else parse_numbers("--mean", mean),
+        std=None if std is None else parse_numbers("--std", std),
+        threshold=threshold,
+        images=images,
+    )
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    bundle = export_checkpoint(
+        open_checkpoint(checkpoint, told, say),
+        out,
+        targets=[name.strip() for name in targets.split(",") if name.strip()],
+        golden=golden,
+        calibration=calibration,
+        rtx=rtx,
+        key=key,
+        say=say,
+    )
+    result = summarise(bundle, time.perf_counter() - started)
+    click.echo(json.dumps(result, indent=2, ensure_ascii=False) if as_json else table(result))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'512' or '480x640' as (height, width); raises InputError. What fits a network, the contract knows."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"--size is '{text}', expected pixels such as 512, or HEIGHTxWIDTH such as 480x640")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_numbers(flag: str, text: str) -> tuple[float, ...]:
+    """'0.5,0.5,0.5' as numbers; raises InputError."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{flag} is '{text}', expected numbers such as 0.485,0.456,0.406") from error
+
+
+def summarise(bundle: Bundle, seconds: float) -> dict[str, Any]:
+    """The result as plain values: the bundle's name and hash, and the figures of every artefact."""
+    artefacts = []
+    for artefact in bundle.artefacts:
+        error, flipped, pixels = worst_figures(bundle, artefact) or (None, None, None)
+        artefacts.append(
+            {
+                "file": artefact.file,
+                "bytes": sum(bundle.files[name].bytes for name in artefact.files),
+                "max_logit_error": error,
+                "flipped_pixels": flipped,
+                "pixels": pixels,
+                "verdicts": [vars(verdict) for verdict in artefact.parity],
+            }
+        )
+    return {
+        "bundle": str(bundle.root),
+        "name": bundle.name,
+        "sha256": bundle.digest(),
+        "golden_images": len(bundle.golden),
+        "seconds": round(seconds, 1),
+        "artefacts": artefacts,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people: a line per artefact, what is unverified below it."""
+    rows = [("artefact", "MB", "max logit error", "flipped pixels", "verdict")]
+    notes = []
+    for artefact in result["artefacts"]:
+        passed = [f"{v['backend']} {v['device']}" for v in artefact["verdicts"] if v["status"] == "passed"]
+        size = f"{artefact['bytes'] / 1e6:.1f}"
+        if passed:
+            flipped = f"{artefact['flipped_pixels']} of {artefact['pixels']}"
+            error = f"{artefact['max_logit_error']:.2g}"
+            rows.append((artefact["file"], size, error, flipped, f"passed: {', '.join(passed)}"))
+        else:
+            rows.append((artefact["file"], size, "-", "-", "unverified"))
+        notes += [
+            f"unverified: {artefact['file']} under {v['backend']} {v['device']}: {v['detail']}"
+            for v in artefact["verdicts"]
+            if v["status"] == "unverified"
+        ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    end = f"{result['bundle']}: {result['name']}, sealed as {result['sha256'][:16]}, {result['seconds']} s"
+    return "\n".join([line.rstrip() for line in lines] + notes + [end])

@@ -1,0 +1,130 @@
+"""`tumorseg build`, the work: an engine of a bundle for the GPU of this device, into its device folder.
+
+Runs on the device: needs TensorRT, and neither torch nor onnx. The folder gets `<key>.engine`, its record
+(`tumorseg_runtime.device.engines`), `<key>.parity.json` with the certificate measured here, and the timing
+cache that makes the next build short. The bundle stays as it was sealed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tumorseg_export.engine.tensorrt_build import PROFILE, BuildOptions, build_engine
+from tumorseg_runtime.backends.tensorrt import load_tool, open_engine
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import BackendError, ParityError
+from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
+from tumorseg_runtime.device.cuda import Gpu, open_gpu
+from tumorseg_runtime.device.driver import why_no_driver
+from tumorseg_runtime.device.engines import EngineKey, Profile, read_key, record_of, write_engine
+from tumorseg_runtime.parity.reference import replay
+
+TOOL = "tensorrt"
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions:
+    """What is to be built. precision: of the bundle's ONNX file. workspace_mb: in MiB, None for no limit."""
+
+    precision: str = "fp16"
+    profile: Profile = PROFILE
+    workspace_mb: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceEngine:
+    """An engine in a device folder that passed parity here. seconds: of the build, 0 where it stood there."""
+
+    path: Path
+    key: EngineKey
+    seconds: float
+    max_logit_error: float
+    flipped_pixels: int
+
+
+def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, say: Say) -> DeviceEngine:
+    """Build, prove on the golden images, and keep; an engine of the very same key is proven and used again.
+
+    Raises BackendError (no driver, no TensorRT, build failed, out of memory), BundleError (no such ONNX
+    file), InputError (the folder cannot be written), ParityError (the engine decides other than PyTorch and
+    was removed).
+    """
+    artefact = bundle.artefact("onnx", options.precision)
+    build = BuildOptions(options.profile, workspace_mb=options.workspace_mb)
+    if reason := why_no_driver():
+        raise BackendError(
+            f"an engine is built on the GPU that runs it, here: {reason}; expected an NVIDIA driver that "
+            "works: run this on the device (for RTX cards the export target tensorrt-rtx needs no GPU)"
+        )
+    trt, gpu = load_tool(TOOL), open_gpu()
+    key = EngineKey(
+        onnx_sha256=bundle.files[artefact.file].sha256,
+        bundle_sha256=bundle.digest(),
+        precision=options.precision,
+        tool=TOOL,
+        tool_version=str(trt.__version__),
+        capabilities=(gpu.capability,),
+        gpu=gpu.name,
+        profile=options.profile,
+        workspace_mb=options.workspace_mb,
+    )
+    path = folder / key.name()
+    seconds = 0.0
+    if record_of(path).is_file() and read_key(path) == key:
+        say(f"{path.name} stands there already, it is only proven again")
+    else:
+        say(f"building for {gpu.name} (sm_{gpu.capability}) with TensorRT {key.tool_version}, for minutes")
+        started = time.perf_counter()
+        _build(trt, bundle, artefact.file, path, key, build, say)
+        seconds = time.perf_counter() - started
+    return _prove(path, key, bundle, gpu, seconds)
+
+
+def _build(
+    trt: Any, bundle: Bundle, file: str, path: Path, key: EngineKey, options: BuildOptions, say: Say
+) -> None:
+    make_folder(path.parent)
+    cache = path.parent / f"{TOOL}-{key.tool_version}-sm{key.capabilities[0]}.timing"
+    known = cache.read_bytes() if cache.is_file() else b""
+    options = dataclasses.replace(options, timing_cache=known)
+    graph = (bundle.root / file).read_bytes()
+    built = build_engine(trt, graph, bundle.contract, options, say, name=file)
+    if built.timing_cache is not None:
+        write_bytes(cache, built.timing_cache)
+    write_engine(path, built.data, key)
+
+
+def _prove(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: float) -> DeviceEngine:
+    """Replay the golden images alone and in a batch; keep the certificate, or remove the engine."""
+    session = open_engine(path, key, bundle, gpu)
+    smallest, largest = key.profile.smallest, min(key.profile.largest, len(bundle.golden))
+    if smallest > largest:
+        raise ParityError(
+            f"{path.name}: takes {smallest} images or more, the bundle has {len(bundle.golden)} golden ones "
+            "to prove it with: build with a smaller --batch"
+        )
+    reports = {size: replay(bundle, session, path.name, batch_size=size) for size in {smallest, largest}}
+    if breaches := [line for report in reports.values() for line in report.breaches]:
+        record_of(path).unlink()
+        path.unlink()
+        raise ParityError(
+            f"the engine decides other than PyTorch on {gpu.name} and was removed: {'; '.join(breaches)}: "
+            "build with --precision fp32"
+        )
+    values = {
+        "engine": path.name,
+        "sha256": json.loads(record_of(path).read_text(encoding="utf-8"))["sha256"],
+        "reports": [{"batch_size": size, **report.to_dict()} for size, report in sorted(reports.items())],
+    }
+    write_text(path.with_suffix(".parity.json"), json.dumps(values, indent=2, allow_nan=False) + "\n")
+    images = [image for report in reports.values() for image in report.images]
+    return DeviceEngine(
+        path, key, seconds, max(image.max_error for image in images),
+        max(sum(image.flipped for image in report.images) for report in reports.values()),
+    )  # fmt: skip

@@ -1,0 +1,65 @@
+"""Target `mnn`: `model.mnn`, for MNN on CPUs, proven under both its backends, mnn and mnn-exact.
+
+For a network whose error under mnn is beyond the budget there is the target `mnn-exact`: the same bytes
+under another name, proven under mnn-exact, and mnn does not open it.
+
+The compiled converter is called directly. The package's own command around it, `MNN.tools.mnnconvert`,
+imports a logger that installs a package with pip and sends facts about machine and model out.
+
+The converter gives every file a random identifier; here it is one of the ONNX file's hash, so that the
+same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+
+from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.onnx import export as onnx_export
+from tumorseg_export.onnx.passes.choice import write_folded
+from tumorseg_export.targets.converter_process import convert
+from tumorseg_runtime.bundle.bundle import Artefact, sha256_of
+from tumorseg_runtime.core.errors import CheckFailedError
+
+FILE = "model.mnn"
+CONVERT = "import sys, _tools; sys.exit(0 if _tools.mnnconvert(['mnnconvert', *sys.argv[1:]]) else 1)"
+UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+def make(source: Source, folder: Path) -> Made:
+    """Write `model.mnn`; needs `model.onnx` in the folder."""
+    return make_file(folder, FILE, "mnn")
+
+
+def make_file(folder: Path, file: str, format: str) -> Made:
+    """Convert `model.onnx` in the folder to `file`, an artefact of this format.
+
+    Raises CheckFailedError where the converter fails.
+    """
+    graph = folder / onnx_export.FILE
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        passes = write_folded(graph, Path(name) / graph.name, "mnn")
+        arguments = ["-f", "ONNX", "--modelFile", graph.name, "--MNNModel", file, "--bizCode", "tumorseg"]
+        command = [sys.executable, "-c", CONVERT, *arguments, "--batch", "1"]
+        convert("the converter of MNN", command, Path(name), [file])
+        content = with_identifier((Path(name) / file).read_bytes(), sha256_of(graph))
+    (folder / file).write_bytes(content)
+    tools = {**onnx_export.tool_versions(), "MNN": version("MNN")}
+    return Made(Artefact(file, format, "fp32", None, tools, ()), {format: {"passes": passes}})
+
+
+def with_identifier(content: bytes, sha256: str) -> bytes:
+    """The file with an identifier made of the hash; raises CheckFailedError where it has not exactly one."""
+    found = UUID.findall(content)
+    if len(found) != 1:
+        raise CheckFailedError(
+            f"the MNN file holds {len(found)} identifiers, expected 1: "
+            "export with the tested versions (constraints.txt)"
+        )
+    identifier = str(uuid.UUID(hex=sha256[:32], version=4)).encode()
+    return content.replace(found[0], identifier)

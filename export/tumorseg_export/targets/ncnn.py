@@ -1,0 +1,52 @@
+"""Target `ncnn`: the graph `model.ncnn.param` and its weights `model.ncnn.bin`, for x86 and Arm CPUs.
+
+pnnx makes them from `model.onnx`. It stores weights in FP16 unless told otherwise; here it is told. Its
+program is called directly: the Python package around it only adds options, and imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.onnx import export as onnx_export
+from tumorseg_export.onnx.passes.choice import write_folded
+from tumorseg_export.targets.converter_process import convert
+from tumorseg_runtime.bundle.bundle import Artefact
+from tumorseg_runtime.core.errors import BackendError
+
+GRAPH, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
+
+
+def make(source: Source, folder: Path) -> Made:
+    """Write the two files; needs `model.onnx` in the folder."""
+    contract = source.contract
+    shape = f"[1,{contract.channels},{contract.height},{contract.width}]"
+    program = pnnx_program()
+    # pnnx leaves five files of the weights' size beside its input, so it works in a folder inside this one.
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        passes = write_folded(folder / onnx_export.FILE, scratch / onnx_export.FILE, "ncnn")
+        command = [str(program), onnx_export.FILE, f"inputshape={shape}f32", "fp16=0"]
+        convert("pnnx", command, scratch, [GRAPH, WEIGHTS])
+        for file in (GRAPH, WEIGHTS):
+            (scratch / file).rename(folder / file)
+    tools = {**onnx_export.tool_versions(), "pnnx": version("pnnx")}
+    return Made(
+        Artefact(GRAPH, "ncnn", "fp32", None, tools, (), weights=WEIGHTS), {"ncnn": {"passes": passes}}
+    )
+
+
+def pnnx_program() -> Path:
+    """The converter's executable; raises BackendError where it is not installed."""
+    spec = importlib.util.find_spec("pnnx")
+    for folder in (spec and spec.submodule_search_locations) or []:
+        for name in ("pnnx", "pnnx.exe"):
+            if (Path(folder) / name).is_file():
+                return Path(folder) / name
+    raise BackendError(
+        "pnnx is not installed, expected its program for the target ncnn: pip install 'tumorseg[export,ncnn]'"
+    )

@@ -1,0 +1,61 @@
+"""Targets `openvino` and `openvino-bf16`: a graph (XML) and its FP32 weights, for Intel's CPUs, GPUs, NPUs.
+
+`model.xml` is computed in FP32, `model.bf16.xml` in bfloat16: the same graph under another name, proven in
+that precision. Half the bytes and twice the multiplications in an instruction make it the fastest on a CPU
+with AVX512-BF16 or AMX, and 8 bits of significand the roughest: many a network is refused.
+
+`openvino.convert_model` reports every conversion to a telemetry service; reading the ONNX file and saving
+it does the same work without. The files hold neither a time nor a path.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.onnx import export as onnx_export
+from tumorseg_export.onnx.passes.choice import write_folded
+from tumorseg_runtime.backends.openvino import load
+from tumorseg_runtime.bundle.bundle import Artefact
+from tumorseg_runtime.core.errors import BackendError, CheckFailedError
+
+GRAPH, WEIGHTS = "model.xml", "model.bin"
+
+
+def make(source: Source, folder: Path) -> Made:
+    """Write the two files; needs `model.onnx` in the folder."""
+    return make_files(folder, GRAPH, "fp32")
+
+
+def make_files(folder: Path, graph: str, precision: str) -> Made:
+    """Write the graph, and its weights beside it, of an artefact that computes in this precision.
+
+    Raises BackendError without OpenVINO, CheckFailedError where it cannot convert.
+    """
+    try:
+        openvino = load()
+    except ImportError as error:
+        raise BackendError(
+            f"openvino cannot be imported ({error}), expected it for the target openvino: "
+            "pip install 'tumorseg[export,openvino]'"
+        ) from error
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            folded = Path(name) / onnx_export.FILE
+            passes = write_folded(folder / onnx_export.FILE, folded, "openvino")
+            model = openvino.Core().read_model(folded)
+            # OpenVINO numbers what ONNX does not name by a counter of the process: number it by its place.
+            for place, node in enumerate(model.get_ordered_ops()):
+                node.set_friendly_name(f"{node.get_type_name()}_{place}")
+            openvino.save_model(model, folder / graph, compress_to_fp16=False)  # it is True by default
+            del model  # it maps the file, which goes now
+    except RuntimeError as error:  # what OpenVINO's exceptions derive from
+        raise CheckFailedError(
+            f"openvino cannot convert {onnx_export.FILE} ({str(error).strip().splitlines()[-1]}): "
+            "leave out the target openvino, or free memory and disk"
+        ) from error
+    tools = {**onnx_export.tool_versions(), "openvino": str(openvino.get_version())}
+    weights = Path(graph).with_suffix(".bin").name
+    artefact = Artefact(graph, "openvino", precision, None, tools, (), weights=weights)
+    return Made(artefact, {"openvino": {"passes": passes}})

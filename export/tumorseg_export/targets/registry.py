@@ -1,0 +1,95 @@
+"""The targets of `tumorseg export`, and the one place that names them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from typing import cast
+
+from tumorseg_export.checkpoint.context import TargetModule
+from tumorseg_runtime.core.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """How one target is made and proven.
+
+    module: has `make(source, folder) -> Made` (`tumorseg_export.checkpoint.context.TargetModule`).
+    proofs: (backend, device) pairs under which the artefact must pass parity where the machine has them;
+        the first pair must be there, or the export is refused.
+    needs: targets whose artefacts it is made from, which must be chosen, too.
+    must_run: False for what is made ahead of time for other machines: then the first pair may be missing, and
+        the artefact is sealed as unverified.
+    extra: the extra of tumorseg that brings the first backend of the proofs.
+    packages: importable packages that only the making needs; the extra export brings them.
+    proven_by_maker: whether `make` proves the artefact itself, since it gives no logits, and writes the
+        certificate.
+    """
+
+    module: str
+    proofs: tuple[tuple[str, str], ...]
+    needs: tuple[str, ...] = ()
+    must_run: bool = True
+    extra: str = "cpu"
+    packages: tuple[str, ...] = ()
+    proven_by_maker: bool = False
+
+    def load(self) -> TargetModule:
+        """The module, imported now: it may need packages that other targets do not."""
+        return cast(TargetModule, importlib.import_module(self.module))
+
+
+ONNX_RUNTIME = (("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("onnxruntime", "tensorrt"))
+
+TARGETS = {
+    "onnx": Target("tumorseg_export.onnx.export", ONNX_RUNTIME),
+    "onnx-fp16": Target("tumorseg_export.targets.onnx_fp16", ONNX_RUNTIME),
+    "onnx-deploy": Target(
+        "tumorseg_export.targets.onnx_deploy", ONNX_RUNTIME[:1], needs=("onnx",), proven_by_maker=True
+    ),
+    "onnx-deploy-gray": Target(
+        "tumorseg_export.targets.onnx_deploy_gray", ONNX_RUNTIME[:1], needs=("onnx",), proven_by_maker=True
+    ),
+    "ncnn": Target(
+        "tumorseg_export.targets.ncnn", (("ncnn", "cpu"),), needs=("onnx",), extra="ncnn", packages=("pnnx",)
+    ),
+    "mnn": Target(
+        "tumorseg_export.targets.mnn", (("mnn", "cpu"), ("mnn-exact", "cpu")), needs=("onnx",), extra="mnn"
+    ),
+    "mnn-exact": Target(
+        "tumorseg_export.targets.mnn_exact", (("mnn-exact", "cpu"),), needs=("onnx",), extra="mnn"
+    ),
+    "openvino": Target(
+        "tumorseg_export.targets.openvino",
+        (("openvino", "cpu"), ("openvino", "gpu"), ("openvino", "npu")),
+        needs=("onnx",),
+        extra="openvino",
+    ),
+    "openvino-bf16": Target(
+        "tumorseg_export.targets.openvino_bf16",
+        (("openvino", "cpu"), ("openvino", "gpu")),
+        needs=("onnx",),
+        extra="openvino",
+    ),
+    "tensorrt-rtx": Target(
+        "tumorseg_export.targets.tensorrt_rtx", (("tensorrt", "cuda"),), needs=("onnx-fp16",), must_run=False
+    ),
+}
+DEFAULT = ("onnx", "onnx-fp16")
+
+
+def choose(names: Sequence[str]) -> dict[str, Target]:
+    """The targets of these names, in the registry's order.
+
+    Raises InputError for an unknown or no name, and where one is made from another that is not among them.
+    """
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown or not names:
+        got = ", ".join(f"'{name}'" for name in unknown) or "none"
+        raise InputError(f"targets: got {got}, expected one or more of {', '.join(TARGETS)}")
+    chosen = {name: target for name, target in TARGETS.items() if name in names}
+    for name, target in chosen.items():
+        if missing := [need for need in target.needs if need not in chosen]:
+            raise InputError(f"target {name} is made from {', '.join(missing)}: add it to --targets")
+    return chosen

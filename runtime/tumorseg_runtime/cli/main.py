@@ -1,0 +1,111 @@
+"""The command `tumorseg`: a click group whose commands come from the entry-point group
+`tumorseg.commands`, loaded only when asked for, so that the runtime never names train or export."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import sys
+import warnings
+from collections.abc import Iterator
+
+import click
+import cv2
+
+from tumorseg_runtime.core.errors import TumorsegError
+
+GROUP = "tumorseg.commands"
+# package of a command -> extra that brings what it imports
+EXTRAS = {"tumorseg_train": "train", "tumorseg_export": "export", "tumorseg_benchmarks": "export"}
+# modules that another extra brings, whichever command asks for them
+MODULE_EXTRAS = {"onnxruntime": "cpu", "pydicom": "dicom"}
+SILENT = 0  # OpenCV's log level
+
+
+class LazyGroup(click.Group):
+    """A group that finds its commands among the installed entry points."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all installed commands."""
+        return sorted(importlib.metadata.entry_points(group=GROUP).names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None where no package offers it."""
+        for entry in importlib.metadata.entry_points(group=GROUP, name=cmd_name):
+            command = entry.load()
+            if not isinstance(command, click.Command):
+                raise TypeError(
+                    f"entry point {entry.value} is {type(command).__name__}, expected a click command"
+                )
+            return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line per command; a command whose packages are missing is listed with what it needs."""
+        rows = []
+        for name in self.list_commands(ctx):
+            try:
+                command = self.get_command(ctx, name)
+            except ModuleNotFoundError as error:
+                rows.append((name, f"({_remedy(error) or error})"))
+            else:
+                rows.append((name, command.get_short_help_str(limit=70) if command else ""))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(package_name="tumorseg")
+def cli() -> None:
+    """From a trained tumour-segmentation network to a verified engine on an edge device.
+
+    For research; not a medical device. Exit status: 0 done, 1 the thing checked failed, 2 bad usage or input.
+    """
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program on the project's own errors, with one message and the error's exit status."""
+    try:
+        yield
+    except TumorsegError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def main() -> None:
+    """Run the command line; turn the project's own errors into one message and an exit status."""
+    # a file that cannot be decoded is reported once, by us; the function has its place by OpenCV 4 or 5
+    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    set_log_level(SILENT)
+    # pydicom's warnings quote values of the file, which may be about a patient
+    warnings.filterwarnings("ignore", module="pydicom")
+    try:
+        with one_line_errors():
+            cli.main(prog_name="tumorseg")
+    except ModuleNotFoundError as error:
+        remedy = _remedy(error)
+        if remedy is None:
+            raise
+        click.echo(f"error: this command {remedy}", err=True)
+        sys.exit(2)
+
+
+def _remedy(error: ModuleNotFoundError) -> str | None:
+    extra = missing_extra(error)
+    return extra and f"needs {error.name}, which is not installed: pip install 'tumorseg[{extra}]'"
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """The extra that brings the missing module, judged by the command's package, the first one called."""
+    if error.name in MODULE_EXTRAS:
+        return MODULE_EXTRAS[error.name]
+    if (error.name or "").startswith("tumorseg_"):
+        return None  # no extra brings it: the installation is broken
+    trace = error.__traceback__
+    while trace is not None:
+        package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package in EXTRAS:
+            return EXTRAS[package]
+        trace = trace.tb_next
+    return None

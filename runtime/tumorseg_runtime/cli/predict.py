@@ -1,0 +1,292 @@
+"""`tumorseg predict`: images and DICOM files -> masks, overlays and JSON, for any number of files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.results_log import FILE, SUMMARY, Ledger, output_name, stamp
+from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
+from tumorseg_runtime.core.files import make_folder
+from tumorseg_runtime.images.frame import DICOM_SUFFIXES, is_dicom
+from tumorseg_runtime.images.read import SUFFIXES, write_png
+from tumorseg_runtime.inference.segmenter import Prediction, Segmenter
+from tumorseg_runtime.inference.stream import StreamResult
+from tumorseg_runtime.processing.overlay import draw_overlay
+from tumorseg_runtime.processing.postprocess import Lesion
+
+LARGEST = 3  # lesions named in an image's line; predictions.json has all
+FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Where and what to write. overlays, probabilities: whether those pictures are wanted."""
+
+    out: Path
+    overlays: bool
+    probabilities: bool
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for all outputs.")
+@click.option(
+    "--backend", default="onnxruntime", show_default=True, help="A name, or auto; never substituted."
+)
+@click.option("--device", help="cpu, cuda, ...; never substituted.  [default: cpu; any for auto]")
+@click.option("--precision", help="fp32, fp16 or bf16: which artefact runs.  [default: fp32; any for auto]")
+@click.option("--threads", type=int, help="CPU threads of one inference [default: the backend's].")
+@click.option("--batch", default=1, show_default=True, help="Most images in one inference.")
+@click.option(
+    "--preprocess", default="cpu", show_default=True, help="Where images are resized, cpu or cuda; same bits."
+)
+@click.option("--timeout", type=float, help="Most seconds for one inference [default: no limit].")
+@click.option("--overlays/--no-overlays", default=True, show_default=True, help="Pictures for people.")
+@click.option("--probabilities", is_flag=True, help="Also maps as 16-bit PNG: 65535 is probability 1.")
+@click.option("--resume", is_flag=True, help="Skip files that an earlier run into OUT has completed.")
+@click.option("--json", "as_json", is_flag=True, help="Print predictions.json instead of a line per image.")
+def predict(
+    bundle: Path,
+    files: tuple[Path, ...],
+    out: Path,
+    backend: str,
+    device: str | None,
+    precision: str | None,
+    threads: int | None,
+    batch: int,
+    preprocess: str,
+    timeout: float | None,
+    overlays: bool,
+    probabilities: bool,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Segment FILES (images, DICOM files, or folders of them) with BUNDLE.
+
+    Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
+    image, written as it goes) and, at the end, predictions.json. A file that cannot be read is listed at the
+    end and does not stop the rest; the exit status is then 1.
+    """
+    check_apart(out, files)
+    paths = list_images(files, dicom=True)
+    names = dict(zip(map(str, paths), unique_names(paths), strict=True))
+    opened = Bundle.open(bundle)
+    segmenter = Segmenter.open(
+        opened, backend=backend, device=device, precision=precision, threads=threads, batch_size=batch,
+        preprocess=preprocess,
+    )  # fmt: skip
+    if probabilities and segmenter.gives_masks:
+        raise InputError(
+            f"{segmenter.info.backend} gives masks alone, --probabilities expects logits: choose another "
+            "backend, or leave it out"
+        )
+    outputs = Outputs(out, overlays, probabilities)
+    settings = {
+        "bundle": {"name": opened.name, "sha256": opened.digest()},
+        "session": dataclasses.asdict(segmenter.info),
+        "threshold": segmenter.contract.threshold,
+        "outputs": {"overlays": overlays, "probabilities": probabilities},
+    }
+    with Ledger(out, settings, names, resume=resume) as ledger:
+        todo = [path for path in paths if str(path) not in ledger.done]
+        if len(todo) < len(paths):
+            click.echo(f"{len(paths) - len(todo)} of {len(paths)} files are done already", err=True)
+        results = segmenter.stream(todo, batch_size=batch, timeout_s=timeout)
+        with contextlib.closing(results), progress(len(todo), quiet=as_json) as bar:
+            segment(results, todo, names, outputs, ledger, bar, quiet=as_json)
+        report(ledger, paths, as_json)
+
+
+def segment(
+    results: Any,
+    todo: list[Path],
+    names: dict[str, str],
+    outputs: Outputs,
+    ledger: Ledger,
+    bar: Any | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Write what comes out of the stream; raises BackendError where the backend fails again and again."""
+    taken = {name.casefold() for name in names.values()}
+    faults, last = 0, -1
+    for result in results:
+        path = todo[result.index]
+        line = make_line(result, path, names[str(path)], outputs, taken)
+        ledger.append(line)
+        faults = faults + 1 if isinstance(result.error, BackendError) else 0
+        if faults == FAULTS_IN_A_ROW:
+            raise BackendError(
+                f"{faults} files in a row failed, the rest was not tried: {result.error} "
+                "(when that is done, --resume goes on from here)"
+            )
+        if bar is not None:
+            bar.update(result.index - last)
+            last = result.index
+        elif not quiet and result.prediction is not None:
+            click.echo(describe(result.prediction))
+
+
+def make_line(
+    result: StreamResult, path: Path, name: str, outputs: Outputs, taken: set[str]
+) -> dict[str, Any]:
+    """Write the outputs of one result; its line for the ledger."""
+    if result.prediction is None:
+        return {"image": result.name, "file": str(path), "error": str(result.error)}
+    frame = result.prediction.frame
+    output = output_name(name, frame.index, frame.count)
+    if frame.count > 1 and output.casefold() in taken:
+        error = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
+        return {"image": result.name, "file": str(path), "error": error}
+    written = write_prediction(result.prediction, result.prediction.contract.classes, outputs, output)
+    return {
+        **result.prediction.to_dict(),
+        **written,
+        "file": str(path),
+        "stamp": stamp(path),
+        "frame": frame.index,
+        "frames": frame.count,
+        "output": output,
+    }
+
+
+def progress(length: int, *, quiet: bool) -> Any:
+    """A bar on standard error, where that is a terminal; else a context of None."""
+    if quiet or not sys.stderr.isatty():
+        return contextlib.nullcontext()
+    return click.progressbar(length=length, label="segmenting", file=sys.stderr, show_pos=True)
+
+
+def report(ledger: Ledger, paths: list[Path], as_json: bool) -> None:
+    """Summary and list of failed files; raises CheckFailedError if there are any."""
+    ledger.write_summary()
+    if as_json:
+        with (ledger.out / SUMMARY).open(encoding="utf-8") as file:
+            for piece in file:
+                click.echo(piece, nl=False)
+    else:
+        count = sum(1 for _ in ledger.images())
+        click.echo(f"{count} images -> {ledger.out}: masks/, {SUMMARY}, {FILE}")
+    failed = 0
+    for line in ledger.failed():
+        failed += 1
+        click.echo(f"error: {printable(line['error'])}", err=True)
+    if failed:
+        raise CheckFailedError(
+            f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"
+        )
+
+
+def check_apart(out: Path, files: tuple[Path, ...]) -> None:
+    """Raise InputError where pictures would be written among those that are read, or over them."""
+    for target in (out / "masks", out / "overlays", out / "probabilities"):
+        written = target.resolve()
+        for path in files:
+            read = path.resolve()
+            if written.is_relative_to(read) or read.is_relative_to(written):
+                raise InputError(
+                    f"{target}: is written, {path} is read, expected them apart: choose another folder"
+                )
+
+
+def list_images(files: tuple[Path, ...], *, dicom: bool = False) -> list[Path]:
+    """Files as given, folders as the images in them, sorted; raises InputError for a folder without any.
+
+    dicom: DICOM files in folders are images, too.
+    """
+    paths: list[Path] = []
+    for path in files:
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        inside = sorted(
+            Path(base, name)
+            for base, _, names in os.walk(path, onerror=_refuse)
+            for name in names
+            if Path(name).suffix.lower() in SUFFIXES or (dicom and is_dicom(Path(base, name)))
+        )
+        if not inside:
+            wanted = ", ".join((*SUFFIXES, *(DICOM_SUFFIXES if dicom else ())))
+            raise InputError(f"{path}: holds no images, expected files ending in {wanted}")
+        paths.extend(inside)
+    return paths
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename}: cannot be listed ({error.strerror}): check its rights") from error
+
+
+def unique_names(paths: list[Path]) -> list[str]:
+    """A name for each image's outputs: its stem, with as many parent folders before it as tell all apart;
+    with its suffix where the stems never do (a.png beside a.jpg)."""
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    twice = [str(path) for path, count in Counter(whole).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: was given twice, expected every file once: remove one")
+    for keep_suffix in (False, True):
+        parts = [(path if keep_suffix else path.with_suffix("")).parts[1:] for path in whole]
+        for depth in range(1, max(map(len, parts)) + 1):
+            names = ["__".join(part[-depth:]) for part in parts]
+            if len({name.casefold() for name in names}) == len(names):
+                return names
+    raise InputError("the files' paths differ only in case or in '__': rename one, or run them apart")
+
+
+def write_prediction(
+    prediction: Prediction, classes: tuple[str, ...], outputs: Outputs, name: str
+) -> dict[str, Any]:
+    """Write masks and pictures of one image, each whole or not at all; their paths relative to `out`."""
+    masks, pictures = {}, []
+    maps = prediction.probabilities() if outputs.probabilities else None
+    for index, (label, mask) in enumerate(zip(classes, prediction.masks, strict=True)):
+        part = "" if len(classes) == 1 else f"/{label}"
+        masks[label] = f"masks{part}/{name}.png"
+        _write(outputs.out / masks[label], mask.astype(np.uint8) * np.uint8(255))
+        if maps is not None:
+            pictures.append(f"probabilities{part}/{name}.png")
+            _write(outputs.out / pictures[-1], np.rint(maps[index] * np.float32(65535)).astype(np.uint16))
+    written: dict[str, Any] = {"masks": masks, "pictures": pictures}
+    if outputs.overlays:
+        written["overlay"] = f"overlays/{name}.png"
+        pictures.append(written["overlay"])
+        _write(outputs.out / written["overlay"], draw_overlay(prediction.image, prediction.masks))
+    return written
+
+
+def _write(path: Path, pixels: Any) -> None:
+    make_folder(path.parent)
+    write_png(path, pixels)
+
+
+def printable(text: str) -> str:
+    """A text that may hold the name of a file that is not valid UTF-8."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def describe(prediction: Prediction) -> str:
+    """One line for people."""
+    height, width = prediction.masks.shape[1:]
+    name = printable(prediction.name)
+    if not prediction.lesions:
+        return f"{name} ({width}x{height}): no lesion"
+    largest = sorted(prediction.lesions, key=lambda lesion: -lesion.area_px)[:LARGEST]
+    areas = ", ".join(f"{lesion.label} {_area(lesion)}" for lesion in largest)
+    more = f", {len(prediction.lesions) - LARGEST} smaller" if len(prediction.lesions) > LARGEST else ""
+    return f"{name} ({width}x{height}): {len(prediction.lesions)} lesion(s): {areas}{more}"
+
+
+def _area(lesion: Lesion) -> str:
+    if lesion.area_mm2 is None:
+        return f"{lesion.area_px} px"
+    return f"{lesion.area_px} px ({lesion.area_mm2:.1f} mm2)"

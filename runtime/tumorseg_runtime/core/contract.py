@@ -1,0 +1,98 @@
+"""The contract: the one description of what goes into the network and what comes out.
+
+Training, export, every backend and the benchmarks read this object; nobody repeats its numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from tumorseg_runtime.core.errors import BundleError, InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+RESIZE_RULES = ("linear-exact",)
+SIZE_DIVISOR = 32  # five stride-2 stages in the encoder; an exported graph no longer checks it
+
+
+@dataclasses.dataclass(frozen=True)
+class Contract:
+    """Input and output of a network.
+
+    height, width: input size in pixels, each divisible by 32.
+    mean, std: per channel, for intensities scaled to 0..1; their length is the number of channels.
+    resize: the rule that brings any image to height x width (`tumorseg_runtime.processing.preprocess`).
+    classes: one name per output channel, in order; each channel is an independent binary mask.
+    threshold: probability from which on a pixel belongs to the class, in 0..1, both excluded.
+    """
+
+    height: int = 512
+    width: int = 512
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    resize: str = "linear-exact"
+    classes: tuple[str, ...] = ("tumour",)
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, pixels in (("height", self.height), ("width", self.width)):
+            if not isinstance(pixels, int):
+                raise InputError(f"input {name} is {pixels!r}, expected an integer number of pixels")
+            if pixels < SIZE_DIVISOR or pixels % SIZE_DIVISOR:
+                below = max(SIZE_DIVISOR, pixels // SIZE_DIVISOR * SIZE_DIVISOR)
+                raise InputError(
+                    f"input {name} is {pixels}, expected a positive multiple of {SIZE_DIVISOR}: "
+                    f"use {below} or {below + SIZE_DIVISOR}"
+                )
+        if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
+            raise InputError(
+                f"got {len(self.mean)} means and {len(self.std)} standard deviations, "
+                "expected 1 or 3 of each: give one pair per input channel"
+            )
+        if not all(map(math.isfinite, self.mean)) or not all(s > 0 and math.isfinite(s) for s in self.std):
+            raise InputError(
+                f"mean {self.mean} and std {self.std} must be finite and std positive: correct the contract"
+            )
+        if self.resize not in RESIZE_RULES:
+            raise InputError(f"resize rule is '{self.resize}', expected one of {', '.join(RESIZE_RULES)}")
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise InputError(f"classes are {self.classes}, expected one or more different names")
+        if unfit := [name for name in self.classes if not re.fullmatch(r"\w[\w .-]*", name)]:
+            raise InputError(
+                f"class name '{unfit[0]}' cannot be part of a file name, expected letters, digits, "
+                "blanks, dots, - and _: rename it"
+            )
+        if not 0 < self.threshold < 1:
+            raise InputError(f"threshold is {self.threshold}, expected a probability between 0 and 1")
+
+    @property
+    def channels(self) -> int:
+        """Number of input channels, 1 or 3."""
+        return len(self.mean)
+
+    @property
+    def logit_threshold(self) -> float:
+        """The threshold on the scale of logits: log(p / (1 - p)), so that no sigmoid is needed."""
+        return math.log(self.threshold / (1 - self.threshold))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, in the order of the fields."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Contract:
+        """Read what `to_dict` wrote; a missing, unknown or wrong field raises BundleError."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise BundleError(
+                f"contract has fields {sorted(values)}, expected {sorted(names)}: "
+                "write the bundle again with this version of tumorseg"
+            )
+        try:
+            sequences = {name: tuple(values[name]) for name in ("mean", "std", "classes")}
+            return cls(**{**values, **sequences})
+        except (InputError, TypeError) as error:
+            raise BundleError(f"contract does not hold: {error}") from error

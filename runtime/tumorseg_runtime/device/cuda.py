@@ -1,0 +1,207 @@
+"""One NVIDIA GPU as this project needs it: memory, copies, kernels, one stream. Through CUDA's driver API.
+
+`cuda.bindings` is imported only after the driver has answered (`tumorseg_runtime.device.driver`): a call
+into CUDA without a driver can hang for minutes. All work shares the device's primary context, the one that
+TensorRT, PyTorch and CuPy use, so a pointer of one is good in the other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import importlib
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.device.driver import why_no_driver
+
+FIRST_DEVICE = 0  # of those that CUDA_VISIBLE_DEVICES leaves
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream
+NAME_BYTES = 256
+MAJOR, MINOR = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"
+OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+TYPES = {np.dtype(np.float32): "<f4", np.dtype(np.float16): "<f2"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Memory:
+    """Bytes on the GPU, or pinned bytes of the host; given back when the object is collected."""
+
+    pointer: int
+    nbytes: int
+
+    def array(self) -> npt.NDArray[np.uint8]:
+        """Pinned host memory as uint8 (nbytes,); the array does not keep it alive."""
+        return np.ctypeslib.as_array((ctypes.c_uint8 * self.nbytes).from_address(self.pointer))
+
+
+class Gpu:
+    """The first visible device. Not for several threads at once: its users hold a lock of their own.
+
+    driver: the module `cuda.bindings.driver`, whose functions return (status, *values).
+    """
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self._call("cuInit", 0)
+        device = self._call("cuDeviceGet", FIRST_DEVICE)
+        self._context = self._call("cuDevicePrimaryCtxRetain", device)
+        self.activate()
+        attributes = driver.CUdevice_attribute
+        major, minor = (
+            int(self._call("cuDeviceGetAttribute", getattr(attributes, name), device))
+            for name in (MAJOR, MINOR)
+        )
+        self.capability = 10 * major + minor
+        self.name = bytes(self._call("cuDeviceGetName", NAME_BYTES, device)).split(b"\0")[0].decode()
+        self._stream = self._call("cuStreamCreate", NON_BLOCKING)
+
+    @property
+    def stream(self) -> int:
+        """Handle of the one stream on which everything here runs."""
+        return int(self._stream)
+
+    def activate(self) -> None:
+        """Make the device's context current in this thread; needed once per thread."""
+        self._call("cuCtxSetCurrent", self._context)
+
+    def device_memory(self, nbytes: int) -> Memory:
+        """Memory of the GPU; raises BackendError where there is not enough."""
+        return self._memory(int(self._call("cuMemAlloc", nbytes)), nbytes, "cuMemFree")
+
+    def pinned_memory(self, nbytes: int) -> Memory:
+        """Memory of the host that the GPU copies from and to without a detour."""
+        return self._memory(int(self._call("cuMemHostAlloc", nbytes, 0)), nbytes, "cuMemFreeHost")
+
+    def _memory(self, pointer: int, nbytes: int, free: str) -> Memory:
+        memory = Memory(pointer, nbytes)
+        finalizer = weakref.finalize(memory, self._free, free, pointer)
+        finalizer.atexit = False  # at exit the driver takes everything back
+        return memory
+
+    def _free(self, function: str, pointer: int) -> None:
+        self.activate()  # the collector may run in any thread
+        self._call(function, pointer)
+
+    def upload(self, target: int, source: int, nbytes: int) -> None:
+        """Queue a copy from host address `source` to device address `target`."""
+        self._call("cuMemcpyHtoDAsync", target, source, nbytes, self._stream)
+
+    def download(self, target: int, source: int, nbytes: int) -> None:
+        """Queue a copy from device address `source` to host address `target`."""
+        self._call("cuMemcpyDtoHAsync", target, source, nbytes, self._stream)
+
+    def synchronise(self) -> None:
+        """Wait until all that was queued is done; an error of any of it is raised here."""
+        self._call("cuStreamSynchronize", self._stream)
+
+    def wait_for(self, stream: int | None) -> None:
+        """Wait for another library's stream, as its `__cuda_array_interface__` names it (None: no need)."""
+        if stream is not None:
+            self._call("cuStreamSynchronize", stream)
+
+    def function(self, cubin: bytes, name: str) -> Any:
+        """A kernel of a compiled module; the module stays loaded."""
+        return self._call("cuModuleGetFunction", self._call("cuModuleLoadData", cubin), name.encode())
+
+    def launch(
+        self,
+        function: Any,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        *,
+        addresses: Sequence[int],
+        numbers: Sequence[int],
+    ) -> None:
+        """Queue a kernel whose arguments are first addresses (64 bits), then numbers (32 bits, signed)."""
+        types = (ctypes.c_void_p,) * len(addresses) + (ctypes.c_int,) * len(numbers)
+        arguments = ((*addresses, *numbers), types)
+        self._call("cuLaunchKernel", function, *grid, *block, 0, self._stream, arguments, 0)
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        status, *values = getattr(self._driver, function)(*arguments)
+        if int(status) == OUT_OF_MEMORY:
+            raise BackendError(
+                f"{function}: the GPU is out of memory (asked for {arguments[0]}), expected enough for the "
+                "largest batch: take a smaller one, or end other programs on the GPU"
+            )
+        if int(status) != 0:
+            raise BackendError(
+                f"{function} failed ({getattr(status, 'name', status)}), expected CUDA_SUCCESS: "
+                "open the bundle again; if it stays, check the GPU and its driver"
+            )
+        return values[0] if values else None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DeviceTensor:
+    """A C-contiguous tensor on the GPU. PyTorch, CuPy and our TensorRT session read it without a copy.
+
+    Complete when it is handed out: a reader needs to wait for no stream.
+    """
+
+    gpu: Gpu
+    memory: Memory
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor; its memory may be larger."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "version": 3,
+            "shape": self.shape,
+            "typestr": TYPES[self.dtype],
+            "data": (self.memory.pointer, False),
+            "strides": None,
+            "stream": None,
+        }
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """A copy in the host's memory."""
+        host = np.empty(self.shape, self.dtype)
+        self.gpu.activate()
+        self.gpu.download(host.ctypes.data, self.memory.pointer, self.nbytes)
+        self.gpu.synchronise()
+        return host
+
+
+def open_gpu() -> Gpu:
+    """The GPU of this machine; raises BackendError where there is no driver or no `cuda.bindings`."""
+    if reason := why_no_driver():
+        raise BackendError(
+            f"the GPU cannot be used: {reason}; expected an NVIDIA GPU with a driver that works: "
+            "install the driver, or choose the CPU"
+        )
+    return Gpu(bindings("driver"))
+
+
+def bindings(name: str) -> Any:
+    """`cuda.bindings.driver` or `.nvrtc`; raises BackendError that names the extra."""
+    try:
+        return importlib.import_module(f"cuda.bindings.{name}")
+    except ImportError as error:
+        raise BackendError(
+            f"cuda.bindings.{name} cannot be imported ({error}), expected the package cuda-bindings: "
+            "pip install 'tumorseg[gpu-cu12]' or 'tumorseg[gpu-cu13]', by the driver's CUDA"
+        ) from error
+
+
+def interface_of(array: Any, name: str) -> dict[str, Any]:
+    """What an array in device memory says of itself; raises InputError where it is none."""
+    interface = getattr(array, "__cuda_array_interface__", None)
+    if not isinstance(interface, dict):
+        raise InputError(
+            f"{name} is {type(array).__name__}, expected a numpy array, or one in device memory "
+            "(with __cuda_array_interface__)"
+        )
+    return interface

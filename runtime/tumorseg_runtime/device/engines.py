@@ -1,0 +1,192 @@
+"""Engines on disk: `<name>.engine` with `<name>.engine.json` beside it, which says what it is and seals it.
+
+TensorRT itself does not notice every flipped byte or truncated file, and loads an engine of another network
+without a word. So an engine is known by its key (which graph, which tool and version, for which GPU, with
+which profile) and checked by its SHA-256 before TensorRT sees it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
+from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
+
+SCHEMA = 1
+SUFFIX = ".engine"
+TOOLS = ("tensorrt", "tensorrt_rtx")
+
+
+class OtherMachineError(BackendError):
+    """An artefact that is whole, but made for another machine: its GPU, its CPU, its version of TensorRT."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """Batch sizes that an engine takes: smallest, the one it is tuned for, largest."""
+
+    smallest: int
+    tuned: int
+    largest: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.smallest <= self.tuned <= self.largest:
+            raise InputError(
+                f"batch profile is {self.smallest},{self.tuned},{self.largest}, expected three numbers from "
+                "1 on that do not fall (smallest, tuned, largest): for example 1,4,8"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Profile:
+        """Read '1,4,8'; raises InputError."""
+        parts = text.split(",")
+        if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+            raise InputError(f"batch profile is '{text}', expected three numbers such as 1,4,8")
+        return cls(*map(int, parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineKey:
+    """What an engine is: two engines of one key serve the same, two of different keys never mix.
+
+    onnx_sha256: of the graph it was built from. bundle_sha256: `Bundle.digest()` for an engine that a device
+        built, None for one inside a bundle, which its bundle seals.
+    tool, tool_version: 'tensorrt' or 'tensorrt_rtx', and the exact version, which alone can load it.
+    capabilities: compute capabilities that it runs on, 87 for 8.7.
+    gpu: name of the GPU that it was tuned on, None where it was built without one.
+    workspace_mb: limit on scratch memory while building, in MiB; None for all there was.
+    """
+
+    onnx_sha256: str
+    bundle_sha256: str | None
+    precision: str
+    tool: str
+    tool_version: str
+    capabilities: tuple[int, ...]
+    gpu: str | None
+    profile: Profile
+    workspace_mb: int | None
+
+    def digest(self) -> str:
+        """SHA-256 of the key, as 64 hexadecimal digits."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def name(self) -> str:
+        """File name in a device folder: readable, and different for every key."""
+        targets = "-".join(f"sm{one}" for one in self.capabilities)
+        return f"{self.tool}-{self.precision}-{targets}-{self.digest()[:16]}{SUFFIX}"
+
+
+def record_of(engine: Path) -> Path:
+    """Where the record of an engine's file lies."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def write_engine(path: Path, data: bytes, key: EngineKey) -> None:
+    """Write an engine, then its record, which makes it valid; raises InputError where the disk refuses."""
+    make_folder(path.parent)
+    record_of(path).unlink(missing_ok=True)
+    write_bytes(path, data)
+    values = {
+        "schema": SCHEMA,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "key": dataclasses.asdict(key),
+    }
+    write_text(record_of(path), json.dumps(values, indent=2) + "\n")
+
+
+def read_key(path: Path) -> EngineKey:
+    """The key of an engine that is as it was written; raises BundleError where it is not."""
+    values = _read_record(record_of(path))
+    try:
+        key = _key_from(values["key"])
+        sealed = (values["bytes"], values["sha256"])
+    except (KeyError, TypeError, InputError) as error:
+        raise BundleError(
+            f"{record_of(path)}: lacks or misspells a field ({error}): build the engine again"
+        ) from error
+    if not path.is_file() or (path.stat().st_size, sha256_of(path)) != sealed:
+        raise BundleError(
+            f"{path}: is missing, cut off or altered (SHA-256 differs from {record_of(path).name}): "
+            "build the engine again"
+        )
+    return key
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}): build the engine again") from error
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise BundleError(f"{path}: schema is {schema}, expected {SCHEMA}: build the engine again")
+    return dict(values)
+
+
+def _key_from(values: dict[str, Any]) -> EngineKey:
+    changed = {"profile": Profile(**values["profile"]), "capabilities": tuple(values["capabilities"])}
+    return EngineKey(**{**values, **changed})
+
+
+def engines_in(folder: Path) -> list[Path]:
+    """Engines of a device folder that have a record, by name."""
+    return [path for path in sorted(folder.glob(f"*{SUFFIX}")) if record_of(path).is_file()]
+
+
+def latest_engine(folder: Path, bundle: Bundle, precision: str) -> Path | None:
+    """The engine that was built last in a device folder for this very bundle, None where there is none.
+
+    Its own bytes are not looked at; raises BundleError where a record is damaged.
+    """
+    paths = sorted(engines_in(folder), key=lambda path: record_of(path).stat().st_mtime_ns, reverse=True)
+    wanted = (bundle.digest(), precision)
+    for path in paths:
+        key = _read_record(record_of(path)).get("key", {})
+        if (key.get("bundle_sha256"), key.get("precision")) == wanted:
+            return path
+    return None
+
+
+def find_engine(folder: Path, bundle: Bundle, precision: str) -> tuple[Path, EngineKey]:
+    """The engine that was built last in a device folder for this very bundle, whole.
+
+    Raises BackendError where there is none, BundleError where one of its engines is damaged.
+    """
+    path = latest_engine(folder, bundle, precision)
+    if path is None:
+        raise BackendError(
+            f"{folder}: has no {precision} engine of bundle {bundle.digest()[:16]} "
+            f"({len(engines_in(folder))} of others): "
+            f"tumorseg build {bundle.root} --device-folder {folder}"
+        )
+    return path, read_key(path)
+
+
+def require_machine(path: Path, key: EngineKey, versions: dict[str, str], capability: int, gpu: str) -> None:
+    """Raise OtherMachineError where the engine is not for this GPU (sm_<capability>, name) and these tools.
+
+    versions: installed version by tool.
+    """
+    installed = versions.get(key.tool, "none")
+    if installed != key.tool_version:
+        raise OtherMachineError(
+            f"{path.name}: is for {key.tool} {key.tool_version}, {installed} is installed: "
+            f"install {key.tool_version}, or build the engine again"
+        )
+    if capability not in key.capabilities:
+        raise OtherMachineError(
+            f"{path.name}: is for {', '.join(f'sm_{one}' for one in key.capabilities)}, this GPU ({gpu}) is "
+            f"sm_{capability}: build an engine for it"
+        )
+    if key.gpu is not None and key.gpu != gpu:
+        raise OtherMachineError(
+            f"{path.name}: was tuned on {key.gpu}, this GPU is {gpu}: build the engine again on this device"
+        )

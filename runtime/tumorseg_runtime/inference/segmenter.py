@@ -1,0 +1,349 @@
+"""The runtime's front door: a bundle on one backend, images in, masks at their original sizes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_runtime.backends import FOLDER_BACKENDS
+from tumorseg_runtime.backends.selection import AUTO, Choice, open_auto, open_choice
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError, InputError, ParityError
+from tumorseg_runtime.core.session import MASKS, Session, SessionInfo, output_of
+from tumorseg_runtime.images.frame import Frame, read_frame
+from tumorseg_runtime.images.read import check_image
+from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
+from tumorseg_runtime.parity.margin import Band, read_band
+from tumorseg_runtime.processing.batching import open_form
+from tumorseg_runtime.processing.crew import Crew
+from tumorseg_runtime.processing.postprocess import (
+    Lesion,
+    close_share,
+    find_lesions,
+    masks_from_logits,
+    probabilities,
+    resize_masks,
+)
+from tumorseg_runtime.processing.spacing import measure
+
+if TYPE_CHECKING:
+    from tumorseg_runtime.inference.stream import StreamResult
+
+Image = npt.NDArray[np.uint8] | str | Path | Frame
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """Masks of one image.
+
+    frame: its name (the path, or 'image <index>' for an array), pixels and spacing.
+    masks: bool (K, H, W) at the image's own size, one per class of the contract.
+    lesions: connected components of all classes, largest first within a class.
+    own_logits: float32 (K, h, w) at the network's own size; None from a session that gives masks alone.
+    contract, band: what `margin` needs to know.
+    """
+
+    frame: Frame
+    masks: npt.NDArray[np.bool_]
+    lesions: tuple[Lesion, ...]
+    own_logits: npt.NDArray[np.float32] | None
+    contract: Contract
+    band: Band | None
+
+    @property
+    def name(self) -> str:
+        """The path, with '[index]' for one of several frames, or 'image <index>' for an array."""
+        return self.frame.name
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """The pixels that were judged, uint8 (H, W) or (H, W, 3) RGB."""
+        return self.frame.pixels
+
+    @property
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 (K, h, w) at the network's own size; raises InputError where the session gives masks alone,
+        from which neither probability map nor margin can be had."""
+        if self.own_logits is None:
+            raise InputError(
+                f"{self.name}: has no logits, probability map or margin: the session gives masks alone; "
+                "open a backend that gives logits, such as onnxruntime"
+            )
+        return self.own_logits
+
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """Sigmoid of the resized logits, float32 (K, H, W) at the image's own size; computed at each call.
+
+        Raises InputError where there are no logits.
+        """
+        return probabilities(self.logits, *self.masks.shape[1:])
+
+    @functools.cached_property
+    def margin(self) -> float | None:
+        """Share of the pixels, 0..1, that another backend could decide otherwise: those whose logit lies
+        within `band` of the threshold (`tumorseg_runtime.parity.margin`); None without a bundle.
+
+        Raises InputError where there are no logits.
+        """
+        logits = self.logits
+        if self.band is None:
+            return None
+        height, width = self.masks.shape[1:]
+        return close_share(logits, self.contract, height, width, self.band.logits)
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """bool (H, W): pixels that belong to any class."""
+        return np.asarray(self.masks.any(axis=0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without pixels."""
+        height, width = self.masks.shape[1:]
+        lesions = [lesion.to_dict() for lesion in self.lesions]
+        return {
+            "image": self.name,
+            "height": height,
+            "width": width,
+            "margin": None if self.own_logits is None else self.margin,
+            "spacings": [dataclasses.asdict(spacing) for spacing in self.frame.spacings],
+            "lesions": lesions,
+        }
+
+
+class Segmenter:
+    """Segments images with one session. Results do not depend on which images share a batch.
+
+    gives_masks: whether the session gives masks alone, without logits (the deploy forms).
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        session: Session,
+        batch_size: int = 4,
+        *,
+        band: Band | None = None,
+        reopen: Callable[[], Session] | None = None,
+        preprocess: str = "cpu",
+        kernel_cache: Path | None = None,
+    ) -> None:
+        """band: for `Prediction.margin`. reopen: opens a session in place of one that hung or died.
+        preprocess, kernel_cache: as in `open_form` (`tumorseg_runtime.processing.batching`)."""
+        limit = session.input.max_batch
+        if batch_size < 1 or (limit is not None and batch_size > limit):
+            raise InputError(
+                f"batch size is {batch_size}, expected 1 to {limit or 'any number'} "
+                f"(what {session.info.backend} takes)"
+            )
+        self.contract = contract
+        self.batch_size = batch_size
+        self.band = band
+        self._info = session.info
+        self._keeper = SessionKeeper(session, contract, reopen)
+        self._form = open_form(contract, session.input, session.info.backend, preprocess, kernel_cache)
+        self.gives_masks = output_of(session) == MASKS
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path | Bundle,
+        *,
+        backend: str = "onnxruntime",
+        device: str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+        batch_size: int = 4,
+        self_test: bool = False,
+        timeout_s: float | None = None,
+        device_folder: str | Path | None = None,
+        preprocess: str = "cpu",
+    ) -> Segmenter:
+        """Check a bundle's seal and open it on exactly this backend, device and precision.
+
+        bundle: its folder, or the Bundle that `Bundle.open` has checked.
+        backend: a name, or 'auto' for what is fastest here and has passed parity
+        (`tumorseg_runtime.backends.selection`). device, precision: None means 'cpu' and 'fp32', for 'auto'
+        any.
+        device_folder: what was built and measured on this device; by default the one that is found
+            (`tumorseg_runtime.device.cache`).
+        self_test: also replay the golden images on this device before serving; a session that is opened in
+            place of one that failed is tested, too.
+        timeout_s: most seconds that opening the session and its self-test may take.
+        preprocess: 'cuda' makes the batches in the GPU's memory, for a session that reads them there. The
+            kernel is compiled for this GPU (half a second) and kept in the device folder, if there is one.
+        Raises BundleError, BackendError, and ParityError where the self-test fails.
+        """
+        check_timeout(timeout_s)
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+
+        folder = None if device_folder is None else Path(device_folder)
+        if folder is None and backend in (AUTO, *FOLDER_BACKENDS):  # looking asks the GPU's driver
+            from tumorseg_runtime.device.cache import find
+
+            folder = find(opened)
+        choice = Choice(backend, device or "cpu", precision or "fp32")
+
+        def tested(session: Session) -> Session:
+            if self_test:
+                _self_test(opened, session)
+            return session
+
+        def open_first() -> tuple[Session, Choice]:
+            if backend != AUTO:
+                return tested(open_choice(opened, choice, threads, folder)), choice
+            session, chosen = open_auto(
+                opened, device=device, precision=precision, threads=threads, folder=folder
+            )
+            return tested(session), chosen
+
+        try:
+            session, chosen = open_first() if timeout_s is None else run_within(open_first, timeout_s)
+        except TimeoutError:
+            raise BackendError(
+                f"{opened.root}: {backend} on {choice.device} was not open within {timeout_s:g} s and is "
+                "abandoned: allow more time, or check the device"
+            ) from None
+        segmenter = cls(
+            opened.contract,
+            session,
+            batch_size,
+            band=read_band(opened, chosen.precision),
+            reopen=lambda: tested(open_choice(opened, chosen, threads, folder)),
+            preprocess=preprocess,
+            kernel_cache=folder,
+        )
+        segmenter._info = dataclasses.replace(session.info, choice=chosen.lines)
+        return segmenter
+
+    @property
+    def info(self) -> SessionInfo:
+        """Backend, device, precision and versions that really run."""
+        return self._info
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # str is a sequence
+        self, images: Image, *, timeout_s: float | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(self, images: Sequence[Image], *, timeout_s: float | None = None) -> list[Prediction]: ...
+
+    def predict(
+        self, images: Image | Sequence[Image], *, timeout_s: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Segment one image, or a list of images of any sizes, in order.
+
+        An image is a path, a Frame, or uint8 (H, W) gray or (H, W, 3) RGB; a file must hold one frame
+        (`read_frames` gives those of a file that holds more).
+        timeout_s: most seconds that one inference, of a batch, may take
+        (`tumorseg_runtime.inference.session_guard`). Raises InputError for the first bad one, BackendError
+        where the backend fails or takes longer.
+        """
+        if isinstance(images, (np.ndarray, str, Path, Frame)):
+            return next(self.predict_each([images], timeout_s=timeout_s))
+        return list(self.predict_each(images, timeout_s=timeout_s))
+
+    def predict_each(
+        self, images: Iterable[Image], *, timeout_s: float | None = None
+    ) -> Iterator[Prediction]:
+        """Like `predict` for any number of images, holding one batch of them in memory at a time."""
+        check_timeout(timeout_s)
+        numbered = enumerate(images)
+        with Crew(self.batch_size) as crew:
+            while batch := list(itertools.islice(numbered, self.batch_size)):
+                frames, tensors = [], []
+                for frame, tensor in crew.map(self._read, batch):
+                    frames.append(frame)
+                    tensors.append(tensor)
+                answers = self.infer(tensors, timeout_s=timeout_s)
+                del tensors  # one batch less while the next images are read
+                yield from crew.map(self._decide, zip(frames, answers, strict=True))
+
+    def stream(
+        self,
+        images: Iterable[Image],
+        *,
+        max_pending: int = 2,
+        drop: str = "block",
+        batch_size: int = 1,
+        timeout_s: float | None = None,
+    ) -> Generator[StreamResult, None, None]:
+        """Results of a stream of images, in order; decoding, inference and postprocessing overlap.
+
+        max_pending: images that may wait to be decoded.
+        drop: what happens when that many wait: 'oldest' drops the one that waits longest (live images),
+            'block' lets the source wait (files).
+        batch_size: most images of one inference; it takes those that are ready and waits for none.
+        Further: `tumorseg_runtime.inference.stream`.
+        """
+        from tumorseg_runtime.inference.stream import run_stream
+
+        return run_stream(
+            self, images, max_pending=max_pending, drop=drop, batch_size=batch_size, timeout_s=timeout_s
+        )
+
+    # The three stages of a prediction; `stream` runs them on threads of their own.
+
+    def prepare(self, frame: Frame) -> npt.NDArray[Any]:
+        """What is made of one frame alone: the network's input (C, h, w), or pixels for the GPU."""
+        return self._form.prepare(frame)
+
+    def infer(
+        self, prepared: Sequence[npt.NDArray[Any]], *, timeout_s: float | None = None
+    ) -> npt.NDArray[Any]:
+        """Checked logits float32 (N, K, h, w) of prepared frames, at most `batch_size` of them; uint8 masks
+        from a session that gives masks."""
+        batch = self._form.gather(prepared)
+        answer = self._keeper.infer(batch, timeout_s)
+        self._form.release(batch)  # not after an error: a call that was abandoned may still read it
+        return answer
+
+    def decide(self, frame: Frame, answer: npt.NDArray[Any]) -> Prediction:
+        """Masks and lesions of one frame from the network's answer (K, h, w)."""
+        size = frame.pixels.shape[:2]
+        if self.gives_masks:
+            logits, masks = None, resize_masks(answer, *size)
+        else:
+            logits, masks = answer, masks_from_logits(answer, self.contract, *size)
+        lesions = itertools.chain.from_iterable(
+            find_lesions(mask, label) for mask, label in zip(masks, self.contract.classes, strict=True)
+        )
+        measured = tuple(measure(lesion, frame.spacings) for lesion in lesions)
+        return Prediction(frame, masks, measured, logits, self.contract, self.band)
+
+    def _read(self, numbered: tuple[int, Image]) -> tuple[Frame, npt.NDArray[Any]]:
+        index, image = numbered
+        frame = to_frame(image, f"image {index}")
+        return frame, self.prepare(frame)
+
+    def _decide(self, judged: tuple[Frame, npt.NDArray[Any]]) -> Prediction:
+        return self.decide(*judged)
+
+
+def to_frame(image: Image, name: str) -> Frame:
+    """An image in any form that is taken, as a frame; `name` is for an array. Raises InputError."""
+    if isinstance(image, Frame):
+        return image
+    if isinstance(image, (str, Path)):
+        return read_frame(image)
+    return Frame(name, check_image(image, name))
+
+
+def _self_test(bundle: Bundle, session: Session) -> None:
+    from tumorseg_runtime.parity.reference import replay  # only who tests needs parity and zip files
+    from tumorseg_runtime.parity.replay_masks import replay_masks
+
+    info = session.info
+    replay_one = replay_masks if output_of(session) == MASKS else replay
+    report = replay_one(bundle, session, f"{info.backend} {info.device} {info.precision}")
+    if not report.passed:
+        breaches = "; ".join(report.breaches)
+        raise ParityError(f"{bundle.root}: self-test failed, this device must not serve: {breaches}")

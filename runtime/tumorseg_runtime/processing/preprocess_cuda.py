@@ -1,0 +1,226 @@
+"""Preprocessing on the GPU: the bits of `tumorseg_runtime.processing.preprocess`, left in device memory.
+
+One kernel (`kernels/preprocess.cu`) takes a batch of images of different sizes, gray and RGB mixed, to one
+NCHW tensor. Taps come from the same function as on the CPU and the normalised values from the same table, so
+the kernel has integers only. For float16 the table is rounded once, half to even: the bits of
+`Preprocessor(image).astype(np.float16)`. An instance proves itself on golden images before it is handed out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.device.cuda import DeviceTensor, Gpu, Memory, interface_of, open_gpu
+from tumorseg_runtime.images.read import check_image
+from tumorseg_runtime.processing.kernels import cubin_of
+from tumorseg_runtime.processing.preprocess import Preprocessor, golden_images, taps
+
+# What the kernel's structures of the same names hold.
+TAP = np.dtype([("first", "<i4"), ("second", "<i4"), ("weight", "<i4")])
+IMAGE = np.dtype(
+    [
+        ("pixels", "<u8"),
+        ("pitch", "<i8"),
+        ("channels", "<i4"),
+        ("columns", "<i4"),
+        ("rows", "<i4"),
+        ("reserved", "<i4"),
+    ]
+)
+DTYPES = ("float32", "float16")
+BLOCK = (32, 8, 1)  # threads: columns, rows, images
+ALIGNMENT = 16  # bytes, of each image in the staging memory
+REMEMBERED_SIZES = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Where one image lies: host pixels, or a device address with the bytes from row to row."""
+
+    shape: tuple[int, ...]
+    pixels: npt.NDArray[np.uint8] | None
+    address: int
+    pitch: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that must be brought to the GPU."""
+        return 0 if self.pixels is None else self.pixels.size
+
+
+class CudaPreprocessor:
+    """Turns images into a tensor on the GPU. Any thread may call it; the calls go one after the other.
+
+    Its staging memory grows to the largest batch that it has seen, and is kept.
+    """
+
+    def __init__(
+        self, contract: Contract, gpu: Gpu, dtype: str = "float32", cache: Path | None = None
+    ) -> None:
+        if dtype not in DTYPES:
+            raise InputError(f"dtype is '{dtype}', expected one of {', '.join(DTYPES)}")
+        self.contract = contract
+        self.gpu = gpu
+        self.dtype = np.dtype(dtype)
+        self._lock = threading.Lock()
+        self._function = gpu.function(cubin_of(gpu.capability, cache), f"preprocess_{dtype}")
+        table = np.ascontiguousarray(Preprocessor(contract).table.astype(self.dtype))  # (C, 256)
+        self._table = gpu.device_memory(table.nbytes)
+        gpu.upload(self._table.pointer, table.ctypes.data, table.nbytes)
+        gpu.synchronise()
+        self._host: Memory | None = None
+        self._device: Memory | None = None
+
+    def __call__(
+        self, images: Sequence[Any], names: Sequence[str] | None = None, out: DeviceTensor | None = None
+    ) -> DeviceTensor:
+        """uint8 images -> (N, C, height, width) on the GPU, complete when this returns.
+
+        images: (H, W) gray or (H, W, 3) RGB each, of any sizes: numpy arrays, or arrays in device memory with
+            `__cuda_array_interface__` and any pitch, which are read where they lie.
+        names: for messages. out: a tensor that is no longer needed, whose memory is taken again.
+        Raises InputError for another shape or dtype, for colour where the contract has one channel, for no
+        image, and for an `out` that is too small; BackendError where the GPU fails.
+        """
+        if not len(images):
+            raise InputError("got no images, expected one or more")
+        names = [f"image {index}" for index in range(len(images))] if names is None else names
+        contract = self.contract
+        shape = (len(images), contract.channels, contract.height, contract.width)
+        with self._lock:
+            self.gpu.activate()
+            target = self._target(shape, out)
+            sources = [self._describe(image, name) for image, name in zip(images, names, strict=True)]
+            first = self._stage(sources)
+            grid = (-(-contract.width // BLOCK[0]), -(-contract.height // BLOCK[1]), len(images))
+            tap_start = first + len(images) * IMAGE.itemsize
+            self.gpu.launch(
+                self._function,
+                grid,
+                BLOCK,
+                addresses=(first, tap_start, self._table.pointer, target.memory.pointer),
+                numbers=(contract.channels, contract.height, contract.width),
+            )
+            self.gpu.synchronise()
+        return target
+
+    def _target(self, shape: tuple[int, ...], out: DeviceTensor | None) -> DeviceTensor:
+        nbytes = int(np.prod(shape)) * self.dtype.itemsize
+        if out is None:
+            return DeviceTensor(self.gpu, self.gpu.device_memory(nbytes), shape, self.dtype)
+        if out.memory.nbytes < nbytes:
+            raise InputError(
+                f"out has {out.memory.nbytes} bytes, expected at least {nbytes} for {self.dtype} {shape}: "
+                "make it with a larger batch, or leave it out"
+            )
+        return DeviceTensor(self.gpu, out.memory, shape, self.dtype)
+
+    def _describe(self, image: Any, name: str) -> Source:
+        if isinstance(image, np.ndarray):
+            pixels = check_image(image, name)
+            source = Source(pixels.shape, pixels, 0, int(np.prod(pixels.shape[1:])))
+        else:
+            source = self._on_device(image, name)
+        if len(source.shape) == 3 and self.contract.channels == 1:
+            raise InputError(
+                f"{name}: is a colour image, the network takes gray: convert it by a rule you choose"
+            )
+        return source
+
+    def _on_device(self, image: Any, name: str) -> Source:
+        interface = interface_of(image, name)
+        shape = tuple(interface["shape"])
+        fits = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+        packed = (3, 1) if len(shape) == 3 else (1,)
+        strides = interface.get("strides") or (int(np.prod(shape[1:])), *packed)
+        if not fits or 0 in shape or interface["typestr"] != "|u1" or tuple(strides[1:]) != packed:
+            raise InputError(
+                f"{name}: is {interface['typestr']} {shape} with strides {tuple(strides)} in device memory, "
+                "expected uint8 (|u1) (H, W) or (H, W, 3) whose rows are packed: make it contiguous"
+            )
+        self.gpu.wait_for(interface.get("stream"))
+        return Source(shape, None, int(interface["data"][0]), int(strides[0]))
+
+    def _stage(self, sources: Sequence[Source]) -> int:
+        """Bring descriptions, taps and host pixels to the GPU in one copy: its address there."""
+        contract = self.contract
+        per_image = contract.width + contract.height  # taps
+        tap_start = len(sources) * IMAGE.itemsize
+        tap_end = tap_start + len(sources) * per_image * TAP.itemsize
+        places = [_aligned(tap_end)]
+        for source in sources:
+            places.append(_aligned(places[-1] + source.nbytes))
+        host, device = self._room(places[-1])
+        staging = host.array()
+        records = staging[:tap_start].view(IMAGE)
+        tables = staging[tap_start:tap_end].view(TAP)
+        for index, (source, place) in enumerate(zip(sources, places[:-1], strict=True)):
+            height, width, *colour = source.shape
+            columns = index * per_image
+            rows = columns + contract.width
+            tables[columns:rows] = tap_table(width, contract.width)
+            tables[rows : rows + contract.height] = tap_table(height, contract.height)
+            address = source.address
+            if source.pixels is not None:
+                staging[place : place + source.nbytes].reshape(source.shape)[...] = source.pixels
+                address = device.pointer + place
+            records[index] = (address, source.pitch, 3 if colour else 1, columns, rows, 0)
+        self.gpu.upload(device.pointer, host.pointer, places[-1])
+        return device.pointer
+
+    def _room(self, nbytes: int) -> tuple[Memory, Memory]:
+        """Staging memory of host and GPU with at least this many bytes."""
+        if self._host is None or self._device is None or self._host.nbytes < nbytes:
+            self._host = self._device = None  # the old goes first: both may not fit
+            self._host, self._device = self.gpu.pinned_memory(nbytes), self.gpu.device_memory(nbytes)
+        return self._host, self._device
+
+
+@functools.lru_cache(maxsize=REMEMBERED_SIZES)
+def tap_table(n_in: int, n_out: int) -> npt.NDArray[Any]:
+    """`preprocess.taps` of one axis as the kernel reads it: TAP (n_out,), read-only."""
+    table = np.empty(n_out, TAP)
+    table["first"], table["second"], table["weight"] = taps(n_in, n_out)
+    table.flags.writeable = False
+    return table
+
+
+def open_preprocessor(
+    contract: Contract, *, dtype: str = "float32", cache: Path | None = None
+) -> CudaPreprocessor:
+    """A preprocessor on this machine's GPU that has given the CPU's bits on golden images.
+
+    dtype: 'float32' or 'float16'. cache: folder for the compiled kernel; None compiles anew (half a second).
+    Raises BackendError where driver, GPU or packages are missing, or where a bit differs.
+    """
+    preprocess = CudaPreprocessor(contract, open_gpu(), dtype, cache)
+    require_same_bits(preprocess)
+    return preprocess
+
+
+def require_same_bits(preprocess: CudaPreprocessor) -> None:
+    """Raise BackendError where the GPU gives other bits than the CPU on golden images."""
+    images = [image for image in golden_images() if image.ndim == 2 or preprocess.contract.channels == 3]
+    on_cpu = Preprocessor(preprocess.contract)
+    expected = np.stack([on_cpu(image) for image in images]).astype(preprocess.dtype)
+    got = preprocess(images).numpy()
+    unsigned = f"u{preprocess.dtype.itemsize}"
+    if differ := int(np.count_nonzero(got.view(unsigned) != expected.view(unsigned))):
+        raise BackendError(
+            f"preprocessing on {preprocess.gpu.name} (sm_{preprocess.gpu.capability}) gives {differ} of "
+            f"{got.size} values other than the CPU, expected the same bits: preprocess on the CPU"
+        )
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,172 @@
+"""The gate is itself tested: no bug lives, nothing right is refused, and the criteria of others are applied
+as they are described."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tumorseg_benchmarks.mutants import files, gate
+from tumorseg_benchmarks.mutants import testbed as laboratory_module
+from tumorseg_benchmarks.mutants.__main__ import problems_of
+from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
+from tumorseg_benchmarks.mutants.gate import changed_budgets, judge_device
+from tumorseg_benchmarks.mutants.mutant import Device, Mutant
+from tumorseg_benchmarks.mutants.negative_controls import FEWEST, Correct, all_correct, all_forms
+from tumorseg_benchmarks.mutants.peers import CRITERIA, allclose, elementwise, mean_absolute, not_finite
+from tumorseg_benchmarks.mutants.table import BLIND, KILLED, NAMES, label, verdict
+from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, Laboratory, Size, make_laboratory
+from tumorseg_benchmarks.mutants.trial import OURS, MutantResult, try_correct, try_mutants
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import ParityError
+from tumorseg_runtime.device.engines import write_engine
+from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_train.networks.run import Run
+
+DOCS = Path(__file__).parents[3] / "docs" / "mutants.md"
+MUST_BE_THERE = (
+    "BGR for RGB", "no division by 255", "wrong mean: 0.5", "wrong std: 0.5", "Pillow's resize",
+    "area resize", "antialiased resize", "half-pixel shift in the resize",
+    "align_corners flipped in the head", "nearest for bilinear", "height and width transposed",
+    "letterbox for stretch", "BatchNorm in training mode", "batch frozen at 1", "batch mates mixed",
+    "stale weights of another epoch", "two layers' weights exchanged", "one layer times 1.01",
+    "FP16 overflow in one layer", "FP16 rounding of a sensitive layer", "double sigmoid",
+    "threshold of probabilities on logits", "mask at the network's size", "off-by-one crop of the mask",
+    "16 bits cut to the high byte", "MONOCHROME1 not inverted", "EXIF orientation ignored",
+    "alpha multiplied in", "padding value wrong in the head", "skip connection dropped", "ReLU6 for ReLU",
+    "wrong upsampling in one decoder block", "stale engine cache", "wrong class channel", "NaN swallowed",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    """Both networks, trained for a moment, exported to ONNX alone."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
+    size = Size(phantoms=10, passes=6, golden=4, targets=("onnx", "onnx-fp16"))
+    return make_laboratory(tmp_path_factory.mktemp("laboratory"), size)
+
+
+def test_every_bug_has_a_name_of_its_own_and_none_that_must_be_there_is_missing() -> None:
+    names = [mutant.name for mutant in (*MUTANTS, *EQUIVALENT)]
+    assert len(set(names)) == len(names)
+    assert set(MUST_BE_THERE) <= {mutant.name for mutant in MUTANTS}
+    assert sum(mutant.late for mutant in MUTANTS) >= 10
+    assert all(mutant.proof for mutant in EQUIVALENT)
+    assert not any(mutant.proof for mutant in MUTANTS)
+
+
+def test_the_budgets_are_the_frozen_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert changed_budgets() == []
+    monkeypatch.setitem(BUDGETS, "fp16", dataclasses.replace(BUDGETS["fp16"], dice=0.98))
+    assert changed_budgets() == [f"fp16 dice is 0.98, 0.99 was frozen at {gate.FROZEN_AT}"]
+
+
+def test_the_docs_list_every_mutant() -> None:
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in DOCS.read_text().splitlines() if "| " in line]
+    missing = [label(mutant) for mutant in (*MUTANTS, *EQUIVALENT) if label(mutant) not in rows]
+    assert not missing
+    assert re.search(r"^python -m tumorseg_benchmarks\.mutants", DOCS.read_text(), re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_every_bug_is_killed_and_what_changes_nothing_is_not(laboratory: Laboratory) -> None:
+    broken = list(try_mutants(laboratory, MUTANTS))
+    equivalent = list(try_mutants(laboratory, EQUIVALENT))
+    assert problems_of(broken, equivalent, []) == []
+    assert not list(laboratory.folder.glob("mutant-*"))
+    results = {result.mutant.name: result for result in broken}
+    # A bug outside of the file is one that nobody sees who looks at nothing but the file.
+    assert verdict(results["BGR for RGB"], "Polygraphy") == BLIND
+    assert verdict(results["one layer times 1.01"], "Polygraphy") == KILLED
+    # Some bugs are seen by one level alone.
+    alone = {result.levels[0] for result in broken if len(result.levels) == 1}
+    assert alone >= {"seal", "device folder", "golden vectors"}
+
+
+@pytest.mark.slow
+def test_nothing_is_left_broken_and_correct_artefacts_pass(laboratory: Laboratory) -> None:
+    for network in laboratory.networks.values():
+        for precision in ("fp32", "fp16"):
+            assert judge_device(Device(network.bundle, precision), network) == []
+    forms = [
+        Correct(name, "onnxruntime", precision, 1, batch, level)
+        for name, precision, batch, level in ((UNET, "fp32", 3, "off"), (DEEPLAB, "fp16", 1, "all"))
+    ]
+    assert [result.alarms[OURS] for result in try_correct(laboratory, forms)] == ["", ""]
+
+
+@pytest.mark.slow
+def test_an_engine_of_this_very_bundle_is_no_bug(laboratory: Laboratory, tmp_path: Path) -> None:
+    network = laboratory.networks[UNET]
+    key = files.engine_key(network.bundle, network.bundle.digest())
+    write_engine(tmp_path / key.name(), b"engine", key)
+    device = Device(network.bundle, folder=tmp_path)
+    assert judge_device(device, network) == []
+
+
+def test_there_are_enough_correct_artefacts_and_each_is_another_one() -> None:
+    forms = list(all_forms())
+    assert len(set(forms)) == len(forms) > FEWEST
+    assert {form.backend for form in forms} == {"onnxruntime", "ncnn", "mnn", "mnn-exact", "openvino"}
+    assert {form.level for form in forms} == {"off", "basic", "extended", "all", None}
+
+
+@pytest.mark.slow
+def test_a_form_that_the_exporter_refused_is_no_correct_artefact(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The remedy of the message is taken, and every other refusal stops the trial."""
+    assert {one.backend for one in all_correct(laboratory)} == {form.backend for form in all_forms()}
+    run, size = laboratory.networks[UNET].run, Size(golden=4, targets=("onnx", "mnn"))
+    exported = laboratory_module.export_run
+
+    def refuse(run: Run, out: Path, *, targets: Sequence[str], golden: int) -> Bundle:
+        if targets != size.targets:
+            return exported(run, out, targets=targets, golden=golden)
+        raise ParityError(reason)
+
+    monkeypatch.setattr(laboratory_module, "export_run", refuse)
+    reason = "under mnn on cpu at batch 1 with 1 thread an artefact decides other than PyTorch"
+    bundle, refused = laboratory_module.export(run, tmp_path / "bundle", size)
+    assert refused == {"mnn": reason}
+    assert [artefact.format for artefact in bundle.artefacts] == ["onnx", "mnn-exact"]
+    network = dataclasses.replace(laboratory.networks[UNET], bundle=bundle, refused=refused)
+    left = all_correct(Laboratory(tmp_path, {**laboratory.networks, UNET: network}))
+    assert {one.network for one in left if one.backend == "mnn"} == {DEEPLAB}
+    reason = "under ncnn on cpu at batch 1 an artefact decides other than PyTorch"
+    with pytest.raises(ParityError, match="under ncnn"):
+        laboratory_module.export(run, tmp_path / "again", size)
+
+
+def test_a_survivor_and_a_false_alarm_are_problems() -> None:
+    right = Mutant("right", "graph", MUTANTS[0].apply, proof="it is")
+    lives = MutantResult(MUTANTS[0], (), {}, seen=True)
+    refused = MutantResult(right, (gate.Finding("proof", "too far"),), {}, seen=True)
+    assert problems_of([lives], [refused], []) == [
+        "BGR for RGB: lives",
+        "right: refused, and changes nothing",
+    ]
+
+
+def test_the_criteria_draw_the_line_where_their_descriptions_do() -> None:
+    reference = np.array([[1.0, -100.0, 0.0]], np.float32)
+
+    def off_by(*errors: float) -> np.ndarray:
+        return (reference + np.array([errors])).astype(np.float32)
+
+    assert not allclose(1e-5)(reference, off_by(1.5e-5, 0, 0))  # 1e-5 and 1e-5 of 1
+    assert allclose(1e-5)(reference, off_by(0, 0, 1.5e-5))
+    assert not elementwise(reference, off_by(9e-6, 9e-4, 9e-6))  # within one of both
+    assert elementwise(reference, off_by(0, 0, 2e-5))
+    assert elementwise(reference, np.array([[np.nan, -100, 0]], np.float32))
+    assert not mean_absolute(reference, off_by(2e-3, 0, 0))
+    assert mean_absolute(reference, off_by(2e-3, 2e-3, 0))
+    assert mean_absolute(reference, np.array([[np.nan, -100, 0]], np.float32))
+    assert not not_finite(reference, off_by(50, 50, 50))
+    assert not_finite(reference, np.array([[np.inf, 0, 0]], np.float32))
+    assert [criterion.name for criterion in CRITERIA] == list(NAMES[1:])

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fakes.session import FakeSession
+from tumorseg_benchmarks.parity.edge_cases import hard_cases, hard_reference
+from tumorseg_benchmarks.parity.parity import compare
+from tumorseg_benchmarks.variants.pytorch import PyTorchSession
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.processing.preprocess import Preprocessor
+
+if TYPE_CHECKING:
+    from tumorseg_train.networks.run import Run
+
+
+def test_files_hold_the_pixels_that_are_named() -> None:
+    cases = hard_cases()
+    assert len({image.name for image, _ in cases}) == len(cases) == 21
+    for image, pixels in cases:
+        np.testing.assert_array_equal(image.pixels(), pixels, err_msg=image.name)
+    extremes = {image.name: (int(pixels.min()), int(pixels.max())) for image, pixels in cases}
+    assert extremes["black.png"] == (0, 0)
+    assert extremes["white.png"] == (255, 255)
+    assert extremes["step.png"] == extremes["ramp.png"] == extremes["stripes.png"] == (0, 255)
+
+
+def test_pytorch_passes_itself_and_errors_are_in_the_unit_of_real_images(tiny_run: Run) -> None:
+    session = PyTorchSession(tiny_run.model(), "cpu")
+    reference = hard_reference(session, tiny_run.contract, 3.0)
+    report = compare(session, "PyTorch", reference, tiny_run.contract)
+    assert report.passed, report.breaches
+    assert report.scale == 3
+    assert all(image.tensor_differs == 0 for image in report.images)
+    assert reference.budget("fp32") == BUDGETS["fp32"]
+    assert reference.budget("fp16").relative_error == reference.budget("bf16").relative_error == 2
+
+
+def test_gray_contracts_have_no_colour_and_the_rule_makes_the_tensors() -> None:
+    contract = Contract(height=64, width=96, mean=(0.5,), std=(0.2,))
+    reference = hard_reference(FakeSession(), contract, 1.0)
+    assert len(reference.images) == 15
+    assert all(image.pixels().ndim == 2 for image in reference.images)
+    assert reference.tensor is not None
+    for index, image in enumerate(reference.images):
+        np.testing.assert_array_equal(Preprocessor(contract)(image.pixels()), reference.tensor(index))

@@ -1,0 +1,179 @@
+"""`tumorseg build` on a fake device: the real one is in tests/gpu."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from fakes.cuda import FakeDriver
+from fakes.tensorrt import FakeTensorRt
+from tumorseg_export.commands.build import build
+from tumorseg_export.engine import build as build_module
+from tumorseg_export.engine.build import DeviceOptions, build_for_device
+from tumorseg_runtime.backends import tensorrt as backend
+from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, ParityError
+from tumorseg_runtime.device.cuda import Gpu
+from tumorseg_runtime.device.engines import Profile, read_key, record_of
+from tumorseg_runtime.images.read import write_png
+from tumorseg_runtime.processing.preprocess import Preprocessor
+
+OPTIONS = DeviceOptions(profile=Profile(1, 2, 4), workspace_mb=512)
+
+
+def quiet(line: str) -> None:
+    """Takes lines of progress that a test does not look at."""
+
+
+@pytest.fixture
+def mean_bundle(tmp_path: Path) -> Bundle:
+    """A sealed bundle of the fake TensorRT's network: its logit is the mean of the channels."""
+    root, contract = tmp_path / "bundle", Contract(height=64, width=64)
+    (root / GOLDEN_FOLDER).mkdir(parents=True)
+    random = np.random.default_rng(4)
+    names = [f"noise-{n}" for n in range(3)]
+    for name in names:
+        pixels = random.integers(0, 256, (70, 80), np.uint8)
+        tensor = Preprocessor(contract)(pixels)
+        write_png(root / GOLDEN_FOLDER / f"{name}.png", pixels)
+        np.savez(
+            root / GOLDEN_FOLDER / f"{name}.npz", tensor=tensor, logits=tensor.mean(axis=0, keepdims=True)
+        )
+    (root / "model.fp16.onnx").write_bytes(b"onnx, fp16")
+    files = {
+        path.relative_to(root).as_posix(): FileRecord(sha256_of(path), path.stat().st_size)
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+    artefacts = (Artefact("model.fp16.onnx", "onnx", "fp16", None, {}, ()),)
+    bundle = Bundle(root, "mean", contract, artefacts, tuple(names), files, {}, {}, {})
+    (root / INDEX).write_text(bundle.to_index())
+    return Bundle.open(root)
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    """TensorRT 10.3.0 on a fake GPU of compute capability 8.7, in the place of the real ones."""
+    driver = FakeDriver()
+    fake = FakeTensorRt(driver)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    monkeypatch.setattr(build_module, "why_no_driver", lambda: None)
+    monkeypatch.setattr(build_module, "open_gpu", lambda: Gpu(driver))
+    monkeypatch.setattr(backend, "why_unavailable", lambda device: None)
+    monkeypatch.setattr(backend, "open_gpu", lambda: Gpu(driver))
+    return fake
+
+
+def test_an_engine_is_built_proven_and_kept(mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path) -> None:
+    folder, said = tmp_path / "device", []
+    made = build_for_device(mean_bundle, folder, OPTIONS, said.append)
+    key = read_key(made.path)
+    assert (key.bundle_sha256, key.tool_version, key.capabilities) == (mean_bundle.digest(), "10.3.0", (87,))
+    assert (key.gpu, key.profile, key.workspace_mb) == ("Fake GPU", Profile(1, 2, 4), 512)
+    assert said[0].startswith("building for Fake GPU (sm_87) with TensorRT 10.3.0")
+    assert "Building 100 %" in said
+    stem = made.path.stem
+    assert sorted(os.listdir(folder)) == [
+        "tensorrt-10.3.0-sm87.timing", f"{stem}.engine", f"{stem}.engine.json", f"{stem}.parity.json",
+    ]  # fmt: skip
+    certificate = json.loads((folder / f"{stem}.parity.json").read_text())
+    assert certificate["sha256"] == sha256_of(made.path)
+    assert [report["batch_size"] for report in certificate["reports"]] == [1, 3]
+    assert all(report["passed"] and report["device"] == "cuda" for report in certificate["reports"])
+    assert Bundle.open(mean_bundle.root) == mean_bundle
+    session = backend.open_session(mean_bundle, "cuda", "fp16", None, folder)
+    assert session.infer(np.ones((2, 3, 64, 64), np.float32)).tolist() == np.ones((2, 1, 64, 64)).tolist()
+
+
+def test_the_same_engine_is_not_built_twice_and_the_timing_cache_is_used(
+    mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path
+) -> None:
+    first = build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
+    trt.calls.clear()
+    again = build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
+    assert (again.path, again.seconds, trt.calls) == (first.path, 0.0, [])
+    other = dataclasses.replace(OPTIONS, profile=Profile(1, 1, 1))
+    assert build_for_device(mean_bundle, tmp_path / "device", other, quiet).path != first.path
+    assert ("timing cache", b" timed", False) in trt.calls
+
+
+def test_an_altered_engine_is_not_used_again(mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path) -> None:
+    made = build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
+    made.path.write_bytes(b"rot")
+    with pytest.raises(BundleError, match="altered"):
+        build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
+
+
+def test_an_engine_that_decides_otherwise_is_removed(
+    mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path
+) -> None:
+    trt.gain = 1.5
+    with pytest.raises(ParityError, match=r"decides other than PyTorch on Fake GPU and was removed"):
+        build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
+    assert os.listdir(tmp_path / "device") == ["tensorrt-10.3.0-sm87.timing"]
+
+
+def test_a_failed_build_leaves_no_engine(mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path) -> None:
+    trt.fails = "Error Code 2: OutOfMemory"
+    with pytest.raises(BackendError, match=r"out of memory.*workspace was 512 MiB: set a smaller --work"):
+        build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
+    assert os.listdir(tmp_path / "device") == []
+
+
+def test_without_a_driver_tensorrt_is_not_touched(
+    mean_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_module, "why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(build_module, "load_tool", lambda tool: pytest.fail(f"{tool} was imported"))
+    with pytest.raises(BackendError, match=r"here: no NVIDIA driver; expected .*run this on the device"):
+        build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
+    assert not (tmp_path / "device").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (DeviceOptions(precision="fp32"), BundleError, "has no fp32 onnx artefact"),
+        (DeviceOptions(workspace_mb=0), InputError, "workspace is 0 MiB"),
+        (DeviceOptions(profile=Profile(4, 4, 8)), ParityError, "takes 4 images or more, the bundle has 3"),
+    ],
+)
+def test_wrong_choices(
+    mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path, options: DeviceOptions, error: type[Exception],
+    message: str,
+) -> None:  # fmt: skip
+    with pytest.raises(error, match=message):
+        build_for_device(mean_bundle, tmp_path / "device", options, quiet)
+
+
+def test_the_command_prints_what_it_made(mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path) -> None:
+    folder = tmp_path / "device"
+    arguments = [str(mean_bundle.root), "--device-folder", str(folder), "--batch", "1,2,4"]
+    done = CliRunner().invoke(build, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    (path,) = folder.glob("*.engine")
+    assert done.stdout.splitlines()[-1].startswith(f"{path}: 0.0 MB, built in ")
+    values: dict[str, Any] = json.loads(
+        CliRunner().invoke(build, [*arguments, "--json"], catch_exceptions=False).stdout
+    )
+    assert (values["engine"], values["key"]) == (str(path), read_key(path).digest())
+    assert (values["bytes"], values["flipped_pixels"]) == (path.stat().st_size, 0)
+    assert record_of(path).is_file()
+
+
+def test_the_command_loads_neither_torch_nor_onnx() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxscript', 'tensorrt'))); "
+        "import tumorseg_export.commands.build"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=120, check=True)

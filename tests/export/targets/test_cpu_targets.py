@@ -1,0 +1,83 @@
+"""What each target for a CPU but ONNX must do, whatever its converter; what is special is in its own file."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tumorseg_export.bundle.export import export_run
+from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.onnx import export as onnx_export
+from tumorseg_export.targets.registry import TARGETS
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_train.networks.run import Run
+
+PACKAGES = {"ncnn": ("ncnn", "pnnx"), "mnn": ("MNN",), "openvino": ("openvino",)}  # by target
+BACKENDS = {"ncnn": ("ncnn",), "mnn": ("mnn", "mnn-exact"), "openvino": ("openvino",)}
+CONVERT = """
+import sys
+from pathlib import Path
+from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.targets.registry import TARGETS
+from tumorseg_runtime.bundle.bundle import Bundle
+folder, bundle, target = Path(sys.argv[1]), Bundle.open(sys.argv[2]), sys.argv[3]
+(folder / "model.onnx").write_bytes((bundle.root / "model.onnx").read_bytes())
+made = TARGETS[target].load().make(Source(None, bundle.contract, {}, ()), folder)
+for file in made.artefact.files:
+    assert (folder / file).read_bytes() == (bundle.root / file).read_bytes(), file
+"""
+
+
+@pytest.fixture(scope="module", params=PACKAGES)
+def target(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    for package in PACKAGES[name]:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    return name
+
+
+@pytest.fixture(scope="module")
+def bundle(target: str, tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_run(tiny_run, tmp_path_factory.mktemp(target) / "bundle", targets=["onnx", target])
+
+
+def make(target: str, source: Source, folder: Path) -> dict[str, bytes]:
+    """The files of the artefact by name; beside them lies model.onnx, and nothing else."""
+    folder.mkdir()
+    onnx_export.make(source, folder)
+    files = TARGETS[target].load().make(source, folder).artefact.files
+    assert {path.name for path in folder.iterdir()} == {onnx_export.FILE, *files}
+    return {file: (folder / file).read_bytes() for file in files}
+
+
+def test_it_serves(target: str, bundle: Bundle, tiny_data: Path) -> None:
+    image = tiny_data / "brain/images/1.png"
+    expected, *masks = [
+        Segmenter.open(bundle, backend=name, self_test=True).predict(image).mask
+        for name in ("onnxruntime", *BACKENDS[target])
+    ]
+    assert expected.any()
+    assert all(np.count_nonzero(mask != expected) <= 1 for mask in masks)
+
+
+def test_the_same_network_gives_the_same_bytes_without_a_path(
+    target: str, small_source: Source, tmp_path: Path
+) -> None:
+    first, second = (make(target, small_source, tmp_path / name) for name in ("first", "second"))
+    assert first == second
+    for content in first.values():
+        assert not [
+            trace for trace in (str(tmp_path), "site-packages", "model.onnx") if trace.encode() in content
+        ]
+
+
+def test_export_opens_no_connection_and_writes_no_other_file(
+    target: str, bundle: Bundle, tmp_path: Path, run_guarded: Callable[..., list[str]]
+) -> None:
+    assert run_guarded(CONVERT, tmp_path, bundle.root, target) == []

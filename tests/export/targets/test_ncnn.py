@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tumorseg_export.bundle.export import export_run
+from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.onnx import export as onnx_export
+from tumorseg_export.targets import ncnn as ncnn_export
+from tumorseg_export.targets.registry import TARGETS
+from tumorseg_export.targets.validate_parity import read_certificate, require_prover
+from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import BackendError, BundleError, CheckFailedError, InputError
+from tumorseg_train.networks.run import Run
+
+for package in ("pnnx", "ncnn"):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
+FILES = (ncnn_export.GRAPH, ncnn_export.WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_run(tiny_run, tmp_path_factory.mktemp("ncnn") / "bundle", targets=["onnx", "ncnn"])
+
+
+def make(source: Source, folder: Path) -> list[bytes]:
+    folder.mkdir()
+    onnx_export.make(source, folder)
+    ncnn_export.make(source, folder)
+    return [(folder / file).read_bytes() for file in FILES]
+
+
+def test_the_bundle_holds_it_proven_in_single_images_and_batches(bundle: Bundle) -> None:
+    artefact = bundle.artefact("ncnn", "fp32")
+    assert artefact.files == FILES
+    assert {"pnnx", "torch", "onnx"} <= set(artefact.tools)
+    assert [(v.backend, v.device, v.status) for v in artefact.parity] == [("ncnn", "cpu", "passed")]
+    certificate = read_certificate(bundle, artefact)
+    assert certificate["weights"] == {"file": FILES[1], "sha256": bundle.files[FILES[1]].sha256}
+    assert [report["batch_size"] for report in certificate["reports"]] == [1, 3]
+    for report in certificate["reports"]:
+        assert all(0 < image["relative_error"] < 1e-4 for image in report["images"])
+
+
+def test_weights_are_fp32_and_of_this_network(small_source: Source, tmp_path: Path) -> None:
+    graph, weights = make(small_source, tmp_path / "first")
+    parameters = sum(p.numel() for n, p in small_source.model.named_parameters() if n.endswith(".weight"))
+    assert len(weights) > 0.9 * 4 * parameters
+    assert graph.startswith(b"7767517\n")
+    assert b"/" not in graph  # no path of this machine
+    with torch.no_grad():
+        small_source.model.head.bias.add_(1)
+    assert make(small_source, tmp_path / "second")[1] != weights
+
+
+def test_changed_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(bundle.root, tmp_path / "bundle"))
+    data = bytearray((root / FILES[1]).read_bytes())
+    data[len(data) // 2] ^= 1
+    (root / FILES[1]).write_bytes(data)
+    with pytest.raises(BundleError, match=r"model.ncnn.bin has the right size but other content"):
+        Bundle.open(root)
+
+
+def test_it_needs_the_onnx_target(tiny_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="target ncnn is made from onnx: add it"):
+        export_run(tiny_run, tmp_path / "bundle", targets=["ncnn"])
+
+
+def test_a_converter_that_fails_is_reported(
+    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx_export.make(small_source, tmp_path)
+    monkeypatch.setattr(ncnn_export, "write_folded", lambda graph, to, backend: to.write_bytes(b"no graph"))
+    with pytest.raises(CheckFailedError, match=r"pnnx ended with status .* without model.ncnn.param"):
+        ncnn_export.make(small_source, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [onnx_export.FILE]
+
+
+def test_missing_packages_are_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    remedy = r"pip install 'tumorseg\[export,ncnn\]'"
+    for package in ("ncnn", "pnnx"):
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, gone=package: None if name == gone else find(name)
+        )
+        with pytest.raises(BackendError, match=f"{package}.*not installed.*{remedy}"):
+            require_prover("ncnn", TARGETS["ncnn"])
+    with pytest.raises(BackendError, match=remedy):
+        ncnn_export.pnnx_program()
+
+
+def test_session_of_the_bundle_has_the_contracts_shape(bundle: Bundle) -> None:
+    contract = bundle.contract
+    batch = np.zeros((2, contract.channels, contract.height, contract.width), np.float32)
+    assert open_session(bundle, backend="ncnn").infer(batch).shape == (2, 1, contract.height, contract.width)

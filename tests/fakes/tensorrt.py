@@ -1,0 +1,239 @@
+"""TensorRT without a GPU, for tests: builds and runs 'engines' whose logit is the mean of the channels.
+
+`FakeTensorRt` stands in for the modules `tensorrt` and `tensorrt_rtx`, with the names that 10.3, 11 and RTX
+share. It runs on `fakes.cuda.FakeDriver`, at whose addresses it reads and writes.
+"""
+
+from __future__ import annotations
+
+import abc
+import ctypes
+import enum
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fakes.cuda import FakeDriver
+
+MAGIC = b"fake engine "
+
+
+class Severity(enum.IntEnum):
+    """TensorRT's levels of a log message."""
+
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+    INFO = 3
+
+
+class FakeILogger(abc.ABC):
+    """Base of loggers."""
+
+    Severity = Severity
+
+    @abc.abstractmethod
+    def log(self, severity: int, message: str) -> None:
+        """Take one message."""
+
+
+class FakeTensorRt:
+    """A module of TensorRT. `fails` is an error that is logged instead of building or loading.
+
+    Network: `channels`, `classes`, `size` (H, W) and `gain`, for any graph but one that is `broken`.
+    calls: what the builder's configuration was told, in order.
+    """
+
+    def __init__(
+        self, driver: FakeDriver, *, version: str = "10.3.0", channels: int = 3, classes: int = 1,
+        size: tuple[int, int] = (64, 64), gain: float = 1.0, fails: str = "", broken: bool = False,
+    ) -> None:  # fmt: skip
+        self.__name__, self.__version__ = "tensorrt", version
+        self.driver = driver
+        self.channels, self.classes, self.size, self.gain = channels, classes, size, gain
+        self.fails, self.broken = fails, broken
+        self.calls: list[tuple[Any, ...]] = []
+        self.float32 = "float32"
+        self.ILogger = FakeILogger
+        self.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
+        self.TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+        self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+        self.BuilderFlag = SimpleNamespace(TF32="tf32")
+        self.ComputeCapability = SimpleNamespace(SM87="SM87", SM89="SM89", CURRENT="CURRENT")
+
+    def nptype(self, dtype: str) -> type[Any]:
+        """numpy's type of a TensorRT type."""
+        return np.dtype(dtype).type
+
+    def Builder(self, logger: Any) -> _Builder:  # TensorRT's names
+        return _Builder(self, logger)
+
+    def OnnxParser(self, network: Any, logger: Any) -> _Parser:
+        return _Parser(self)
+
+    def Runtime(self, logger: Any) -> _Runtime:
+        return _Runtime(self, logger)
+
+
+class _Tensor:
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        self.name, self.shape, self.dtype = name, shape, "float32"
+
+
+class _Parser:
+    num_errors = 1
+
+    def __init__(self, trt: FakeTensorRt) -> None:
+        self._trt = trt
+
+    def parse(self, data: bytes) -> bool:
+        return bool(data) and not self._trt.broken
+
+    def get_error(self, index: int) -> Any:
+        return SimpleNamespace(node=lambda: -1, desc=lambda: "Failed to parse\nthe model")
+
+
+class _Config:
+    """Notes what it is told, and calls the progress monitor through `build`."""
+
+    def __init__(self, trt: FakeTensorRt) -> None:
+        self._trt = trt
+        self.progress_monitor: Any = None
+        self.num_compute_capabilities = 0
+        self._timing: bytes = b""
+        self.profile: tuple[tuple[int, ...], ...] = ()
+
+    def set_memory_pool_limit(self, pool: str, nbytes: int) -> None:
+        self._trt.calls.append(("workspace", nbytes))
+
+    def clear_flag(self, flag: str) -> None:
+        self._trt.calls.append(("clear", flag))
+
+    def set_compute_capability(self, capability: str, index: int) -> bool:
+        self._trt.calls.append(("capability", capability, index))
+        return True
+
+    def create_timing_cache(self, data: bytes) -> bytes:
+        return data
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        self._trt.calls.append(("timing cache", cache, ignore_mismatch))
+        self._timing = cache
+        return True
+
+    def get_timing_cache(self) -> Any:
+        return SimpleNamespace(serialize=lambda: memoryview(self._timing + b" timed"))
+
+    def add_optimization_profile(self, profile: Any) -> int:
+        self.profile = profile.shapes
+        return 0
+
+
+class _Builder:
+    def __init__(self, trt: FakeTensorRt, logger: Any) -> None:
+        self._trt, self._logger = trt, logger
+
+    def create_network(self, flags: int) -> Any:
+        self._trt.calls.append(("network", flags))
+        tensors = [_Tensor("image", (-1, self._trt.channels, *self._trt.size))]
+        outputs = [_Tensor("logits", (-1, self._trt.classes, *self._trt.size))]
+        return SimpleNamespace(
+            num_inputs=1, num_outputs=1, get_input=tensors.__getitem__, get_output=outputs.__getitem__
+        )
+
+    def create_builder_config(self) -> _Config:
+        return _Config(self._trt)
+
+    def create_optimization_profile(self) -> Any:
+        profile = SimpleNamespace(shapes=())
+        profile.set_shape = lambda name, *shapes: setattr(profile, "shapes", shapes)
+        return profile
+
+    def build_serialized_network(self, network: Any, config: _Config) -> Any:
+        if monitor := config.progress_monitor:
+            monitor.phase_start("Building", None, 4)
+            if not all(monitor.step_complete("Building", step) for step in range(4)):
+                return None
+            monitor.phase_finish("Building")
+        if self._trt.fails:
+            self._logger.log(Severity.ERROR, self._trt.fails)
+            return None
+        trt = self._trt
+        facts = [trt.__version__, trt.channels, trt.classes, list(trt.size), trt.gain, config.profile]
+        return memoryview(MAGIC + json.dumps(facts).encode())
+
+
+class _Runtime:
+    def __init__(self, trt: FakeTensorRt, logger: Any) -> None:
+        self._trt, self._logger = trt, logger
+
+    def deserialize_cuda_engine(self, data: bytes) -> _Engine | None:
+        if not data.startswith(MAGIC):
+            self._logger.log(Severity.ERROR, "Magic tag does not match")
+            return None
+        if self._trt.fails:
+            self._logger.log(Severity.ERROR, self._trt.fails)
+            return None
+        return _Engine(self._trt, *json.loads(data[len(MAGIC) :])[1:])
+
+
+class _Engine:
+    num_io_tensors = 2
+
+    def __init__(
+        self, trt: FakeTensorRt, channels: int, classes: int, size: list[int], gain: float,
+        profile: list[list[int]],
+    ) -> None:  # fmt: skip
+        self.trt, self.gain, self.profile = trt, gain, profile
+        self.shapes = {"image": (-1, channels, *size), "logits": (-1, classes, *size)}
+
+    def get_tensor_name(self, index: int) -> str:
+        return ("image", "logits")[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "input" if name == "image" else "output"
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "float32"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes[name]
+
+    def create_execution_context(self) -> _Context:
+        return _Context(self)
+
+
+class _Context:
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+        self._shape: tuple[int, ...] = ()
+        self._addresses: dict[str, int] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        smallest, _, largest = self._engine.profile
+        self._shape = tuple(shape)
+        return smallest[0] <= shape[0] <= largest[0] and list(shape[1:]) == smallest[1:]
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (self._shape[0], *self._engine.shapes[name][1:])
+
+    def execute_async_v3(self, stream: int) -> bool:
+        engine, driver = self._engine, self._engine.trt.driver
+        sides = []
+        for name in ("image", "logits"):
+            shape = self.get_tensor_shape(name)
+            nbytes = int(np.prod(shape)) * 4
+            driver.require(self._addresses[name], nbytes)
+            memory = (ctypes.c_float * (nbytes // 4)).from_address(self._addresses[name])
+            sides.append(np.ctypeslib.as_array(memory).reshape(shape))
+        batch, logits = sides
+        logits[...] = batch.mean(axis=1, keepdims=True) * np.float32(engine.gain)
+        driver.calls.append(f"execute on {stream}")
+        return True

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
+
+
+def test_it_writes_and_replaces(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"old")
+    write_text(tmp_path / "a", "neü")
+    assert (tmp_path / "a").read_bytes() == "neü".encode()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes(tmp_path / "a", b"old")
+
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+        write_bytes(tmp_path / "a", b"something new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_file_itself_is_only_ever_renamed_into_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    real = Path.write_bytes
+
+    def noted(self: Path, data: bytes) -> int:
+        written.append(self)
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", noted)
+    write_bytes(tmp_path / "a", b"data")
+    (part,) = written
+    assert part != tmp_path / "a"
+    assert part.parent == tmp_path
+    assert (tmp_path / "a").read_bytes() == b"data"
+
+
+def test_places_that_cannot_be_written_are_input_errors(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_bytes(tmp_path / "missing" / "a", b"x")
+    with pytest.raises(InputError, match="cannot be made"):
+        make_folder(tmp_path / "file" / "folder")
+    make_folder(tmp_path / "new" / "folder")
+    make_folder(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()

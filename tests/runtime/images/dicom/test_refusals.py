@@ -1,0 +1,136 @@
+"""What is not decoded, and what is not even read: limits, damage, patient data."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.images.dicom import read as dicom_module
+from tumorseg_runtime.images.dicom.checks import check_stream
+from tumorseg_runtime.images.frame import Frame, read_frame
+
+pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
+
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+
+Write = Callable[..., Path]
+Decode = Callable[[Path], list[Frame]]
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"WindowCenter": 5, "WindowWidth": 0}, "has a window 0.0 wide, expected at least 1"),
+        ({"WindowCenter": 5, "WindowWidth": 0, "VOILUTFunction": "SIGMOID"}, "expected more than 0"),
+        ({"WindowCenter": 5, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "window function CUBIC"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 1}, "RescaleSlope 0"),
+        ({"PixelSpacing": [0, 1]}, "PixelSpacing is 0.0x1.0 mm, expected positive"),
+        ({"Rows": 0}, "1 frames of 5x0 pixels"),
+        ({"Rows": 7}, "frame .0. cannot be decoded"),
+        ({"Rows": None}, "header cannot be decoded"),
+        ({"NumberOfFrames": 0}, "0 frames of 5x4 pixels"),
+        ({"NumberOfFrames": 3}, "cannot be decoded"),
+        ({"PixelData": None}, "holds no pixels"),
+        ({"PhotometricInterpretation": "CMYK"}, "is CMYK with 1 samples per pixel, expected one of"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "cannot be decoded"),
+    ],
+)
+def test_what_cannot_be_decoded_rightly_is_refused(
+    decode: Decode, write: Write, elements: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.dcm", np.arange(20, dtype=np.uint16).reshape(4, 5), **elements)
+    with pytest.raises(InputError, match=message) as caught:
+        decode(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_limits_are_judged_before_decoding(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = np.zeros((40, 50), np.uint8)
+    huge = write(tmp_path / "a.dcm", stored, Rows=60000, Columns=60000)
+    with pytest.raises(InputError, match="1 frames of 60000x60000 pixels, expected at most 100000000 in one"):
+        read_frame(huge)
+    long = write(tmp_path / "b.dcm", stored, Rows=5000, Columns=5000, NumberOfFrames=1000)
+    with pytest.raises(InputError, match=r"1000 frames of 5000x5000 pixels, .* 2000000000 in all"):
+        read_frame(long)
+    monkeypatch.setattr(dicom_module, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(InputError, match="bytes, expected at most 1000"):
+        read_frame(write(tmp_path / "c.dcm", stored))
+
+
+def test_a_deflated_file_is_read_and_a_deflated_bomb_is_not(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = np.zeros((400, 500), np.uint8)
+    path = write(tmp_path / "a.dcm", stored, syntax=DeflatedExplicitVRLittleEndian)
+    np.testing.assert_array_equal(read_frame(path).pixels, stored)
+    assert path.stat().st_size < 5000
+    monkeypatch.setattr(dicom_module, "MAX_FILE_BYTES", 100_000)
+    with pytest.raises(InputError, match="inflates beyond 100000 bytes"):
+        read_frame(path)
+    data = path.read_bytes()
+    (tmp_path / "b.dcm").write_bytes(data[:-200] + b"\xff" * 200)
+    with pytest.raises(InputError, match=r"cannot be decoded .*decompress"):
+        read_frame(tmp_path / "b.dcm")
+
+
+def jpeg(height: int, width: int, marker: int = 0xC0, predictor: int = 0) -> bytes:
+    frame = struct.pack(">BBHBHHB", 0xFF, marker, 11, 8, height, width, 1) + b"\x01\x11\x00"
+    scan = b"\xff\xda\x00\x08\x01\x01\x00" + bytes([predictor, 0, 0])
+    return b"\xff\xd8\xff\xff" + frame[1:] + scan + b"\xff\xd9"
+
+
+def test_a_compressed_frame_that_contradicts_its_file_is_not_decoded() -> None:
+    dataset = Dataset()
+    dataset.Rows, dataset.Columns, dataset.PixelRepresentation = 4, 5, 0
+    check_stream(jpeg(4, 5), dataset)
+    check_stream(b"\0rle", dataset)
+    with pytest.raises(InputError, match="compressed frame of 60000x60000 pixels, its header says 5x4"):
+        check_stream(jpeg(60000, 60000), dataset)
+    with pytest.raises(InputError, match="without a header"):
+        check_stream(b"\xff\xd8\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00", dataset)
+    check_stream(jpeg(4, 5, 0xC3, 6), dataset)
+    dataset.PixelRepresentation = 1
+    check_stream(jpeg(4, 5, 0xC3, 1), dataset)
+    with pytest.raises(InputError, match="predictor 6"):
+        check_stream(jpeg(4, 5, 0xC3, 6), dataset)
+
+
+def test_cut_off_and_flipped_files_give_one_line_or_pixels(
+    decode: Decode, write: Write, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.dcm", np.arange(3000, dtype=np.uint16).reshape(50, 60), syntax=RLELossless)
+    data = path.read_bytes()
+    random = np.random.default_rng(5)
+    refused = []
+    for _ in range(120):
+        broken = bytearray(data[: random.integers(1, len(data))] if random.random() < 0.4 else data)
+        for at in random.integers(0, len(broken), 3):
+            broken[at] ^= 1 << int(random.integers(8))
+        path.write_bytes(bytes(broken))
+        try:
+            frames = decode(path)
+        except InputError as error:
+            refused.append(str(error))
+        else:
+            assert all(frame.pixels.dtype == np.uint8 for frame in frames)
+    assert len(refused) > 20
+    assert all(line.startswith(f"{path}: ") and "\n" not in line for line in refused)
+
+
+def test_nothing_of_the_patient_is_read(
+    patient: dict[str, str], write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.dcm", np.zeros((4, 5), np.uint8))
+    assert patient["PatientName"].encode() in path.read_bytes()
+    seen = dicom_module._read(path)
+    assert {element.keyword for element in seen} <= {*dicom_module._TAGS, "SpecificCharacterSet"}
+    assert not any(value in str(seen) for value in patient.values())

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_train.commands.data import data
+from tumorseg_train.data import phantoms
+from tumorseg_train.data.phantoms import write_phantoms
+from tumorseg_train.data.split import Manifest, make_manifest
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(data, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "phantoms"
+    result = run("phantoms", root, "--brain", 4, "--breast", 6, "--seed", 2)
+    assert result.exit_code == 0, result.output
+    assert "drew 4 brain and 6 breast phantoms with seed 2" in result.output
+    return root
+
+
+def test_prepare_writes_the_split_and_a_table(drawn: Path, tmp_path: Path) -> None:
+    result = run("prepare", drawn, "--seed", 3, "--out", tmp_path / "new" / "split.json")
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.output.splitlines()]
+    assert ["brain", "tumour", "4", "4", "2", "1", "1"] in rows
+    assert ["breast", "benign", "3", "3", "1", "1", "1"] in rows
+    assert ["breast", "malignant", "2", "2", "2", "0", "0"] in rows
+    assert ["breast", "normal", "1", "0", "1", "0", "0"] in rows
+    assert ["all", "10", "9", "6", "2", "2"] in rows
+    assert "phantoms: drawn images" in result.output
+    written = Manifest.read(tmp_path / "new" / "split.json", drawn)
+    assert written == make_manifest(drawn, 3)
+    assert written.digest()[:12] in result.output
+
+
+def test_prepare_as_json_with_the_split_in_the_folder(drawn: Path) -> None:
+    (drawn / "notes").mkdir()
+    result = run("prepare", drawn, "--json")
+    (drawn / "notes").rmdir()
+    report = json.loads(result.stdout)
+    manifest = Manifest.read(drawn / "split.json", drawn)
+    assert report["split"] == str(drawn / "split.json")
+    assert report["split_sha256"] == manifest.digest()
+    assert report["phantoms"] is True
+    assert report["unread_folders"] == ["notes"]
+    assert report["copies"] == []
+    assert sum(row["test"] for row in report["counts"]) == len(manifest.part("test"))
+
+
+def test_prepare_draws_phantoms_where_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phantoms, "write_phantoms", lambda root: write_phantoms(root, brain=3, breast=3))
+    result = run("prepare", tmp_path / "data", "--json")
+    assert result.exit_code == 0, result.output
+    assert f"{tmp_path / 'data'} does not exist: drawing phantoms" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert sum(row["images"] for row in json.loads(result.stdout)["counts"]) == 6
+
+
+def test_prepare_lists_all_problems_and_writes_nothing(tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "data", brain=3, breast=0)
+    for n in (1, 3):
+        (tmp_path / "data" / "brain" / "masks" / f"{n}.png").unlink()
+    result = run("prepare", tmp_path / "data")
+    assert isinstance(result.exception, InputError)
+    assert "2 problem(s) in 3 images" in str(result.exception)
+    assert result.stderr.count("has no mask") == 2
+    listed = json.loads(run("prepare", tmp_path / "data", "--json").stdout)
+    assert [problem.split(":")[0] for problem in listed["problems"]] == [
+        "brain/images/1.png",
+        "brain/images/3.png",
+    ]
+    assert not (tmp_path / "data" / "split.json").exists()
+
+
+def test_prepare_refuses_an_empty_folder(tmp_path: Path) -> None:
+    result = run("prepare", tmp_path)
+    assert isinstance(result.exception, InputError)
+    assert "holds nothing, expected brain/images" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_phantoms_refuses_a_folder_in_use(drawn: Path) -> None:
+    before = sorted(drawn.rglob("*"))
+    result = run("phantoms", drawn, "--brain", 1, "--breast", 1)
+    assert isinstance(result.exception, InputError)
+    assert "is not empty" in str(result.exception)
+    assert sorted(drawn.rglob("*")) == before

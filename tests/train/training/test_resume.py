@@ -1,0 +1,112 @@
+"""A training that is killed in the middle of an epoch goes on at the last whole one, to the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_train.commands.train import train
+from tumorseg_train.data.phantoms import write_phantoms
+from tumorseg_train.networks.run import CHECKPOINT, Run
+
+pytestmark = pytest.mark.slow
+
+TUMORSEG = [sys.executable, "-c", "from tumorseg_runtime.cli.main import main; main()", "train"]
+# Everything that draws: crops, flips, intensities, the order, and the dropout of DeepLabV3.
+FLAGS = ["--arch", "deeplabv3", "--encoder", "timm-tf_efficientnet_lite0", "--encoder-weights", "none"]
+FLAGS += ["--size", "64", "--recipe", "quick", "--epochs", "4", "--deterministic", "--report", "0"]
+for setting in (
+    "small_epochs=2",
+    "crop=32",
+    "crops_per_image=2",
+    "average=0.9",
+    "brightness=0.2",
+    "contrast=0.2",
+):
+    FLAGS += ["--set", setting]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantoms") / "data"
+    write_phantoms(root, brain=14, breast=24, seed=3)
+    return root
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    subprocess.run([*TUMORSEG, str(data), "--out", str(out), *FLAGS], check=True, capture_output=True)
+    return Run.open(out)
+
+
+@pytest.fixture(scope="module")
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a training leaves which is killed in its third epoch, after two batches of it."""
+    out = tmp_path_factory.mktemp("runs") / "killed"
+    command = [*TUMORSEG, str(data), "--out", str(out), *FLAGS]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 3 of 4, batch 2 of "):
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    return out
+
+
+def test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one(
+    killed: Path, uninterrupted: Run
+) -> None:
+    rows = (killed / "curves.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["epoch", "1", "2"]
+    resumed = subprocess.run(
+        [*TUMORSEG, "--resume", str(killed), "--report", "0"], check=True, capture_output=True, text=True
+    )
+    assert "epoch 3 of 4, batch 1 of" in resumed.stderr
+    assert "epoch 2 of 4" not in resumed.stderr
+    run = Run.open(killed)
+    assert run.training["final_weights_sha256"] == uninterrupted.training["final_weights_sha256"]
+    assert (killed / CHECKPOINT).read_bytes() == (uninterrupted.root / CHECKPOINT).read_bytes()
+    assert run.metrics == uninterrupted.metrics
+    whole = torch.load(uninterrupted.root / "resume.ckpt", weights_only=True)
+    again = torch.load(killed / "resume.ckpt", weights_only=True)
+    for name, tensor in whole["state_dict"].items():  # the weights themselves, beside their average
+        assert torch.equal(tensor, again["state_dict"][name]), name
+
+
+def test_the_bits_are_not_equal_by_accident(uninterrupted: Run) -> None:
+    """Each epoch draws anew: the training would notice another order, another crop, another dropout."""
+    state = torch.load(uninterrupted.root / "resume.ckpt", weights_only=True)["state_dict"]
+    averaged = {name: tensor for name, tensor in state.items() if name.startswith("average.module.")}
+    assert averaged
+    assert not torch.equal(
+        state["model.segmentation_head.0.weight"], averaged["average.module.segmentation_head.0.weight"]
+    )
+
+
+def refusal(*arguments: str) -> str:
+    result = CliRunner().invoke(train, list(arguments))
+    assert isinstance(result.exception, InputError), result.output
+    return str(result.exception)
+
+
+def test_what_cannot_be_resumed_is_refused(uninterrupted: Run, data: Path, tmp_path: Path) -> None:
+    out = str(uninterrupted.root)
+    assert "is finished, expected a training that was broken off" in refusal("--resume", out)
+    assert "has no plan.json, expected the folder of a training" in refusal("--resume", str(tmp_path))
+    assert "got also data, epochs: leave them out" in refusal(str(data), "--resume", out, "--epochs", "9")
+    plan = json.loads((uninterrupted.root / "plan.json").read_text(encoding="utf-8"))
+    for name in ("split.json", "plan.json"):
+        (tmp_path / name).write_bytes((uninterrupted.root / name).read_bytes())
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "data": str(tmp_path)}), encoding="utf-8")
+    assert "is missing or changed since the training began" in refusal("--resume", str(tmp_path))
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "schema": 7}), encoding="utf-8")
+    assert "schema is 7, expected 1" in refusal("--resume", str(tmp_path))

@@ -1,0 +1,204 @@
+"""A real training of a small network on a few phantoms, through the command line."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from tumorseg_runtime.core.errors import BundleError, InputError, TumorsegError
+from tumorseg_train.commands.train import move_aside, train
+from tumorseg_train.config.plan import Plan
+from tumorseg_train.config.recipe import load_recipe
+from tumorseg_train.data.phantoms import write_phantoms
+from tumorseg_train.data.split import SPLIT
+from tumorseg_train.evaluation.figures import evaluate
+from tumorseg_train.networks.run import CHECKPOINT, Run
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["--arch", "unet", "--encoder", "resnet18", "--size", "64", "--encoder-weights", "none"]
+SMALL += ["--epochs", "3", "--recipe"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantoms") / "data"
+    write_phantoms(root, brain=14, breast=24, seed=3)
+    return root
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick recipe, with crops that fit into 64x64."""
+    from tumorseg_train.config.recipe import FOLDER
+
+    path = tmp_path_factory.mktemp("recipe") / "small.toml"
+    text = (FOLDER / "quick.toml").read_text(encoding="utf-8")
+    path.write_text(text.replace("crop = 96", "crop = 32"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "small"
+    result = CliRunner().invoke(train, [str(data), "--out", str(out), *SMALL, str(recipe)])
+    assert result.exit_code == 0, result.output
+    return Run.open(out)
+
+
+def test_learns(run: Run) -> None:
+    with (run.root / "curves.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["train_loss"]) < 0.9 * float(rows[0]["train_loss"])
+    assert run.metrics["validation"]["mean_dice"] == pytest.approx(
+        max(float(row["val_dice"]) for row in rows), rel=1e-4
+    )
+    assert (run.root / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_checkpoint_is_what_was_judged(run: Run) -> None:
+    manifest = run.manifest()
+    again, scores = evaluate(run.model(), manifest, "test", run.contract)
+    assert again == run.metrics["test"]
+    validation, _ = evaluate(run.model(), manifest, "val", dataclasses.replace(run.contract, threshold=0.5))
+    assert run.data["validation_images_used"] == len(manifest.part("val"))
+    assert validation["mean_dice"] == pytest.approx(run.metrics["validation"]["mean_dice"], abs=1e-3)
+    chosen, _ = evaluate(run.model(), manifest, "val", run.contract)
+    assert run.metrics["threshold"]["threshold"] == run.contract.threshold
+    for name in ("mean_dice", "pooled_f1"):
+        assert chosen[name] == pytest.approx(run.metrics["threshold"][name], abs=1e-6)
+    assert sum(chosen[name] - validation[name] for name in ("mean_dice", "pooled_f1")) >= 0
+    with (run.root / "test_scores.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [item.image for item in manifest.part("test")]
+    assert [int(row["predicted_px"]) for row in rows] == [score.predicted_px for score in scores]
+    dice = [float(row["dice"]) for row in rows if row["truth_px"] != "0"]
+    assert sum(dice) / len(dice) == pytest.approx(again["mean_dice"], rel=1e-4)
+
+
+def test_the_run_tells_how_it_came_about(run: Run) -> None:
+    values = json.loads((run.root / "run.json").read_text(encoding="utf-8"))
+    assert values["contract"]["height"] == 64
+    assert values["training"]["recipe"]["crop"] == 32
+    assert values["training"]["recipe"]["epochs"] == 3
+    assert values["data"]["phantoms"] is True
+    assert values["training"]["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert str(run.root) not in json.dumps(values)
+
+
+def test_logs_are_for_tensorboard_and_the_plan_is_there_to_go_on_with(run: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.root / "tensorboard")).Reload()
+    assert len(events.Scalars("train_loss_step")) == run.training["steps"]
+    assert [event.value for event in events.Scalars("val_dice")][-1] == pytest.approx(
+        float((run.root / "curves.csv").read_text(encoding="utf-8").splitlines()[-1].split(",")[3]), rel=1e-4
+    )
+    assert Plan.read(run.root).recipe == load_recipe(str(run.root / "recipe.toml"))
+    assert {"name": Plan.read(run.root).recipe_name, **vars(Plan.read(run.root).recipe)} == run.training[
+        "recipe"
+    ]
+    assert not list(run.root.glob("*.part"))
+    assert not list(run.root.glob("epoch-*"))
+
+
+def test_training_ends_early_without_progress(data: Path, recipe: Path, tmp_path: Path) -> None:
+    """A learning rate of almost nothing finds no better Dice than that of the first epoch."""
+    settings = ("patience=2", "learning_rate=1e-30", "accumulate=2", "gradient_clip=0.0", "loss=jaccard")
+    arguments = [str(data), "--out", str(tmp_path / "early"), *SMALL, str(recipe), "--epochs", "6"]
+    result = CliRunner().invoke(train, [*arguments, *(part for s in settings for part in ("--set", s))])
+    assert result.exit_code == 0, result.output
+    assert "no better Dice in 2 epochs: the training ends here" in result.output
+    run = Run.open(tmp_path / "early")
+    assert run.metrics["best_epoch"] + 2 == run.training["epochs"] < 6
+
+
+def test_a_loss_that_is_no_number_ends_the_training(data: Path, recipe: Path, tmp_path: Path) -> None:
+    arguments = [
+        str(data),
+        "--out",
+        str(tmp_path / "nan"),
+        *SMALL,
+        str(recipe),
+        "--set",
+        "learning_rate=1e30",
+    ]
+    result = CliRunner().invoke(train, arguments)
+    assert isinstance(result.exception, TumorsegError)
+    assert "training loss is nan in epoch 1, expected a finite number" in str(result.exception)
+    assert not (tmp_path / "nan" / "run.json").exists()
+
+
+def test_the_same_seed_gives_the_same_weights(data: Path, recipe: Path, run: Run, tmp_path: Path) -> None:
+    result = CliRunner().invoke(train, [str(data), "--out", str(tmp_path / "again"), *SMALL, str(recipe)])
+    assert result.exit_code == 0, result.output
+    again = Run.open(tmp_path / "again")
+    for (name, first), second in zip(
+        run.model().state_dict().items(), again.model().state_dict().values(), strict=True
+    ):
+        assert np.allclose(first.numpy(), second.numpy(), atol=1e-5), name
+    assert again.data["split_sha256"] == run.data["split_sha256"]
+
+
+def test_damaged_runs_are_refused(run: Run, tmp_path: Path) -> None:
+    for name in ("run.json", SPLIT, CHECKPOINT):
+        (tmp_path / name).write_bytes((run.root / name).read_bytes())
+    assert Run.open(tmp_path).manifest() == run.manifest()
+
+    weights = bytearray((tmp_path / CHECKPOINT).read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / CHECKPOINT).write_bytes(weights)
+    with pytest.raises(BundleError, match=r"checkpoint\.safetensors: SHA-256 differs"):
+        Run.open(tmp_path)
+
+    (tmp_path / CHECKPOINT).write_bytes((run.root / CHECKPOINT).read_bytes())
+    text = (tmp_path / SPLIT).read_text(encoding="utf-8")
+    (tmp_path / SPLIT).write_text(text.replace('"part": "test"', '"part": "train"', 1), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"is not the split that run\.json names"):
+        Run.open(tmp_path).manifest()
+
+    (tmp_path / "run.json").write_text('{"schema": 99}', encoding="utf-8")
+    with pytest.raises(BundleError, match="schema is 99, expected 1"):
+        Run.open(tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(BundleError, match="is it still training"):
+        Run.open(tmp_path)
+
+
+def test_a_run_is_moved_aside_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert move_aside(out) is None
+    out.mkdir()
+    assert move_aside(out) is None
+    (out / SPLIT).write_text("{}", encoding="utf-8")
+    aside = move_aside(out)
+    assert aside is not None
+    assert (aside / SPLIT).is_file()
+    assert not out.exists()
+    out.mkdir()
+    (out / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="exists and is no run"):
+        move_aside(out)
+
+
+def test_impossible_trainings_are_refused_before_they_start(data: Path, recipe: Path, tmp_path: Path) -> None:
+    def refusal(*arguments: str) -> str:
+        result = CliRunner().invoke(train, [str(data), "--out", str(tmp_path / "no"), *SMALL, *arguments])
+        assert isinstance(result.exception, InputError)
+        return str(result.exception)
+
+    assert "crop is 96, expected at most 64" in refusal("quick")
+    assert "expected at least one batch of 1000" in refusal(str(recipe), "--batch-size", "1000")
+    assert "input height is 100" in refusal(str(recipe), "--size", "100")
+    assert "16-mixed" in refusal("full") or torch.cuda.is_available()
+    assert "loss is 'wing', expected one of dice+bce" in refusal(str(recipe), "--set", "loss=wing")
+    assert "devices is 0, nodes 1: expected 1 or more" in refusal(str(recipe), "--devices", "0")
+    assert "validation images for 9 processes" in refusal(str(recipe), "--devices", "3", "--nodes", "3")
+    assert "architecture is 'vnet'" in refusal(str(recipe), "--arch", "vnet")
+    assert not (tmp_path / "no").exists()

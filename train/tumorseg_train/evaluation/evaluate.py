@@ -1,0 +1,133 @@
+"""An evaluation: a judgement with all that a reader must know of it; the values of evaluation.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tumorseg_train.data.datasets import PHANTOMS
+from tumorseg_train.data.split import Manifest
+from tumorseg_train.evaluation.metrics import NAN, ImageScore
+from tumorseg_train.evaluation.predictions import CONTRACT, Judgement, judge
+from tumorseg_train.evaluation.predictor import Subject, find_manifest, seen_in_training
+from tumorseg_train.evaluation.summary import size_class
+from tumorseg_train.report.bootstrap import DRAWS
+
+SCHEMA = 1
+NAME = "evaluation"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A subject judged on a part of a split; `values` are those of evaluation.json (docs/evaluation.md)."""
+
+    subject: Subject
+    manifest: Manifest
+    judgement: Judgement
+    values: dict[str, Any]
+
+
+def run_evaluation(
+    subject: Subject,
+    *,
+    part: str = "test",
+    split: Path | None = None,
+    data: Path | None = None,
+    scale: str = CONTRACT,
+    spacing: Mapping[str, float] | None = None,
+    draws: int = DRAWS,
+    say: Callable[[int, int], None] = lambda done, images: None,
+) -> Evaluation:
+    """Judge the subject; arguments as `find_manifest` and `judge` take them."""
+    manifest, notes = find_manifest(subject, split, data)
+    seen = seen_in_training(subject, manifest, part)
+    if seen and part != "train":
+        notes.append(
+            f"{len(seen)} of these images were in its training part ({', '.join(seen[:3])}, ...): "
+            "the figures do not tell how it does on new images."
+        )
+    judgement = judge(subject.infer, manifest, part, subject.contract, scale=scale, spacing=spacing, say=say)
+    if judgement.vanished:
+        notes.append(
+            f"The tumour of {len(judgement.vanished)} images is lost in resizing, and they count as images "
+            f"without one: {', '.join(judgement.vanished)}."
+        )
+    if part == "train":
+        notes.append("These are the images that it was trained on.")
+    return Evaluation(
+        subject, manifest, judgement, _values(subject, manifest, part, scale, judgement, notes, draws)
+    )
+
+
+def _values(
+    subject: Subject,
+    manifest: Manifest,
+    part: str,
+    scale: str,
+    judgement: Judgement,
+    notes: list[str],
+    draws: int,
+) -> dict[str, Any]:
+    contract = subject.contract
+    strata = judgement.strata(draws)
+    kinds = Counter({item.group: item.group_kind for item in judgement.items if item.group}.values())
+    return {
+        "schema": SCHEMA,
+        "kind": NAME,
+        "tumorseg": importlib.metadata.version("tumorseg"),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "subject": subject.facts,
+        "data": {
+            "root": str(manifest.root),
+            "phantoms": (manifest.root / PHANTOMS).is_file(),
+            "part": part,
+            "split_sha256": manifest.digest(),
+            "method": manifest.method,
+            "mates": count_mates(manifest, part),
+            "groups": len(set(judgement.groups)),
+            "group_kinds": dict(sorted(kinds.items())),
+        },
+        "scale": scale,
+        "height": contract.height,
+        "width": contract.width,
+        "threshold": contract.threshold,
+        "draws": draws,
+        "notes": notes,
+        "strata": {kind: [each.to_dict() for each in found] for kind, found in strata.items()},
+        "calibration": judgement.calibration(draws),
+        "threshold_baseline": judgement.baseline,
+        "images": [
+            {
+                "organ": item.organ,
+                "label": item.label,
+                "group": item.group,
+                "size": size_class(score),
+                **dataclasses.asdict(score),
+                **{name: getattr(score, name) for name in ("dice", "iou", "precision", "recall", "accuracy")},
+            }
+            for item, score in zip(judgement.items, judgement.scores, strict=True)
+        ],
+    }
+
+
+def count_mates(manifest: Manifest, part: str) -> int | None:
+    """Images of the part of which an image of the same group is in the training part; None without groups."""
+    if not all(item.group for item in manifest.items):
+        return None
+    trained = {item.group for item in manifest.part("train")}
+    return sum(item.group in trained for item in manifest.part(part))
+
+
+def read_scores(values: dict[str, Any]) -> list[ImageScore]:
+    """The scores in the values of an evaluation.json."""
+    fields = [field.name for field in dataclasses.fields(ImageScore)]
+    scores = []
+    for row in values["images"]:
+        known: dict[str, Any] = {name: NAN if row[name] is None else row[name] for name in fields}
+        scores.append(ImageScore(**known))
+    return scores

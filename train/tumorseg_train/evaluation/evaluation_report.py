@@ -1,0 +1,214 @@
+"""The report of an evaluation: one HTML page, and the same tables in Markdown."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tumorseg_train.evaluation.cases import KINDS, Case
+from tumorseg_train.evaluation.metrics import ImageScore
+from tumorseg_train.evaluation.tables import (
+    Table,
+    amount,
+    calibration_table,
+    facts,
+    healthy_table,
+    image_table,
+    known,
+    lesion_table,
+    main_table,
+    share,
+    size_words,
+    strata_table,
+    tables,
+    whole,
+)
+from tumorseg_train.report.charts import Bar, bars, histogram, lines
+from tumorseg_train.report.page import (
+    Html,
+    bullets,
+    details,
+    gallery,
+    image_uri,
+    page,
+    paragraph,
+    picture,
+    side_by_side,
+    table,
+)
+from tumorseg_train.report.tables import markdown_table
+
+TENTHS = [i / 10 for i in range(11)]
+MEANINGS = """
+Dice = 2|P∩T| / (|P|+|T|), with P the marked and T the true pixels (Dice 1945). IoU = |P∩T| / |P∪T|
+(Jaccard 1912). Precision = |P∩T| / |P|, and 0 where nothing is marked though there is a tumour.
+Recall = |P∩T| / |T|. Accuracy is the share of pixels decided as in truth.
+
+Pooled figures put the pixels of all images together, those without a tumour included; means are over the
+images with a tumour.
+
+HD95 is the larger of the two 95th percentiles of the distances from the border of one mask to the border of
+the other (Metrics Reloaded, Maier-Hein et al. 2024).
+
+Lesions are 8-connected; true and marked ones are paired by falling IoU of at least 0.1, each once (Jaeger et
+al. 2020). F1 = 2·pairs / (true + marked).
+
+Intervals are percentiles 2.5 and 97.5 over draws of whole groups with replacement (cluster bootstrap, Davison
+& Hinkley 1997). With few groups they are too narrow, and a share of 0 or 1 gets no width.
+
+ECE = Σ n_b/n · |mean y - mean p| over 20 equal steps of p (Naeini et al. 2015, Guo et al. 2017). Brier score
+= mean (p - y)² (Brier 1950).
+"""
+
+
+def evaluation_page(
+    values: Mapping[str, Any], cases: Sequence[Case], curves: Mapping[str, list[tuple[float, float]]]
+) -> str:
+    """The page. curves: loss and Dice by epoch as `read_curves` returns them, empty for a bundle."""
+    sections: list[tuple[str, str]] = [
+        ("Pixels", _table(main_table(values))),
+        ("Distances and lesions", _table(lesion_table(values))),
+        ("Images without a tumour", _table(healthy_table(values))),
+        ("By organ, class and size", _strata(values)),
+        ("Spread of the Dice", _spread(values)),
+        ("Calibration", _calibration(values)),
+    ]
+    sections += [
+        (title, _pictures([case for case in cases if case.kind == kind], values))
+        for kind, title in KINDS.items()
+    ]
+    if curves:
+        sections.append(("Training", _curves(curves)))
+    every = image_table(values)
+    sections += [
+        ("Every image", details(f"{len(every.rows)} images, the worst first", _table(every))),
+        ("What the figures mean", bullets(MEANINGS.strip().split("\n\n"))),
+    ]
+    return page(title(values), sections, lead=bullets(facts(values)))
+
+
+def title(values: Mapping[str, Any]) -> str:
+    """The page's title."""
+    figures = whole(values)["figures"]
+    return (
+        f"{values['subject']['name']}: Dice {share(figures['mean_dice']['value'])}, "
+        f"pooled F1 {share(figures['pooled_f1']['value'])}"
+    )
+
+
+def evaluation_markdown(values: Mapping[str, Any]) -> str:
+    """The tables as Markdown."""
+    parts = [f"# {title(values)}\n", "".join(f"- {fact}\n" for fact in facts(values))]
+    for each in tables(values):
+        parts.append(f"## {each.title}\n")
+        parts.append(markdown_table(each.header, each.rows))
+        parts += [f"{each.note}\n"] if each.note else []
+    return "\n".join(parts)
+
+
+def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Columns of a run's curves.csv over its column 'epoch'; nothing where the file is absent."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in (rows[0] if rows else {}) if "loss" in name or "dice" in name]
+    return {name: [(float(row["epoch"]), float(row[name])) for row in rows] for name in names}
+
+
+def _table(each: Table, *, caption: bool = False) -> Html:
+    """caption: also above it, where the section's heading does not say it."""
+    note = paragraph(each.note, note=True) if each.note else Html("")
+    shown = each.title if caption else ""
+    return Html(table(each.header, each.rows, caption=shown, label=each.title) + note)
+
+
+def _strata(values: Mapping[str, Any]) -> Html:
+    charts = []
+    for kind in ("organ", "class", "size"):
+        rows = [
+            Bar(
+                f"{each['name']}, {each['images_with_tumour']} images",
+                _number(each["figures"]["mean_dice"]["value"]),
+                each["figures"]["mean_dice"]["low"],
+                each["figures"]["mean_dice"]["high"],
+            )
+            for each in values["strata"][kind]
+            if each["images_with_tumour"]
+        ]
+        charts.append(bars(f"Mean Dice by {kind}, with 95 % intervals", rows, top=1))
+    return Html(
+        side_by_side(charts)
+        + "".join(_table(strata_table(values, kind), caption=True) for kind in ("organ", "class", "size"))
+    )
+
+
+def _spread(values: Mapping[str, Any]) -> Html:
+    sick = [image for image in values["images"] if image["truth_px"]]
+    charts = [
+        histogram("Dice of the images with a tumour", [i["dice"] for i in sick], x="Dice", edges=TENTHS)
+    ]
+    distances = [image["hd95_px"] for image in sick if known(image["hd95_px"])]
+    if distances:
+        charts.append(histogram("HD95, where something was marked", distances, x="HD95 in pixels"))
+    return side_by_side(charts)
+
+
+def _calibration(values: Mapping[str, Any]) -> Html:
+    series = {
+        {"all": "all pixels", "near": "near the tumour"}[where]: [
+            (point["predicted"], point["observed"]) for point in found["points"]
+        ]
+        for where, found in values["calibration"].items()
+        if found["points"]
+    }
+    chart = lines(
+        "Reliability: above the dashed line the network is too timid, below it too sure",
+        series,
+        x="mean predicted probability",
+        y="share of true pixels",
+        x_range=(0, 1),
+        y_range=(0, 1),
+        diagonal=True,
+    )
+    return Html(_table(calibration_table(values)) + side_by_side([chart]))
+
+
+def _pictures(cases: Sequence[Case], values: Mapping[str, Any]) -> Html:
+    if not cases:
+        return paragraph("None.")
+    size = size_words(values)
+    pictures = []
+    for case in cases:
+        score = case.score
+        said = (
+            f"Dice {score.dice:.3f}, {_distance(score)}, lesions {score.matched_lesions} of "
+            f"{score.truth_lesions} found"
+            if score.truth_px
+            else f"{score.predicted_px} pixels marked"
+        )
+        caption = f"{score.image}: {said}"
+        uri = image_uri(case.pixels, longest=480, jpeg_quality=88)
+        pictures.append(picture(uri, f"{caption}; marked in orange, true in blue", caption))
+    note = f"Orange: marked by the network. Blue: true. Drawn at the image's own size; figures at {size}."
+    return Html(gallery(pictures) + paragraph(note, note=True))
+
+
+def _distance(score: ImageScore) -> str:
+    return f"HD95 {amount(score.hd95_px)} px" if score.predicted_px else "nothing marked"
+
+
+def _curves(curves: Mapping[str, list[tuple[float, float]]]) -> Html:
+    charts = []
+    for word, y in (("loss", "loss"), ("dice", "Dice")):
+        chosen = {name.replace("_", " "): points for name, points in curves.items() if word in name}
+        if chosen:
+            y_range = (0.0, 1.0) if word == "dice" else None
+            charts.append(lines(f"{y} by epoch", chosen, x="epoch", y=y, y_range=y_range))
+    return side_by_side(charts)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,108 @@
+"""The run: the folder in which training leaves what export and the benchmarks need.
+
+checkpoint.safetensors   weights of the best epoch by validation Dice
+split.json               the manifest of the data: every file, its hash, its part
+(`tumorseg_train.data.split`) run.json                 this class
+curves.csv, curves.png   loss, Dice and learning rate per epoch
+test_scores.csv          figures of every test image
+plan.json, recipe.toml   what was asked for (`tumorseg_train.config.plan`)
+resume.ckpt              the last whole epoch (`tumorseg_train.training.checkpointing`)
+tensorboard/             loss of every step, loss and Dice of every epoch
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tumorseg_runtime.bundle.bundle import sha256_of
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BundleError
+from tumorseg_train.data.split import SPLIT, Manifest
+from tumorseg_train.networks.models import build_model, load_exactly, read_state_dict
+
+SCHEMA = 1
+INDEX = "run.json"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    data: root (absolute path of the images), split_sha256, images per part.
+    training: recipe, seed, epochs, seconds, device, versions.
+    metrics: best epoch with its Dice on the validation images used, at threshold 0.5; the threshold that the
+        whole validation part chose, with its figures; figures of the test part at that threshold.
+    """
+
+    root: Path
+    architecture: str
+    encoder: str
+    contract: Contract
+    checkpoint_sha256: str
+    data: dict[str, Any]
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @classmethod
+    def open(cls, root: str | Path) -> Run:
+        """Read `run.json` and check the checkpoint's hash; raises BundleError."""
+        root = Path(root)
+        path = root / INDEX
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleError(
+                f"{root}: has no {INDEX}, expected a run made by `tumorseg train` (is it still training?)"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: cannot be read ({error}): train again") from error
+        schema = values.pop("schema", None) if isinstance(values, dict) else None
+        if schema != SCHEMA:
+            raise BundleError(
+                f"{path}: schema is {schema}, expected {SCHEMA}: train again with this version of tumorseg"
+            )
+        try:
+            run = cls(root=root, **{**values, "contract": Contract.from_dict(values["contract"])})
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"{path}: lacks or misspells a field ({error}): train again") from error
+        checkpoint = root / CHECKPOINT
+        if not checkpoint.is_file():
+            raise BundleError(f"{root}: has no {CHECKPOINT}, expected the weights: train again")
+        if sha256_of(checkpoint) != run.checkpoint_sha256:
+            raise BundleError(
+                f"{checkpoint}: SHA-256 differs from the one in {INDEX}: the weights are damaged or "
+                "belong to another run; copy or train again"
+            )
+        return run
+
+    def write(self) -> None:
+        """Write `run.json`, whole or not at all."""
+        values = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        del values["root"]
+        part = self.root / f"{INDEX}.part"
+        part.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(self.root / INDEX)
+
+    def model(self) -> torch.nn.Module:
+        """The trained network in evaluation mode: float (N, C, h, w) -> logits (N, K, h, w)."""
+        model = build_model(
+            self.architecture,
+            self.encoder,
+            channels=self.contract.channels,
+            classes=len(self.contract.classes),
+        )
+        load_exactly(model, read_state_dict(self.root / CHECKPOINT), str(self.root / CHECKPOINT))
+        return model.eval()
+
+    def manifest(self) -> Manifest:
+        """The split that the run was trained on; raises BundleError where it is not the one in `run.json`."""
+        manifest = Manifest.read(self.root / SPLIT, root=Path(self.data["root"]))
+        if manifest.digest() != self.data["split_sha256"]:
+            raise BundleError(f"{self.root / SPLIT}: is not the split that {INDEX} names: train again")
+        return manifest

@@ -1,0 +1,56 @@
+"""What a report leaves beside its page (`tumorseg_train.report.page`): JSON for machines, Markdown for
+people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tumorseg_runtime.core.files import make_folder, write_text
+
+
+def write_report(out: Path, name: str, *, values: dict[str, Any], markdown: str, page: str) -> None:
+    """Write `<name>.json`, `<name>.md` and `<name>.html` into `out`, each whole or not at all."""
+    make_folder(out)
+    for suffix, text in (("json", json_text(values)), ("md", markdown), ("html", page)):
+        write_text(out / f"{name}.{suffix}", text)
+
+
+def json_text(values: dict[str, Any]) -> str:
+    """JSON text; JSON has no NaN and no infinity: they become null."""
+    return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; columns whose header ends in '>' are aligned to the right, a pipe in a cell is escaped."""
+    marks = ["---:" if title.endswith(">") else "---" for title in header]
+    lines = [[title.removesuffix(">") for title in header], marks]
+    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal; columns as in `markdown_table`."""
+    right = [title.endswith(">") for title in header]
+    titles = [title.removesuffix(">") for title in header]
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    lines = [titles, ["-" * width for width in widths], *rows]
+    return "".join(
+        "  ".join(
+            cell.rjust(width) if mark else cell.ljust(width)
+            for cell, width, mark in zip(line, widths, right, strict=True)
+        ).rstrip()
+        + "\n"
+        for line in lines
+    )

@@ -1,0 +1,120 @@
+"""What a training leaves after each epoch, so that a process that is killed loses the epoch at most.
+
+curves.csv                 a row per epoch
+epoch-0007.safetensors     the weights judged best so far, under the number of their epoch (from 1)
+resume.ckpt                everything that Lightning needs to go on after the last whole epoch
+
+Each file is written whole or not at all, and in this order; then the best weights of before are removed.
+A process that dies in between leaves a `resume.ckpt` whose best weights are still there.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback
+from safetensors.torch import save_file
+
+from tumorseg_runtime.core.errors import TumorsegError
+from tumorseg_train.training.lightning_module import SegmentationTask
+
+CURVES, RESUME = "curves.csv", "resume.ckpt"
+
+
+class Recorder(Callback):
+    """Keeps curves, best weights and checkpoint, says a line per epoch, stops without progress."""
+
+    def __init__(self, out: Path, patience: int, say: Callable[[str], None]) -> None:
+        self.out = out
+        self.patience = patience
+        self.say = say
+        self.rows: list[dict[str, float]] = []
+        self.best = -1.0
+        self.best_epoch = 0
+        self._started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training must know, in its checkpoint."""
+        return {"rows": self.rows, "best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; the seconds count on from the last row's."""
+        self.rows, self.best, self.best_epoch = state["rows"], state["best"], state["best_epoch"]
+        self._started = time.perf_counter() - self.rows[-1]["seconds"]
+
+    @property
+    def best_weights(self) -> Path:
+        """Weights of the best epoch."""
+        return self.out / f"epoch-{self.best_epoch:04d}.safetensors"
+
+    @property
+    def exhausted(self) -> bool:
+        """True after `patience` epochs without a better validation Dice."""
+        return bool(self.patience and self.rows and self.rows[-1]["epoch"] - self.best_epoch >= self.patience)
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """A training that had ended early does not go on when it is resumed."""
+        trainer.should_stop = self.exhausted
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Lightning calls it in every process, after the epoch's validation."""
+        assert isinstance(module, SegmentationTask)
+        metrics = trainer.callback_metrics
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "train_loss": float(metrics["train_loss_epoch"]),
+            "val_loss": float(metrics["val_loss"]),
+            "val_dice": float(metrics["val_dice"]),
+            "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "seconds": time.perf_counter() - self._started,
+        }
+        if not math.isfinite(row["train_loss"]):
+            raise TumorsegError(
+                f"training loss is {row['train_loss']} in epoch {row['epoch']}, expected a finite number: "
+                "train anew with a lower learning_rate, or with precision 32-true"
+            )
+        self.rows.append(row)
+        if row["val_dice"] > self.best:
+            self.best, self.best_epoch = row["val_dice"], trainer.current_epoch + 1
+            if trainer.is_global_zero:
+                save_weights(module.judged, self.best_weights)
+        part = self.out / f"{RESUME}.part"
+        trainer.save_checkpoint(part)  # in every process: Lightning gathers what they hold
+        if trainer.is_global_zero:
+            write_csv(self.out / CURVES, self.rows)
+            part.replace(self.out / RESUME)
+            for path in self.out.glob("epoch-*"):  # also what a process left that died while it wrote
+                if path != self.best_weights:
+                    path.unlink()
+        self.say(
+            f"epoch {row['epoch']} of {trainer.max_epochs}: training loss {row['train_loss']:.3f}, "
+            f"validation loss {row['val_loss']:.3f}, Dice {row['val_dice']:.3f} ({row['seconds']:.0f} s)"
+        )
+        if self.exhausted:
+            self.say(f"no better Dice in {self.patience} epochs: the training ends here")
+            trainer.should_stop = True
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
+    """Write rows of equal keys, whole or not at all; numbers get six digits."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: v if isinstance(v, str) else f"{v:.6g}" for k, v in row.items()})
+    part.replace(path)
+
+
+def save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write the model's state as safetensors, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, part)
+    part.replace(path)

@@ -1,0 +1,238 @@
+"""Training: plan and data in, a run out. pytorch-lightning is the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import platform
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+
+from tumorseg_runtime.bundle.bundle import sha256_of
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_train.config.plan import Plan
+from tumorseg_train.data.loader import SplitDataset
+from tumorseg_train.data.loading import Loaders
+from tumorseg_train.data.phantoms import NOTE
+from tumorseg_train.data.split import PARTS, SPLIT, Manifest
+from tumorseg_train.evaluation.figures import evaluate, torch_infer
+from tumorseg_train.evaluation.threshold import choose_threshold
+from tumorseg_train.networks.models import build_model, load_encoder_weights
+from tumorseg_train.networks.precision import speed_up_depthwise
+from tumorseg_train.networks.run import CHECKPOINT, Run
+from tumorseg_train.training.checkpointing import RESUME, Recorder, write_csv
+from tumorseg_train.training.curves import draw_curves
+from tumorseg_train.training.distributed import check_equal, is_first, weights_digest
+from tumorseg_train.training.lightning_module import SegmentationTask
+from tumorseg_train.training.progress import Progress
+
+SCORES, TENSORBOARD = "test_scores.csv", "tensorboard"
+PACKAGES = (
+    "tumorseg", "torch", "segmentation-models-pytorch", "timm", "albumentations", "pytorch-lightning",
+    "opencv-python-headless", "numpy",
+)  # fmt: skip
+
+
+def train(
+    plan: Plan,
+    manifest: Manifest,
+    out: Path,
+    *,
+    say: Callable[[str], None],
+    progress_seconds: float = 60,
+) -> Run | None:
+    """Train a network and write the run into the folder `out`, or go on with the one that lies there.
+
+    The checkpoint is the epoch with the best mean Dice over the validation images that have a tumour. The
+    whole validation part then chooses the contract's threshold, and the test part judges both once, beside
+    the best global intensity threshold.
+    say: gets a line per epoch and, every `progress_seconds`, how far it is.
+    Returns None in all processes of a distributed training but the first, which writes the run.
+    Raises InputError where the data or the recipe cannot be trained on.
+    """
+    training, validation = datasets(plan, manifest)
+    resumed = out / RESUME if (out / RESUME).is_file() else None
+    task = make_task(plan, training, fresh=resumed is None)
+    if is_first():
+        out.mkdir(parents=True, exist_ok=True)
+        manifest.write(out / SPLIT)
+        plan.write(out)
+    recorder = Recorder(out, plan.recipe.patience, say)
+    with quiet_lightning():
+        trainer = make_trainer(plan, out, [recorder, Progress(training, progress_seconds, say)])
+        trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
+    digests = gather_digests(task)
+    check_equal(digests)
+    if not trainer.is_global_zero:
+        return None
+    shutil.copyfile(recorder.best_weights, out / f"{CHECKPOINT}.part")
+    (out / f"{CHECKPOINT}.part").replace(out / CHECKPOINT)
+    return finish(plan, manifest, out, recorder, task, digests, len(validation.items))
+
+
+def datasets(plan: Plan, manifest: Manifest) -> tuple[SplitDataset, SplitDataset]:
+    """Training and validation images; raises InputError where the plan cannot be carried out on them."""
+    recipe, contract = plan.recipe, plan.contract
+    side = min(recipe.scaled(contract.height, 0), recipe.scaled(contract.width, 0))
+    if recipe.crop > side:
+        raise InputError(f"crop is {recipe.crop}, expected at most {side}, the smallest side of an image")
+    if torch.cuda.is_available() and plan.devices > torch.cuda.device_count():
+        raise InputError(
+            f"devices is {plan.devices}, expected at most {torch.cuda.device_count()}, the CUDA devices here"
+        )
+    training = SplitDataset(manifest, "train", contract, recipe=recipe)
+    validation = SplitDataset(manifest, "val", contract, limit=recipe.validation_images)
+    if not any(item.tumour_px for item in validation.items):
+        raise InputError("no validation image has a tumour, expected some: there is nothing to choose by")
+    if len(validation) < plan.processes:
+        raise InputError(
+            f"{len(validation)} validation images for {plan.processes} processes, expected one each: "
+            "set validation_images higher, or train with fewer"
+        )
+    if not len(training) // plan.processes // recipe.batch_size:
+        raise InputError(
+            f"an epoch has {len(training)} samples for {plan.processes} process(es), expected at least one "
+            f"batch of {recipe.batch_size} each: add images, or lower batch_size in the recipe"
+        )
+    return training, validation
+
+
+def make_task(plan: Plan, training: SplitDataset, *, fresh: bool) -> SegmentationTask:
+    """The network and what is done with it; its weights are loaded only if no checkpoint will bring them."""
+    recipe, contract = plan.recipe, plan.contract
+    lightning.seed_everything(recipe.seed, verbose=False)
+    model = build_model(
+        plan.architecture, plan.encoder, channels=contract.channels, classes=len(contract.classes)
+    )
+    if fresh:
+        load_encoder_weights(model, plan.architecture, plan.encoder, recipe.encoder_weights)
+    if not torch.cuda.is_available():
+        speed_up_depthwise(model)
+    batches = len(training) // plan.processes // recipe.batch_size
+    return SegmentationTask(model, contract, recipe, steps=-(-batches // recipe.accumulate) * recipe.epochs)
+
+
+def make_trainer(plan: Plan, out: Path, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    """Lightning's trainer for the plan; the callbacks keep the checkpoints."""
+    recipe = plan.recipe
+    return lightning.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=plan.devices,
+        num_nodes=plan.nodes,
+        strategy=distributed() if plan.processes > 1 else "auto",
+        precision=recipe.precision,  # type: ignore[arg-type]
+        max_epochs=recipe.epochs,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.gradient_clip or None,
+        deterministic=recipe.deterministic,
+        benchmark=not recipe.deterministic,
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        logger=TensorBoardLogger(out, name="", version=TENSORBOARD, default_hp_metric=False),
+        use_distributed_sampler=False,
+        default_root_dir=out,
+    )
+
+
+def distributed() -> DDPStrategy:
+    """Gradients averaged over all processes.
+
+    Each process keeps BatchNorm statistics of its own batches; the task averages them before validation.
+    Some encoders of smp hold layers of their classifier, which no loss reaches.
+    """
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Hold back Lightning's advertising, and its warnings about choices that the recipe makes on purpose."""
+    log = logging.getLogger("pytorch_lightning")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                ".*does not have many workers",
+                ".*`isinstance.treespec, LeafSpec.`",
+                ".*exists and is not empty",  # the run's own folder, when it is resumed
+            ):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def gather_digests(task: SegmentationTask) -> list[str]:
+    """SHA-256 of the network that each process holds, by its number."""
+    own = weights_digest(task.judged)
+    if not torch.distributed.is_initialized():
+        return [own]
+    digests: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(digests, own)
+    return digests
+
+
+def finish(
+    plan: Plan,
+    manifest: Manifest,
+    out: Path,
+    recorder: Recorder,
+    task: SegmentationTask,
+    digests: list[str],
+    validation_images: int,
+) -> Run:
+    """Choose the threshold on the validation part, judge the best weights on the test part, write the run."""
+    draw_curves(recorder.rows, out / "curves.png")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    run = Run(
+        root=out,
+        architecture=plan.architecture,
+        encoder=plan.encoder,
+        contract=plan.contract,
+        checkpoint_sha256=sha256_of(out / CHECKPOINT),
+        data={
+            "root": plan.data,
+            "split_sha256": manifest.digest(),
+            "phantoms": (manifest.root / NOTE).is_file(),
+            "images": {part: len(manifest.part(part)) for part in PARTS},
+            "validation_images_used": validation_images,
+        },
+        training={
+            "recipe": {"name": plan.recipe_name, **vars(plan.recipe)},
+            "steps": task.steps,
+            "epochs": len(recorder.rows),
+            "seconds": round(recorder.rows[-1]["seconds"], 1),
+            "device": torch.cuda.get_device_name(0) if device == "cuda" else "cpu",
+            "devices": plan.devices,
+            "nodes": plan.nodes,
+            "final_weights_sha256": digests,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in PACKAGES},
+            },
+        },
+        metrics={"best_epoch": recorder.best_epoch, "validation": {"mean_dice": recorder.best}},
+    )
+    model = run.model().to(device)
+    best = choose_threshold(torch_infer(model, plan.contract), manifest, plan.contract)[0]
+    run.metrics["threshold"] = dataclasses.asdict(best)
+    run = dataclasses.replace(run, contract=dataclasses.replace(plan.contract, threshold=best.threshold))
+    run.metrics["test"], scores = evaluate(model, manifest, "test", run.contract)
+    write_csv(out / SCORES, [{**dataclasses.asdict(score), "dice": score.dice} for score in scores])
+    run.write()
+    recorder.best_weights.unlink()
+    return run
