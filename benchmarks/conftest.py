@@ -44,7 +44,7 @@ def _named(config: pytest.Config, option: str) -> str | None:
 
 @pytest.fixture(scope="session")
 def threads(pytestconfig: pytest.Config) -> int:
-    """CPU threads of every subject."""
+    """CPU threads of every variant."""
     count: int = pytestconfig.getoption("--threads")
     return count
 

@@ -1,7 +1,7 @@
 """Latency under pytest-benchmark: `pytest benchmarks --benchmark-enable [--bundle DIR --run DIR]`.
 
-Each subject is timed alone, one after the other, so that results can be saved and compared between
-versions of the code (`--benchmark-autosave`, `--benchmark-compare`). To set subjects against each other use
+Each variant is timed alone, one after the other, so that results can be saved and compared between
+versions of the code (`--benchmark-autosave`, `--benchmark-compare`). To set variants against each other use
 `tumorseg bench`, whose rounds are interleaved.
 """
 
@@ -16,8 +16,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from tumorseg_benchmarks.commands.bench import set_threads
 from tumorseg_benchmarks.latency.latency import MIN_ROUNDS
 from tumorseg_benchmarks.latency.stages import staged_call
-from tumorseg_benchmarks.parity.parity import check_kinship, compare, golden_reference
-from tumorseg_benchmarks.variants.variants import SUBJECTS, Subject, open_candidate
+from tumorseg_benchmarks.parity.parity import check_provenance, compare, golden_reference
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant, open_candidate
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.processing.preprocess import Preprocessor
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 BATCHES = (1, 4)
 
 
-@pytest.fixture(scope="module", params=SUBJECTS, ids=lambda subject: subject.name)
+@pytest.fixture(scope="module", params=VARIANTS, ids=lambda variant: variant.name)
 def session(request: pytest.FixtureRequest, bundle: Bundle, run: Run | None, threads: int) -> Session:
-    """One subject, ready and right; skipped where this machine cannot run it."""
-    subject: Subject = request.param
+    """One variant, ready and right; skipped where this machine cannot run it."""
+    variant: Variant = request.param
     if run is not None:
-        check_kinship(bundle, run)
-    candidate = open_candidate(subject, bundle, run, threads)
+        check_provenance(bundle, run)
+    candidate = open_candidate(variant, bundle, run, threads)
     if candidate.session is None:
         pytest.skip(f"not measured: {candidate.reason}")
     set_threads(threads, torch_too=run is not None)
-    report = compare(candidate.session, subject.label, golden_reference(bundle), bundle.contract)
+    report = compare(candidate.session, variant.label, golden_reference(bundle), bundle.contract)
     assert report.passed, f"a wrong answer has no speed: {report.breaches}"
     return candidate.session
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.processing.preprocess import Preprocessor
@@ -35,7 +35,7 @@ class SmallNetwork(torch.nn.Module):
         return logits
 
 
-def with_golden(model: torch.nn.Module, contract: Contract) -> Source:
+def with_golden(model: torch.nn.Module, contract: Contract) -> ExportContext:
     """A source of this network with three golden images of noise."""
     random = np.random.default_rng(3)
     preprocess = Preprocessor(contract)
@@ -47,11 +47,11 @@ def with_golden(model: torch.nn.Module, contract: Contract) -> Source:
             golden.append(
                 Golden(f"noise-{number}", pixels, tensor, model(torch.from_numpy(tensor)[None])[0].numpy())
             )
-    return Source(model, contract, {"checkpoint_sha256": "0" * 64}, tuple(golden))
+    return ExportContext(model, contract, {"checkpoint_sha256": "0" * 64}, tuple(golden))
 
 
 @pytest.fixture
-def small_source() -> Source:
+def small_context() -> ExportContext:
     """A fresh `SmallNetwork` at 64x64, seeded, with BatchNorm statistics of noise."""
     contract = Contract(height=64, width=64)
     with torch.random.fork_rng():
@@ -63,7 +63,7 @@ def small_source() -> Source:
 
 
 @pytest.fixture(name="with_golden")
-def with_golden_fixture() -> Callable[[torch.nn.Module, Contract], Source]:
+def with_golden_fixture() -> Callable[[torch.nn.Module, Contract], ExportContext]:
     """`with_golden`, for tests that make networks of their own."""
     return with_golden
 

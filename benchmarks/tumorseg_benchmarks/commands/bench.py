@@ -12,20 +12,20 @@ import click
 from tumorseg_benchmarks.commands.parity import open_run
 from tumorseg_benchmarks.latency.bench import run_bench
 from tumorseg_benchmarks.latency.choice import BATCH, UNFIT, Budgets, choose
-from tumorseg_benchmarks.latency.cold_start import Cold, measure_cold
-from tumorseg_benchmarks.latency.cpu_frequency import clock_state
-from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, Plan
+from tumorseg_benchmarks.latency.cold_start import ColdStart, measure_cold
+from tumorseg_benchmarks.latency.cpu_frequency import cpu_frequency_state
+from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, TimingPlan
 from tumorseg_benchmarks.latency.ranking import make_ranking_folder, ranking_entries, ranking_line
 from tumorseg_benchmarks.latency.roofline import Peak, Work, count_work, measure_peak
 from tumorseg_benchmarks.latency.rows import BenchRow
-from tumorseg_benchmarks.parity.parity import check_kinship
+from tumorseg_benchmarks.parity.parity import check_provenance
 from tumorseg_benchmarks.reports.bench_report import bench_markdown, bench_text
 from tumorseg_benchmarks.reports.html_report import PAGE, read_report, report_page
-from tumorseg_benchmarks.reports.report import SCHEMA, subject_facts, to_json, write_report
+from tumorseg_benchmarks.reports.report import SCHEMA, to_json, variant_facts, write_report
 from tumorseg_benchmarks.variants.inputs import EncodedImage, file_inputs, golden_inputs, split_inputs
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts, usable_cores
-from tumorseg_benchmarks.variants.third_party_baselines import PEERS
-from tumorseg_benchmarks.variants.variants import PEER, SUBJECTS, Subject, sort_out
+from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
+from tumorseg_benchmarks.variants.variants import STOCK, VARIANTS, Variant, sort_out
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.files import write_text
@@ -55,13 +55,13 @@ MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyT
     "--threads", "threads_text", help="CPU threads, or several such as 1,2 one after the other [all cores]."
 )
 @click.option(
-    "--peers", is_flag=True, help="Also time PyTorch's other modes and stock runtimes; needs --run."
+    "--third-party", is_flag=True, help="Also time PyTorch's other modes and stock runtimes; needs --run."
 )
 @click.option(
     "--cold/--no-cold",
     default=True,
     show_default=True,
-    help="Also start each subject three times in a process of its own: cold start, load, peak memory.",
+    help="Also start each variant three times in a process of its own: cold start, load, peak memory.",
 )
 @click.option("--max-latency-ms", type=float, help="Budget: median of infer for one image.")
 @click.option("--max-memory-mb", type=float, help="Budget: peak memory in a process of its own.")
@@ -86,7 +86,7 @@ MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyT
     type=click.FloatRange(min=0, min_open=True),
     help="Begin no round after so many seconds; a batch size that cannot have eight rounds is not timed.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the order of the subjects in each round.")
+@click.option("--seed", default=0, show_default=True, help="Of the order of the variants in each round.")
 @click.option(
     "--out",
     default=Path("build/bench"),
@@ -113,8 +113,8 @@ def bench(
     batches: str,
     rounds: int | None,
     threads_text: str | None,
-    peers: bool,
-    cold: bool,
+    third_party: bool,
+    cold_start: bool,
     max_latency_ms: float | None,
     max_memory_mb: float | None,
     max_size_mb: float | None,
@@ -130,7 +130,7 @@ def bench(
 ) -> None:
     """Time BUNDLE under every backend of this machine, against PyTorch where a run is given.
 
-    All subjects run the same real images in interleaved rounds, with the same number of threads. What breaks
+    All variants run the same real images in interleaved rounds, with the same number of threads. What breaks
     parity is refused; what cannot run here is named with the reason. Without --run the reference is
     ONNX FP32. The page bench.html needs no network.
     """
@@ -139,18 +139,18 @@ def bench(
     if rank_too and BATCH not in sizes:
         raise InputError(f"batches is '{batches}', expected {BATCH} among them for --rank: add it")
     budgets = Budgets(max_latency_ms, max_memory_mb, max_size_mb)
-    if max_memory_mb is not None and not cold:
+    if max_memory_mb is not None and not cold_start:
         raise InputError("--max-memory-mb was given with --no-cold, expected only one of them")
-    plan = Plan(rounds=MIN_ROUNDS if rounds is None else rounds, seed=seed, budget_s=budget_seconds)
+    plan = TimingPlan(rounds=MIN_ROUNDS if rounds is None else rounds, seed=seed, budget_s=budget_seconds)
     opened = Bundle.open(bundle)
     parity = read_report(parity_file, "parity", opened) if parity_file else None
     run = open_run(run_folder)
     if run is not None:
-        check_kinship(opened, run)
+        check_provenance(opened, run)
     inputs = choose_inputs(opened, run, images, max_images)
     ranking_folder = make_ranking_folder(opened, device_folder) if rank_too else None
-    subjects, left_out = sort_out((*SUBJECTS, *(PEERS if peers else ())), opened, run)
-    before, clocks = load_average(), clock_state()
+    variants, left_out = sort_out((*VARIANTS, *(THIRD_PARTY_BASELINES if third_party else ())), opened, run)
+    before, frequency = load_average(), cpu_frequency_state()
     work = count_work(opened)
     rows: list[BenchRow] = []
     peaks: list[Peak] = []
@@ -166,22 +166,22 @@ def bench(
             sizes,
             count,
             plan,
-            progress=say,
-            subjects=subjects,
+            progress=log,
+            variants=variants,
             device_folder=device_folder,
             open_rounds=rounds is None,
             worst=worst,
         )
     last = counts[-1]
-    colds, failed = start_cold(opened, run, rows, last, device_folder) if cold else ({}, {})
-    choices = choose([row for row in rows if row.threads == last], opened, colds, budgets)
+    cold_starts, failed = start_cold(opened, run, rows, last, device_folder) if cold_start else ({}, {})
+    choices = choose([row for row in rows if row.threads == last], opened, cold_starts, budgets)
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "bench",
         "machine": machine_facts(),
         "load_average": {"before": before, "after": load_average()},
-        "clocks": {"before": clocks, "after": clock_state()},
-        **subject_facts(opened, run),
+        "cpu_frequency": {"before": frequency, "after": cpu_frequency_state()},
+        **variant_facts(opened, run),
         "images": [image.to_dict() for image in inputs],
         "plan": {
             "batches": sizes,
@@ -195,8 +195,8 @@ def bench(
         "left_out": left_out,
         "work": dataclasses.asdict(work) if isinstance(work, Work) else {"reason": work},
         "peaks": [dataclasses.asdict(peak) for peak in peaks],
-        "cold": {name: dataclasses.asdict(one) for name, one in colds.items()},
-        "cold_failed": failed,
+        "cold_start": {name: dataclasses.asdict(one) for name, one in cold_starts.items()},
+        "cold_start_failed": failed,
         "budgets": dataclasses.asdict(budgets),
         "choice": [dataclasses.asdict(one) for one in choices],
         "worst": worst,
@@ -205,35 +205,35 @@ def bench(
     write_report(out, "bench", values, bench_markdown(rows, values))
     write_text(out / PAGE, report_page([values, *([parity] if parity else [])]))
     click.echo(to_json(values) if as_json else bench_text(rows, values), nl=False)
-    say(f"report: {(out / PAGE).resolve()}, and bench.md and bench.json beside it")
+    log(f"report: {(out / PAGE).resolve()}, and bench.md and bench.json beside it")
     if ranking_folder is not None:
         unfit = {one.name: one.reason for one in choices if one.status == UNFIT}
         entries = ranking_entries([row for row in rows if row.threads == last], last, unfit)
         write_ranking(ranking_folder, opened, entries)
-        say(f"ranking: {ranking_folder / RANKING}: {ranking_line(entries)}")
+        log(f"ranking: {ranking_folder / RANKING}: {ranking_line(entries)}")
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Progress, on standard error."""
     click.echo(line, err=True)
 
 
 def start_cold(
     bundle: Bundle, run: Run | None, rows: Sequence[BenchRow], threads: int, device_folder: Path | None
-) -> tuple[dict[str, Cold], dict[str, str]]:
-    """Cold figures by the name of each subject that was timed, and why others have none."""
-    timed: dict[str, Subject] = {
-        row.subject.name: row.subject for row in rows if row.status == "measured" and row.role != "control"
+) -> tuple[dict[str, ColdStart], dict[str, str]]:
+    """Cold-start figures by the name of each variant that was timed, and why others have none."""
+    timed: dict[str, Variant] = {
+        row.variant.name: row.variant for row in rows if row.status == "measured" and row.role != "control"
     }
-    found: dict[str, Cold] = {}
+    found: dict[str, ColdStart] = {}
     failed: dict[str, str] = {}
-    for name, subject in timed.items():
-        if subject.format == PEER:
-            failed[name] = f"{subject.label}: not started alone, since that would measure its conversion"
+    for name, variant in timed.items():
+        if variant.format == STOCK:
+            failed[name] = f"{variant.label}: not started alone, since that would measure its conversion"
             continue
-        say(f"cold start: {subject.label}")
+        log(f"cold start: {variant.label}")
         try:
-            found[name] = measure_cold(bundle, run, subject, threads, device_folder)
+            found[name] = measure_cold(bundle, run, variant, threads, device_folder)
         except BackendError as error:
             failed[name] = str(error)
     return found, failed

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorseg_benchmarks.parity.findings import judge_bundle, write_certificate
+from tumorseg_benchmarks.parity.findings import score_bundle, write_certificate
 from tumorseg_benchmarks.reports.ci import to_annotations, to_junit
 from tumorseg_benchmarks.reports.parity_report import further_sections
 from tumorseg_benchmarks.reports.report import (
     SCHEMA,
     parity_markdown,
     parity_text,
-    subject_facts,
     to_json,
+    variant_facts,
     write_report,
 )
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
@@ -69,7 +69,7 @@ SHOWN = 3  # breaches in the error message
     type=click.IntRange(min=0),
     help="Search the split for so many images with the thinnest margins, and compare them first.",
 )
-@click.option("--drift", is_flag=True, help="Also find the layer of each ONNX file that diverges first.")
+@click.option("--layer-diff", is_flag=True, help="Also find the layer of each ONNX file that diverges first.")
 @click.option(
     "--certificate/--no-certificate",
     default=True,
@@ -87,7 +87,7 @@ def parity(
     out: Path,
     device_folder: Path | None,
     thinnest: int,
-    drift: bool,
+    layer_diff: bool,
     certificate: bool,
     junit: Path | None,
     annotations: bool,
@@ -104,13 +104,13 @@ def parity(
     opened = Bundle.open(bundle)
     run = open_run(run_folder)
     before = load_average()
-    findings = judge_bundle(
+    findings = score_bundle(
         opened,
         run,
         part,
         limit,
         thinnest=thinnest,
-        drift=drift,
+        layer_diff=layer_diff,
         device_folder=device_folder,
         progress=lambda line: click.echo(f"{line} ...", err=True),
     )
@@ -119,7 +119,7 @@ def parity(
         "kind": "parity",
         "machine": machine_facts(),
         "load_average": {"before": before, "after": load_average()},
-        **subject_facts(opened, run),
+        **variant_facts(opened, run),
         **findings.to_dict(),
     }
     rows = findings.rows
@@ -140,7 +140,7 @@ def parity(
     if breaches := findings.breaches:
         first = "; ".join(breaches[:SHOWN])
         more = f"; {len(breaches) - SHOWN} more" if len(breaches) > SHOWN else ""
-        layer = "" if drift or run is None else ", or look for the layer with --drift"
+        layer = "" if layer_diff or run is None else ", or look for the layer with --layer-diff"
         raise ParityError(
             f"{bundle}: {len(breaches)} breaches of parity, expected none: {first}{more}: "
             f"do not use what is named breached in {out}/parity.md; export it again{layer}"

@@ -1,9 +1,9 @@
 """The benchmark: who may run, who decides what PyTorch decides, and how long each takes.
 
-For each batch size and each group (CPU, GPU): every subject first runs all images, which warms it up and
+For each batch size and each group (CPU, GPU): every variant first runs all images, which warms it up and
 compares its logits with PyTorch's; who breaks the parity budget is not timed, since a wrong answer has no
-speed. The rest are timed in interleaved rounds against the first subject of the group, and so is a second
-instance of that very subject: the A/A control, which shows how much of a difference is noise.
+speed. The rest are timed in interleaved rounds against the first variant of the group, and so is a second
+instance of that very variant: the A/A control, which shows how much of a difference is noise.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tumorseg_benchmarks.latency.latency import (
     PRIME_BELOW_S,
     SHORT_CALLS,
     Call,
-    Plan,
     Sample,
+    TimingPlan,
     measure,
 )
 from tumorseg_benchmarks.latency.rows import CONTROL, BenchRow, fill, rank
@@ -28,7 +28,7 @@ from tumorseg_benchmarks.latency.stages import Clock, staged_call
 from tumorseg_benchmarks.parity.parity import Reference, compare, golden_reference
 from tumorseg_benchmarks.parity.worst_cases import worst_pictures
 from tumorseg_benchmarks.variants.inputs import EncodedImage
-from tumorseg_benchmarks.variants.variants import SUBJECTS, Candidate, Subject, open_candidate
+from tumorseg_benchmarks.variants.variants import VARIANTS, Candidate, Variant, open_candidate
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError, ParityError
@@ -45,49 +45,49 @@ Progress = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Entrant:
-    """A candidate and its part in the comparison: 'reference', 'control' or 'subject'."""
+class BenchmarkCase:
+    """A candidate and its part in the comparison: 'reference', 'control' or 'variant'."""
 
     candidate: Candidate
     role: str
 
     @property
     def name(self) -> str:
-        """Key among the entrants; the control is another entrant than the reference."""
-        return self.candidate.subject.name + ("-control" if self.role == "control" else "")
+        """Key among the cases; the control is another cases than the reference."""
+        return self.candidate.variant.name + ("-control" if self.role == "control" else "")
 
     @property
     def label(self) -> str:
         """For people."""
-        return self.candidate.subject.label + (CONTROL if self.role == "control" else "")
+        return self.candidate.variant.label + (CONTROL if self.role == "control" else "")
 
 
 def enter(
     bundle: Bundle,
     run: Run | None,
     threads: int,
-    subjects: Sequence[Subject],
+    variants: Sequence[Variant],
     device_folder: Path | None = None,
-) -> list[Entrant]:
-    """Open all subjects; in each group the first that runs is the reference and enters twice."""
-    entrants: list[Entrant] = []
+) -> list[BenchmarkCase]:
+    """Open all variants; in each group the first that runs is the reference and enters twice."""
+    cases: list[BenchmarkCase] = []
     for group in GROUPS:
         members = [
-            open_candidate(subject, bundle, run, threads, device_folder)
-            for subject in subjects
-            if subject.group == group
+            open_candidate(variant, bundle, run, threads, device_folder)
+            for variant in variants
+            if variant.group == group
         ]
         reference = next((member for member in members if member.session is not None), None)
         for member in members:
-            entrants.append(Entrant(member, "reference" if member is reference else "subject"))
+            cases.append(BenchmarkCase(member, "reference" if member is reference else "variant"))
             if member is reference:
-                again = open_candidate(member.subject, bundle, run, threads, device_folder)
-                entrants.append(Entrant(again, "control"))
-    return entrants
+                again = open_candidate(member.variant, bundle, run, threads, device_folder)
+                cases.append(BenchmarkCase(again, "control"))
+    return cases
 
 
 def find_truth(
-    entrants: Sequence[Entrant], images: Sequence[EncodedImage], bundle: Bundle, run: Run | None
+    cases: Sequence[BenchmarkCase], images: Sequence[EncodedImage], bundle: Bundle, run: Run | None
 ) -> Reference:
     """What the logits of the timed images must be.
 
@@ -95,13 +95,13 @@ def find_truth(
     golden ones, else what the CPU's reference says, once it has reproduced the golden images.
     Raises BackendError where nothing runs on the CPU, ParityError where the reference itself is wrong.
     """
-    first = next((entrant.candidate for entrant in entrants if entrant.candidate.session), None)
-    if first is None or first.session is None or first.subject.group != "cpu":
-        reasons = "; ".join(f"{e.label}: {e.candidate.reason}" for e in entrants if e.candidate.reason)
+    first = next((case.candidate for case in cases if case.candidate.session), None)
+    if first is None or first.session is None or first.variant.group != "cpu":
+        reasons = "; ".join(f"{e.label}: {e.candidate.reason}" for e in cases if e.candidate.reason)
         raise BackendError(f"nothing can run on this CPU ({reasons}): install the extra cpu")
     if run is None:
         golden = golden_reference(bundle)
-        report = compare(first.session, first.subject.label, golden, bundle.contract)
+        report = compare(first.session, first.variant.label, golden, bundle.contract)
         if not report.passed:
             raise ParityError(f"the reference is wrong, nothing was timed: {'; '.join(report.breaches)}")
         if [image.data for image in golden.images] == [image.data for image in images]:
@@ -123,36 +123,36 @@ class Bench:
 
     contract: Contract
     truth: Reference
-    plan: Plan
+    plan: TimingPlan
     progress: Progress
     started: float
     clock: Clock = time.perf_counter_ns
     threads: int = 1
     open_rounds: bool = False
-    worst: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by the subject's name
+    worst: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # by the variant's name
 
-    def run(self, entrants: Sequence[Entrant], batches: Sequence[int]) -> list[BenchRow]:
+    def run(self, cases: Sequence[BenchmarkCase], batches: Sequence[int]) -> list[BenchRow]:
         """All rows: batch by batch, group by group, measured ones by rank."""
         rows: list[BenchRow] = []
         pending = len(batches) * len(GROUPS)
         for batch in batches:
             for group in GROUPS:
-                members = [entrant for entrant in entrants if entrant.candidate.subject.group == group]
+                members = [case for case in cases if case.candidate.variant.group == group]
                 rows += self._run_group(members, batch, pending)
                 pending -= 1
         return rows
 
-    def _run_group(self, members: Sequence[Entrant], batch: int, pending: int) -> list[BenchRow]:
-        fit: list[Entrant] = []
+    def _run_group(self, members: Sequence[BenchmarkCase], batch: int, pending: int) -> list[BenchRow]:
+        fit: list[BenchmarkCase] = []
         rows: dict[str, BenchRow] = {}
         slowest, total = 0.0, 0.0  # seconds of a call
-        for entrant in members:
-            row = self._admit(entrant, batch)
-            rows[entrant.name] = row
+        for case in members:
+            row = self._admit(case, batch)
+            rows[case.name] = row
             if row.status == "measured":
-                seconds = self._seconds(entrant, batch)
+                seconds = self._seconds(case, batch)
                 slowest, total = max(slowest, seconds), total + seconds
-                fit.append(entrant)
+                fit.append(case)
         if not fit:
             return list(rows.values())
         if fit[0].role != "reference":
@@ -172,35 +172,33 @@ class Bench:
         if self.open_rounds:
             plan = dataclasses.replace(plan, rounds=min(max(int(AIM_S / round_s), MIN_ROUNDS), MOST_ROUNDS))
         samples = measure(
-            {entrant.name: self._call(entrant, batch) for entrant in fit},
+            {case.name: self._call(case, batch) for case in fit},
             plan,
             prime=prime,
             calls_per_turn=turn,
             progress=lambda number, taken: self._report(batch, number, plan.rounds, fit, taken),
         )
-        for entrant in fit:
-            rows[entrant.name] = fill(rows[entrant.name], samples[entrant.name], samples[fit[0].name])
+        for case in fit:
+            rows[case.name] = fill(rows[case.name], samples[case.name], samples[fit[0].name])
         return rank(list(rows.values()))
 
-    def _admit(self, entrant: Entrant, batch: int) -> BenchRow:
+    def _admit(self, case: BenchmarkCase, batch: int) -> BenchRow:
         """Warm up and compare: a row that is 'measured' but still without figures, or says why not."""
-        session, subject = entrant.candidate.session, entrant.candidate.subject
-        blank = BenchRow(subject, entrant.label, entrant.role, batch, "measured", threads=self.threads)
+        session, variant = case.candidate.session, case.candidate.variant
+        blank = BenchRow(variant, case.label, case.role, batch, "measured", threads=self.threads)
         if session is None:
-            return self._unmeasured(blank, entrant.candidate.reason)
+            return self._unmeasured(blank, case.candidate.reason)
         blank = dataclasses.replace(blank, versions=session.info.versions)
         limit = session.input.max_batch
         if limit is not None and batch > limit:
             return self._unmeasured(blank, f"takes at most {limit} images at once")
-        self.progress(
-            f"batch {batch}: {entrant.label}: warm-up and parity on {len(self.truth.images)} images"
-        )
+        self.progress(f"batch {batch}: {case.label}: warm-up and parity on {len(self.truth.images)} images")
         try:
-            report = compare(session, entrant.label, self.truth, self.contract, batch)
+            report = compare(session, case.label, self.truth, self.contract, batch)
         except (CheckFailedError, BackendError, InputError) as error:
             return self._unmeasured(blank, str(error))
-        if entrant.role != "control" and subject.name not in self.worst:
-            self.worst[subject.name] = worst_pictures(session, report, self.truth, self.contract)
+        if case.role != "control" and variant.name not in self.worst:
+            self.worst[variant.name] = worst_pictures(session, report, self.truth, self.contract)
         if not report.passed:
             reason = f"{report.worst.image}: {'; '.join(report.worst.breaches)}"
             return dataclasses.replace(blank, status="refused: parity", reason=reason, parity=report)
@@ -210,8 +208,8 @@ class Bench:
         """The row with this reason in place of figures, unless it has a reason already."""
         return row if row.reason else dataclasses.replace(row, status="not measured", reason=reason)
 
-    def _call(self, entrant: Entrant, batch: int) -> Call:
-        session, images = entrant.candidate.session, self.truth.images
+    def _call(self, case: BenchmarkCase, batch: int) -> Call:
+        session, images = case.candidate.session, self.truth.images
         assert session is not None
         preprocess = Preprocessor(self.contract)
 
@@ -221,9 +219,9 @@ class Bench:
 
         return call
 
-    def _seconds(self, entrant: Entrant, batch: int) -> float:
+    def _seconds(self, case: BenchmarkCase, batch: int) -> float:
         """Of one more call, now that it is warm: the first ones may have compiled."""
-        ns = self._call(entrant, batch)(0)
+        ns = self._call(case, batch)(0)
         return Sample(0, 0, {stage: taken / 1e6 for stage, taken in ns.items()}).total_ms / 1000
 
     def _budget_left(self) -> float | None:
@@ -232,9 +230,9 @@ class Bench:
         return self.plan.budget_s - (time.monotonic() - self.started)
 
     def _report(
-        self, batch: int, number: int, rounds: int, fit: Sequence[Entrant], taken: dict[str, Sample]
+        self, batch: int, number: int, rounds: int, fit: Sequence[BenchmarkCase], taken: dict[str, Sample]
     ) -> None:
-        times = "; ".join(f"{entrant.label} {taken[entrant.name].ms['infer']:.3g} ms" for entrant in fit)
+        times = "; ".join(f"{case.label} {taken[case.name].ms['infer']:.3g} ms" for case in fit)
         self.progress(f"batch {batch}: round {number + 1}/{rounds}: {times}")
 
 
@@ -244,21 +242,21 @@ def run_bench(
     images: Sequence[EncodedImage],
     batches: Sequence[int],
     threads: int,
-    plan: Plan,
+    plan: TimingPlan,
     progress: Progress = lambda line: None,
-    subjects: Sequence[Subject] = SUBJECTS,
+    variants: Sequence[Variant] = VARIANTS,
     device_folder: Path | None = None,
     open_rounds: bool = False,
     worst: dict[str, dict[str, Any]] | None = None,
 ) -> list[BenchRow]:
-    """Open, check and time all subjects on the images.
+    """Open, check and time all variants on the images.
 
-    worst: is given the worst image of each subject by its name (`tumorseg_benchmarks.parity.worst_cases`).
+    worst: is given the worst image of each variant by its name (`tumorseg_benchmarks.parity.worst_cases`).
     """
     started = time.monotonic()
-    entrants = enter(bundle, run, threads, subjects, device_folder)
+    cases = enter(bundle, run, threads, variants, device_folder)
     progress(f"the right logits of {len(images)} images")
-    truth = find_truth(entrants, images, bundle, run)
+    truth = find_truth(cases, images, bundle, run)
     bench = Bench(
         bundle.contract,
         truth,
@@ -269,4 +267,4 @@ def run_bench(
         open_rounds=open_rounds,
         worst={} if worst is None else worst,
     )
-    return bench.run(entrants, batches)
+    return bench.run(cases, batches)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from tumorseg_benchmarks.latency.cold_start import Cold
+from tumorseg_benchmarks.latency.cold_start import ColdStart
 from tumorseg_benchmarks.latency.intervals import FASTER
 from tumorseg_benchmarks.latency.latency import speed_up
 from tumorseg_benchmarks.latency.rows import BenchRow
@@ -50,30 +50,30 @@ class Choice:
 
 def size_mb(bundle: Bundle, row: BenchRow) -> float | None:
     """Of the files of the row's artefact; None where it is not in the bundle."""
-    format = STAND_IN.get(row.subject.format, row.subject.format)
+    format = STAND_IN.get(row.variant.format, row.variant.format)
     for artefact in bundle.artefacts:
-        if artefact.format in (row.subject.format, format) and artefact.precision == row.subject.precision:
+        if artefact.format in (row.variant.format, format) and artefact.precision == row.variant.precision:
             return sum(bundle.files[file].bytes for file in artefact.files) / 1e6
     return None
 
 
 def choose(
-    rows: Sequence[BenchRow], bundle: Bundle, cold: Mapping[str, Cold], budgets: Budgets
+    rows: Sequence[BenchRow], bundle: Bundle, cold_start: Mapping[str, ColdStart], budgets: Budgets
 ) -> list[Choice]:
     """The artefacts at batch 1, the winner first.
 
     rows: of one thread count. Among those that fit, the one with the lowest median wins; PyTorch, peers and
-    controls do not compete. cold: memory by the subject's name.
+    controls do not compete. cold: memory by the variant's name.
     """
     artefacts = [
-        row for row in rows if row.batch == BATCH and row.role != "control" and not row.subject.needs_run
+        row for row in rows if row.batch == BATCH and row.role != "control" and not row.variant.needs_run
     ]
-    unfit = {row.subject.name: why_unfit(row, bundle, cold, budgets) for row in artefacts}
-    fit = [row for row in artefacts if not unfit[row.subject.name]]
+    unfit = {row.variant.name: why_unfit(row, bundle, cold_start, budgets) for row in artefacts}
+    fit = [row for row in artefacts if not unfit[row.variant.name]]
     fit.sort(key=lambda row: row.stages["infer"].median)
     choices = [
         Choice(
-            row.subject.name,
+            row.variant.name,
             row.label,
             WON if row is fit[0] else LOST,
             _why_won(row, budgets) if row is fit[0] else _why_lost(row, fit[0]),
@@ -82,17 +82,17 @@ def choose(
         for row in fit
     ]
     return choices + [
-        Choice(row.subject.name, row.label, UNFIT, unfit[row.subject.name], size_mb(bundle, row))
+        Choice(row.variant.name, row.label, UNFIT, unfit[row.variant.name], size_mb(bundle, row))
         for row in artefacts
         if row not in fit
     ]
 
 
-def why_unfit(row: BenchRow, bundle: Bundle, cold: Mapping[str, Cold], budgets: Budgets) -> str:
+def why_unfit(row: BenchRow, bundle: Bundle, cold_start: Mapping[str, ColdStart], budgets: Budgets) -> str:
     """Why it may not serve, empty where it may; a budget whose figure is not known is not kept."""
     if row.status != "measured":
         return f"{row.status}: {row.reason}"
-    found = cold.get(row.subject.name)
+    found = cold_start.get(row.variant.name)
     memory = None if found is None else max(found.peak_mb, found.gpu_mb or 0)
     reasons = []
     for name, value, limit, unit in (
@@ -120,7 +120,7 @@ def _why_won(row: BenchRow, budgets: Budgets) -> str:
 def _why_lost(row: BenchRow, winner: BenchRow) -> str:
     """By the pairs where both were timed in the same rounds, else by the medians."""
     median = row.stages["infer"].median
-    if row.subject.group != winner.subject.group or row.rounds != winner.rounds:
+    if row.variant.group != winner.variant.group or row.rounds != winner.rounds:
         return f"{median / winner.stages['infer'].median:.3g} times as long as {winner.label}"
     gain = speed_up(row.samples, winner.samples)
     interval = f"{gain.median:.3f} times ({gain.low:.3f}-{gain.high:.3f})"

@@ -1,6 +1,6 @@
-"""A subject in a process of its own: from the start of the process to its first logits, and its peak memory.
+"""A variant in a process of its own: from the start of the process to its first logits, and its peak memory.
 
-`measure_cold` starts `python -m tumorseg_benchmarks.latency.cold_start`, which opens one subject, runs
+`measure_cold` starts `python -m tumorseg_benchmarks.latency.cold_start`, which opens one variant, runs
 golden images and prints what it took. Linux only: the peak is `VmHWM` of /proc, the clock is one for all
 processes.
 """
@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorseg_benchmarks.variants.variants import Subject
+from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
-STARTS = 3  # processes of each subject
+STARTS = 3  # processes of each variant
 CALLS = 3  # inferences of each; the first reaches the peak of memory
 TIMEOUT_S = 900
 FIGURES = ("start_ms", "load_ms", "first_ms", "later_ms")
 
 
 @dataclasses.dataclass(frozen=True)
-class Cold:
+class ColdStart:
     """Medians over the processes, of one image.
 
     start_ms: from the start of the process to the first logits, imports included. load_ms: opening the
@@ -49,10 +49,10 @@ class Cold:
 
 
 def measure_cold(
-    bundle: Bundle, run: Run | None, subject: Subject, threads: int, device_folder: Path | None = None
-) -> Cold:
-    """Start the subject in fresh processes, one after the other; raises BackendError where one fails."""
-    command = [sys.executable, "-m", "tumorseg_benchmarks.latency.cold_start", str(bundle.root), subject.name]
+    bundle: Bundle, run: Run | None, variant: Variant, threads: int, device_folder: Path | None = None
+) -> ColdStart:
+    """Start the variant in fresh processes, one after the other; raises BackendError where one fails."""
+    command = [sys.executable, "-m", "tumorseg_benchmarks.latency.cold_start", str(bundle.root), variant.name]
     command += ["--threads", str(threads)]
     command += ["--run", str(run.root)] if run else []
     command += ["--device-folder", str(device_folder)] if device_folder else []
@@ -63,23 +63,23 @@ def measure_cold(
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as error:
             raise BackendError(
-                f"{subject.label}: took more than {TIMEOUT_S} s in a process of its own, expected less"
+                f"{variant.label}: took more than {TIMEOUT_S} s in a process of its own, expected less"
             ) from error
         if done.returncode:
             last = (done.stderr.strip() or f"no message, status {done.returncode}").splitlines()[-1]
-            raise BackendError(f"{subject.label}: failed in a process of its own: {last}")
+            raise BackendError(f"{variant.label}: failed in a process of its own: {last}")
         last = (done.stdout.strip() or "nothing").splitlines()[-1]
         try:
             values = json.loads(last)
         except ValueError as error:
             raise BackendError(
-                f"{subject.label}: a process of its own ended with '{last}', expected its figures as JSON"
+                f"{variant.label}: a process of its own ended with '{last}', expected its figures as JSON"
             ) from error
         found.append({**values, "start_ms": (values["logits_ns"] - begun) / 1e6})
     middle = {name: statistics.median(one[name] for one in found) for name in FIGURES}
     gpu = [one["gpu_mb"] for one in found if one["gpu_mb"] is not None]
     peak = max(one["peak_mb"] for one in found)
-    return Cold(**middle, peak_mb=peak, gpu_mb=max(gpu) if gpu else None)
+    return ColdStart(**middle, peak_mb=peak, gpu_mb=max(gpu) if gpu else None)
 
 
 def _peak_mb(process: str = "self") -> float:
@@ -91,12 +91,12 @@ def _peak_mb(process: str = "self") -> float:
     return peak + sum(_peak_mb(name) for name in children)
 
 
-def _gpu_used_mb(subject: Subject) -> float | None:
-    if subject.group != "gpu":
+def _gpu_used_mb(variant: Variant) -> float | None:
+    if variant.group != "gpu":
         return None
-    from tumorseg_benchmarks.latency.cpu_frequency import clock_state
+    from tumorseg_benchmarks.latency.cpu_frequency import cpu_frequency_state
 
-    used = clock_state()["gpu"]
+    used = cpu_frequency_state()["gpu"]
     value = used.get("used_mb") if isinstance(used, dict) else None
     return value if isinstance(value, float) else None
 
@@ -108,32 +108,32 @@ def _gpu_used_mb(subject: Subject) -> float | None:
 @click.option("--run", "run_folder", type=click.Path(path_type=Path))
 @click.option("--device-folder", type=click.Path(path_type=Path))
 def main(bundle: Path, name: str, threads: int, run_folder: Path | None, device_folder: Path | None) -> None:
-    """Open the subject NAME of BUNDLE, run it, and print one line of JSON."""
+    """Open the variant NAME of BUNDLE, run it, and print one line of JSON."""
     import numpy as np
 
     from tumorseg_benchmarks.commands.bench import set_threads
     from tumorseg_benchmarks.commands.parity import open_run
     from tumorseg_benchmarks.variants.inputs import golden_inputs
-    from tumorseg_benchmarks.variants.third_party_baselines import PEERS
-    from tumorseg_benchmarks.variants.variants import SUBJECTS, open_candidate
+    from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
+    from tumorseg_benchmarks.variants.variants import VARIANTS, open_candidate
     from tumorseg_runtime.processing.preprocess import Preprocessor
 
     opened = Bundle.read_index(bundle)
-    subject = next(one for one in (*SUBJECTS, *PEERS) if one.name == name)
-    before = _gpu_used_mb(subject)
-    run = open_run(run_folder) if subject.needs_run else None
-    set_threads(threads, torch_too=subject.needs_run)
+    variant = next(one for one in (*VARIANTS, *THIRD_PARTY_BASELINES) if one.name == name)
+    before = _gpu_used_mb(variant)
+    run = open_run(run_folder) if variant.needs_run else None
+    set_threads(threads, torch_too=variant.needs_run)
     image = golden_inputs(opened)[0]
     batch = np.ascontiguousarray(Preprocessor(opened.contract)(image.pixels(), image.name)[None])
     start = time.monotonic_ns()
-    candidate = open_candidate(subject, opened, run, threads, device_folder)
+    candidate = open_candidate(variant, opened, run, threads, device_folder)
     if candidate.session is None:
         raise click.ClickException(candidate.reason)
     marks = [time.monotonic_ns()]
     for _ in range(CALLS):
         candidate.session.infer(batch)
         marks.append(time.monotonic_ns())
-    after = _gpu_used_mb(subject)
+    after = _gpu_used_mb(variant)
     values: dict[str, Any] = {
         "load_ms": (marks[0] - start) / 1e6,
         "first_ms": (marks[1] - marks[0]) / 1e6,

@@ -21,7 +21,7 @@ THROTTLE = {
 }  # fmt: skip
 
 
-def clock_state(root: Path = Path("/")) -> dict[str, Any]:
+def cpu_frequency_state(root: Path = Path("/")) -> dict[str, Any]:
     """Clocks, governor, throttling, stolen time and waiting for a CPU; then those of the GPU."""
     return {"cpu": cpu_state(root), "gpu": why_no_driver() or gpu_state(ctypes.CDLL("libnvidia-ml.so.1"))}
 

@@ -19,7 +19,7 @@ import click
 import numpy as np
 import onnx
 
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.onnx.complexity import count_flops
 from tumorseg_export.onnx.passes.base import Pass
@@ -47,7 +47,7 @@ CONVERTERS: dict[str, ModuleType | None] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class Variant:
     """One graph under one backend. gflop: for one image. error: of its logits, in standard deviations."""
 
     name: str
@@ -67,11 +67,11 @@ def main(bundle: Path, backends: str, rounds: int, threads: int) -> None:
     opened = Bundle.open(bundle)
     for backend in backends.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            for line in _timed(_subjects(opened, backend, threads, Path(folder)), opened, rounds):
+            for line in _timed(_variants(opened, backend, threads, Path(folder)), opened, rounds):
                 click.echo(line)
 
 
-def _subjects(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[Subject]:
+def _variants(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[Variant]:
     """The graph as it is, and after each pass that changes it; what a backend cannot run goes to stderr."""
     model = onnx.load(bundle.root / bundle.artefact("onnx", "fp32").file)
     graphs = {PLAIN: model}
@@ -79,7 +79,7 @@ def _subjects(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[
         result = one(model)
         if result.modified:
             graphs[name] = result.model
-    subjects = []
+    variants = []
     for number, (name, graph) in enumerate(graphs.items()):
         root = folder / str(number)
         root.mkdir()
@@ -95,8 +95,8 @@ def _subjects(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[
                 return []
             continue
         worst = max(image.relative_error for image in report.images)
-        subjects.append(Subject(name, backend, count_flops(graph) / 1e9, session, worst))
-    return subjects
+        variants.append(Variant(name, backend, count_flops(graph) / 1e9, session, worst))
+    return variants
 
 
 def _convert(bundle: Bundle, backend: str, root: Path) -> Artefact:
@@ -104,27 +104,27 @@ def _convert(bundle: Bundle, backend: str, root: Path) -> Artefact:
     converter = CONVERTERS[backend]
     if converter is None:
         return Artefact(onnx_export.FILE, "onnx", "fp32", None, {}, ())
-    no_network: Source = Source(None, bundle.contract, {}, ())  # type: ignore[arg-type]  # they read the file
+    no_network: ExportContext = ExportContext(None, bundle.contract, {}, ())  # type: ignore[arg-type]  # they read the file
     artefact: Artefact = converter.make(no_network, root).artefact
     return artefact
 
 
-def _timed(subjects: Sequence[Subject], bundle: Bundle, rounds: int) -> Iterator[str]:
+def _timed(variants: Sequence[Variant], bundle: Bundle, rounds: int) -> Iterator[str]:
     golden = load_golden(bundle)
     preprocess = Preprocessor(bundle.contract)
     images = [preprocess(item.pixels, item.name)[None] for item in golden]
-    seconds: list[list[float]] = [[] for _ in subjects]
+    seconds: list[list[float]] = [[] for _ in variants]
     for number in range(rounds):
-        for subject, times in zip(subjects, seconds, strict=True):
+        for variant, times in zip(variants, seconds, strict=True):
             batch = np.ascontiguousarray(images[number % len(images)])
             started = time.perf_counter()
-            subject.session.infer(batch)
+            variant.session.infer(batch)
             times.append(time.perf_counter() - started)
-    for subject, times in zip(subjects, seconds, strict=True):
+    for variant, times in zip(variants, seconds, strict=True):
         ratio = statistics.median(one / base for one, base in zip(times, seconds[0], strict=True))
         yield (
-            f"{subject.backend:12} {subject.name:26} {subject.gflop:6.1f} GFLOP  "
-            f"{statistics.median(times):.3f} s  ratio {ratio:.3f}  error {subject.error:.1e}"
+            f"{variant.backend:12} {variant.name:26} {variant.gflop:6.1f} GFLOP  "
+            f"{statistics.median(times):.3f} s  ratio {ratio:.3f}  error {variant.error:.1e}"
         )
 
 

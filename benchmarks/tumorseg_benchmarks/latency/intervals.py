@@ -31,7 +31,7 @@ class SpeedUp:
     """How many times faster than the reference: the median of the ratios within the blocks.
 
     low, high: 95 % interval of that median. p25, p75, min, max: of the ratios themselves. blocks: how many.
-    drift: trend of the ratios over the blocks.
+    trend: trend of the ratios over the blocks.
     """
 
     median: float
@@ -42,15 +42,15 @@ class SpeedUp:
     min: float
     max: float
     blocks: int
-    drift: Drift
+    trend: Trend
 
     @classmethod
     def of(cls, ratios: Sequence[float]) -> SpeedUp:
-        """From the ratios reference / subject, in the order of the blocks."""
+        """From the ratios reference / variant, in the order of the blocks."""
         logs = np.log(np.asarray(ratios, np.float64))
         low, high = (math.exp(bound) for bound in median_interval(logs))
         least, p25, median, p75, most = (float(q) for q in np.exp(np.percentile(logs, (0, 25, 50, 75, 100))))
-        return cls(median, low, high, p25, p75, least, most, len(logs), Drift.of(ratios))
+        return cls(median, low, high, p25, p75, least, most, len(logs), Trend.of(ratios))
 
     @property
     def verdict(self) -> str:
@@ -65,7 +65,7 @@ class SpeedUp:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drift:
+class Trend:
     """Trend of values over time, by Mann and Kendall's test.
 
     p: how probable at least such a trend is where there is none. percent: change from first to last, by
@@ -76,7 +76,7 @@ class Drift:
     percent: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Drift:
+    def of(cls, values: Sequence[float]) -> Trend:
         """At least two values, in order of time."""
         data = np.asarray(values, np.float64)
         count = len(data)

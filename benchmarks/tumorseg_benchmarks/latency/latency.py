@@ -1,6 +1,6 @@
 """Latency that survives scrutiny: interleaved rounds, paired ratios, nothing clipped.
 
-Every round is a block in which each subject has its turn, on the same images, in an order drawn anew; so a
+Every round is a block in which each variant has its turn, on the same images, in an order drawn anew; so a
 slow minute of the machine falls on all of them, and the speed-up is the median of the ratios within the
 rounds and not the ratio of two medians from different minutes. A turn is one call, or several where calls
 are short: its quickest call stands for it in the ratio, since a neighbour's burst makes calls slower and
@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TimingPlan:
     """How to measure.
 
-    rounds: turns of each subject. seed: of the order within the rounds.
-    settle_s: idle seconds before each timed call, in which the last subject's threads stop spinning.
+    rounds: turns of each variant. seed: of the order within the rounds.
+    settle_s: idle seconds before each timed call, in which the last variant's threads stop spinning.
     budget_s: no further round begins after so many seconds, but never fewer than eight are run.
     """
 
@@ -68,7 +68,7 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class LatencyStats:
     """Median, quartiles and extremes of all samples; p90 and p99 where there are enough, else None."""
 
     median: float
@@ -81,7 +81,7 @@ class Spread:
     p99: float | None = None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> LatencyStats:
         """Raises InputError for fewer than eight values."""
         if len(values) < MIN_ROUNDS:
             raise InputError(f"got {len(values)} samples, expected at least {MIN_ROUNDS}: run more rounds")
@@ -90,14 +90,14 @@ class Spread:
 
 
 def orders(names: Sequence[T], rounds: int, seed: int) -> list[list[T]]:
-    """The order of the subjects in each round: random, and the same for the same seed."""
+    """The order of the variants in each round: random, and the same for the same seed."""
     generator = random.Random(seed)
     return [generator.sample(list(names), len(names)) for _ in range(rounds)]
 
 
 def measure(
     calls: Mapping[str, Call],
-    plan: Plan,
+    plan: TimingPlan,
     *,
     prime: bool,
     calls_per_turn: int = 1,
@@ -105,11 +105,11 @@ def measure(
     pause: Callable[[float], None] = time.sleep,
     seconds: Callable[[], float] = time.monotonic,
 ) -> dict[str, list[Sample]]:
-    """Run the rounds; returns the samples of each subject, in the order of the rounds.
+    """Run the rounds; returns the samples of each variant, in the order of the rounds.
 
-    prime: before each turn run the same subject once untimed, so that a call of a few milliseconds
+    prime: before each turn run the same variant once untimed, so that a call of a few milliseconds
     is not charged with the caches and clocks that its predecessor left; pointless for calls of a second.
-    calls_per_turn: timed calls of a subject in a row.
+    calls_per_turn: timed calls of a variant in a row.
     progress: told each round's number and samples when it is over.
     """
     samples: dict[str, list[Sample]] = {name: [] for name in calls}
@@ -137,7 +137,7 @@ def turns(samples: Sequence[Sample], stage: str = "infer") -> list[float]:
     return list(quickest.values())
 
 
-def speed_up(reference: Sequence[Sample], subject: Sequence[Sample], stage: str = "infer") -> SpeedUp:
-    """How many times faster than the reference, round by round: above 1 the subject is faster."""
-    pairs = zip(turns(reference, stage), turns(subject, stage), strict=True)
+def speed_up(reference: Sequence[Sample], variant: Sequence[Sample], stage: str = "infer") -> SpeedUp:
+    """How many times faster than the reference, round by round: above 1 the variant is faster."""
+    pairs = zip(turns(reference, stage), turns(variant, stage), strict=True)
     return SpeedUp.of([theirs / ours for theirs, ours in pairs])

@@ -31,19 +31,19 @@ def ranking_entries(
 ) -> tuple[Entry, ...]:
     """Entries of all rows at batch 1 whose parity was checked, PyTorch, peers and the A/A control apart.
 
-    unfit: why a subject of this name breaks a budget; it is listed without a time, so that it cannot win.
+    unfit: why a variant of this name breaks a budget; it is listed without a time, so that it cannot win.
     An engine that was built on this device hides the bundle's own, since it is the one that is opened.
     """
     compared = [
         row
         for row in rows
         if row.batch == BATCH and row.parity is not None and row.role != "control"
-        if not row.subject.needs_run
+        if not row.variant.needs_run
     ]
-    compared.sort(key=lambda row: row.subject.format == BUILT)
+    compared.sort(key=lambda row: row.variant.format == BUILT)
     entries = {
-        (row.subject.engine, row.subject.device, row.subject.precision): _entry(
-            row, threads, (unfit or {}).get(row.subject.name, "")
+        (row.variant.engine, row.variant.device, row.variant.precision): _entry(
+            row, threads, (unfit or {}).get(row.variant.name, "")
         )
         for row in compared
     }
@@ -51,19 +51,19 @@ def ranking_entries(
 
 
 def _entry(row: BenchRow, threads: int, unfit: str) -> Entry:
-    subject, infer = row.subject, row.stages.get("infer")
+    variant, infer = row.variant, row.stages.get("infer")
     assert row.parity is not None  # ranking_entries looked
     detail = row.reason
     if infer is not None:
         detail = f"{infer.p25:.1f} to {infer.p75:.1f} ms, quartiles of {infer.samples} rounds"
-        if subject.group == "cpu":
+        if variant.group == "cpu":
             detail += f", {threads} threads"
     if unfit:
         detail = f"over budget: {unfit}" if infer is not None else unfit
     return Entry(
-        backend=subject.engine,
-        device=subject.device,
-        precision=subject.precision,
+        backend=variant.engine,
+        device=variant.device,
+        precision=variant.precision,
         batch=row.batch,
         versions=row.versions,
         parity=PASSED if row.parity.passed else BREACHED,

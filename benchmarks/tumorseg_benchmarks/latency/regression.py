@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tumorseg_benchmarks.latency.latency import SHORT_CALLS, Plan, measure, turns
+from tumorseg_benchmarks.latency.latency import SHORT_CALLS, TimingPlan, measure, turns
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
 
@@ -57,7 +57,7 @@ def time_call(open_call: Callable[[], Callable[[], object]], rounds: int = ROUND
     logs = []
     for seed in range(SESSIONS):
         calls = {"yardstick": _timed(yardstick()), "call": _timed(open_call())}
-        plan = Plan(rounds=rounds, seed=seed, settle_s=0)
+        plan = TimingPlan(rounds=rounds, seed=seed, settle_s=0)
         samples = measure(calls, plan, prime=True, calls_per_turn=SHORT_CALLS)
         pairs = zip(turns(samples["call"]), turns(samples["yardstick"]), strict=True)
         logs.append(statistics.median(math.log(ours / theirs) for ours, theirs in pairs))

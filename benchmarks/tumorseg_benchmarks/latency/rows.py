@@ -1,4 +1,4 @@
-"""One row of a benchmark: a subject at one batch size and thread count, and the figures that follow from its
+"""One row of a benchmark: a variant at one batch size and thread count, and the figures that follow from its
 samples and its reference's."""
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from tumorseg_benchmarks.latency.intervals import SAME_SPEED, Drift, SpeedUp
-from tumorseg_benchmarks.latency.latency import Sample, Spread, speed_up, turns
+from tumorseg_benchmarks.latency.intervals import SAME_SPEED, SpeedUp, Trend
+from tumorseg_benchmarks.latency.latency import LatencyStats, Sample, speed_up, turns
 from tumorseg_benchmarks.latency.stages import PARTS, STAGES
-from tumorseg_benchmarks.variants.variants import Subject
+from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.parity.compare import ParityReport
 
 CONTROL = " (A/A control)"  # follows the label of the reference's second instance
@@ -19,20 +19,20 @@ END_TO_END = "end_to_end"
 
 @dataclasses.dataclass(frozen=True)
 class BenchRow:
-    """One entrant at one batch size and thread count.
+    """One cases at one batch size and thread count.
 
     status: 'measured', 'refused: parity' or 'not measured'; only the first has figures, the others a reason.
-    threads: CPU threads; for a subject of the GPU those of its host's side.
+    threads: CPU threads; for a variant of the GPU those of its host's side.
     parity: against PyTorch, on the timed images at this batch size.
     stages: milliseconds per call by stage, and their sum as 'end_to_end'.
     images_per_second: batch / median of the stage 'infer'.
     speed_up: of 'infer' against the group's reference, paired by round; end_to_end_speed_up: of all stages.
-    drift: trend of 'infer' over the rounds.
+    trend: trend of 'infer' over the rounds.
     within_noise: no difference from the reference was found. rank: 1 has the largest speed-up of the group,
         the reference counting as 1; the control has none.
     """
 
-    subject: Subject
+    variant: Variant
     label: str
     role: str
     batch: int
@@ -42,11 +42,11 @@ class BenchRow:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     parity: ParityReport | None = None
     samples: tuple[Sample, ...] = ()
-    stages: dict[str, Spread] = dataclasses.field(default_factory=dict)
+    stages: dict[str, LatencyStats] = dataclasses.field(default_factory=dict)
     images_per_second: float | None = None
     speed_up: SpeedUp | None = None
     end_to_end_speed_up: SpeedUp | None = None
-    drift: Drift | None = None
+    trend: Trend | None = None
     within_noise: bool | None = None
     rank: int | None = None
 
@@ -62,14 +62,14 @@ class BenchRow:
         for name in ("speed_up", "end_to_end_speed_up"):
             gain = getattr(self, name)
             values[name] = gain.to_dict() if gain else None
-        return {**values, "subject": {**values["subject"], "name": self.subject.name}}
+        return {**values, "variant": {**values["variant"], "name": self.variant.name}}
 
 
 def fill(row: BenchRow, samples: Sequence[Sample], reference: Sequence[Sample]) -> BenchRow:
     """The row with all figures that follow from its samples and the reference's."""
     there = [stage for stage in (*STAGES, *PARTS) if stage in samples[0].ms]
-    stages = {stage: Spread.of([sample.ms[stage] for sample in samples]) for stage in there}
-    stages[END_TO_END] = Spread.of([sample.total_ms for sample in samples])
+    stages = {stage: LatencyStats.of([sample.ms[stage] for sample in samples]) for stage in there}
+    stages[END_TO_END] = LatencyStats.of([sample.total_ms for sample in samples])
     first = row.role == "reference"
     return dataclasses.replace(
         row,
@@ -78,7 +78,7 @@ def fill(row: BenchRow, samples: Sequence[Sample], reference: Sequence[Sample]) 
         images_per_second=row.batch * 1000 / stages["infer"].median,
         speed_up=None if first else speed_up(reference, samples),
         end_to_end_speed_up=None if first else speed_up(reference, samples, END_TO_END),
-        drift=Drift.of(turns(samples)),
+        trend=Trend.of(turns(samples)),
     )
 
 
@@ -97,7 +97,7 @@ def rank(rows: Sequence[BenchRow]) -> list[BenchRow]:
     for row in measured:
         place += row.role != "control"
         noise = None
-        if row.role == "subject" and row.speed_up:
+        if row.role == "variant" and row.speed_up:
             noise = row.speed_up.verdict == SAME_SPEED
         ranked.append(
             dataclasses.replace(row, rank=None if row.role == "control" else place, within_noise=noise)

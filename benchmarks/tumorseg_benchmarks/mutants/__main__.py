@@ -12,10 +12,10 @@ import click
 
 from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
 from tumorseg_benchmarks.mutants.gate import changed_budgets
-from tumorseg_benchmarks.mutants.negative_controls import FEWEST, all_correct, missing_backends
+from tumorseg_benchmarks.mutants.negative_controls import FEWEST, all_controls, missing_backends
 from tumorseg_benchmarks.mutants.table import summary_table, to_markdown, to_values
-from tumorseg_benchmarks.mutants.testbed import make_laboratory
-from tumorseg_benchmarks.mutants.trial import OURS, CorrectResult, MutantResult, try_correct, try_mutants
+from tumorseg_benchmarks.mutants.testbed import make_test_bed
+from tumorseg_benchmarks.mutants.trial import OURS, ControlResult, MutantResult, try_controls, try_mutants
 from tumorseg_benchmarks.reports.report import SCHEMA, to_json, write_report
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.cli.main import one_line_errors
@@ -42,15 +42,15 @@ def mutants(out: Path, as_json: bool) -> None:
         raise BackendError(f"{reasons}; expected every backend for the CPU: pip install 'tumorseg[dev,cpu]'")
     started, before = time.perf_counter(), load_average()
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         click.echo(f"{time.perf_counter() - started:4.0f} s  {line}", err=True)
 
     with tempfile.TemporaryDirectory(prefix="tumorseg-mutants-") as folder:
-        laboratory = make_laboratory(Path(folder), say=say)
-        broken = list(try_mutants(laboratory, MUTANTS, say))
-        equivalent = list(try_mutants(laboratory, EQUIVALENT, say))
-        correct = list(try_correct(laboratory, all_correct(laboratory), say))
-        found = to_values(laboratory, broken, equivalent, correct)
+        test_bed = make_test_bed(Path(folder), log=log)
+        broken = list(try_mutants(test_bed, MUTANTS, log))
+        equivalent = list(try_mutants(test_bed, EQUIVALENT, log))
+        controls = list(try_controls(test_bed, all_controls(test_bed), log))
+        found = to_values(test_bed, broken, equivalent, controls)
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "mutants",
@@ -59,12 +59,12 @@ def mutants(out: Path, as_json: bool) -> None:
         "seconds": round(time.perf_counter() - started, 1),
         **found,
     }
-    write_report(out, "mutants", values, to_markdown(broken, equivalent, correct, values))
-    click.echo(to_json(values) if as_json else summary_table(broken, correct).to_text(), nl=False)
+    write_report(out, "mutants", values, to_markdown(broken, equivalent, controls, values))
+    click.echo(to_json(values) if as_json else summary_table(broken, controls).to_text(), nl=False)
     click.echo(f"report: {out}/mutants.md, {out}/mutants.json", err=True)
-    problems = problems_of(broken, equivalent, correct)
-    if len(correct) < FEWEST:
-        problems.append(f"{len(correct)} correct artefacts, expected at least {FEWEST}")
+    problems = problems_of(broken, equivalent, controls)
+    if len(controls) < FEWEST:
+        problems.append(f"{len(controls)} correct artefacts, expected at least {FEWEST}")
     if problems:
         raise ParityError(
             f"{len(problems)} of the gate's trials failed, expected none: {'; '.join(problems)}"
@@ -72,14 +72,14 @@ def mutants(out: Path, as_json: bool) -> None:
 
 
 def problems_of(
-    broken: Sequence[MutantResult], equivalent: Sequence[MutantResult], correct: Sequence[CorrectResult]
+    broken: Sequence[MutantResult], equivalent: Sequence[MutantResult], controls: Sequence[ControlResult]
 ) -> list[str]:
     """Bugs that live, and right things that our gate refuses, one line each."""
     lines = [f"{result.mutant.name}: lives" for result in broken if not result.findings]
     lines += [
         f"{result.mutant.name}: refused, and changes nothing" for result in equivalent if result.findings
     ]
-    lines += [f"{one.correct.name}: {one.alarms[OURS]}" for one in correct if one.alarms[OURS]]
+    lines += [f"{one.control.name}: {one.alarms[OURS]}" for one in controls if one.alarms[OURS]]
     return lines + changed_budgets()
 
 

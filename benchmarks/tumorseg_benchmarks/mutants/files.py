@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
-from tumorseg_benchmarks.mutants.testbed import Network
+from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_export.onnx.export import to_onnx
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.device.cache import PASSED, Entry, write_ranking
@@ -28,7 +28,7 @@ def other_digest(bundle: Bundle) -> str:
 
 
 @contextlib.contextmanager
-def stale_engine(network: Network, folder: Path) -> Iterator[Device]:
+def stale_engine(network: BedNetwork, folder: Path) -> Iterator[Device]:
     """The bundle was replaced, and the engine of the one before is still in the cache."""
     key = engine_key(network.bundle, other_digest(network.bundle))
     write_engine(folder / key.name(), b"engine of the old weights", key)
@@ -36,7 +36,7 @@ def stale_engine(network: Network, folder: Path) -> Iterator[Device]:
 
 
 @contextlib.contextmanager
-def foreign_engine(network: Network, folder: Path) -> Iterator[Device]:
+def foreign_engine(network: BedNetwork, folder: Path) -> Iterator[Device]:
     """Two networks of one structure share a cache: under the right key lies the other one's engine."""
     key = engine_key(network.bundle, network.bundle.digest())
     path = folder / key.name()
@@ -46,7 +46,7 @@ def foreign_engine(network: Network, folder: Path) -> Iterator[Device]:
 
 
 @contextlib.contextmanager
-def stale_ranking(network: Network, folder: Path) -> Iterator[Device]:
+def stale_ranking(network: BedNetwork, folder: Path) -> Iterator[Device]:
     """The ranking that chooses the backend was measured with the bundle before."""
     entry = Entry("onnxruntime", "cpu", "fp32", 1, {}, PASSED, 0.01)
     path = folder / "ranking.json"
@@ -59,7 +59,7 @@ def stale_ranking(network: Network, folder: Path) -> Iterator[Device]:
 
 
 @contextlib.contextmanager
-def half_updated(network: Network, folder: Path) -> Iterator[Device]:
+def half_updated(network: BedNetwork, folder: Path) -> Iterator[Device]:
     """An update that stopped half-way: the index is the new one, the graph that of another epoch."""
     root = folder / "bundle"
     shutil.copytree(network.bundle.root, root, copy_function=os.link)

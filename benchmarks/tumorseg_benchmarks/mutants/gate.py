@@ -7,7 +7,7 @@ Nothing here compares: each level calls what export, `tumorseg verify` or `tumor
     device folder   engines and ranking belong to this very bundle and device
     golden vectors  odd files of every kind, bytes -> pixels -> tensor
     proof           golden images at batches 1 and 3, as the exporter and `verify` replay them
-    kinship         the bundle is of this run and has its contract, as `parity` asks first
+    provenance         the bundle is of this run and has its contract, as `parity` asks first
     split           test images of the run, and all golden images in one batch, as `parity` does
     rounding        FP16 files against the network with its weights in FP16, as `parity` does
     masks           golden files through `Segmenter`, to the mask at the file's own size
@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from tumorseg_benchmarks.mutants.mutant import Device
-from tumorseg_benchmarks.mutants.testbed import Network
+from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_benchmarks.parity.fp16_reference import PRECISION
-from tumorseg_benchmarks.parity.parity import Reference, check_kinship, compare, golden_reference
+from tumorseg_benchmarks.parity.parity import Reference, check_provenance, compare, golden_reference
 from tumorseg_benchmarks.parity.preprocess_paths import BREACHED, PATHS, check_vectors
 from tumorseg_export.targets.validate_parity import BATCH_SIZES
 from tumorseg_runtime.backends import open_session
@@ -42,11 +42,11 @@ FROZEN = {
     "fp32": {"relative_error": 1e-3, "flipped_share": 2e-5, "dice": 0.999, "free_pixels": 2},
     "fp16": {"relative_error": 0.25, "flipped_share": 1e-3, "dice": 0.99, "free_pixels": 8},
 }
-LEVELS = ("seal", "device folder", "golden vectors", "proof", "kinship", "split", "rounding", "masks")
+LEVELS = ("seal", "device folder", "golden vectors", "proof", "provenance", "split", "rounding", "masks")
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class Detection:
     """One reason why a device must not serve: the level that saw it, and its line."""
 
     level: str
@@ -63,35 +63,35 @@ def changed_budgets() -> list[str]:
     ]
 
 
-def judge_device(device: Device, network: Network) -> list[Finding]:
+def detect(device: Device, network: BedNetwork) -> list[Detection]:
     """All that the gate finds wrong with a device, level by level; empty for one that may serve."""
-    found = [Finding("seal", line) for line in device.bundle.problems()]
+    found = [Detection("seal", line) for line in device.bundle.problems()]
     if found:
         return found  # nobody opens such a bundle, so nothing further can be asked
     if device.folder is not None:
         found += _at("device folder", partial(_device_folder, device))
     found += [
-        Finding("golden vectors", f"{check.vector}: {check.reason}")
+        Detection("golden vectors", f"{check.vector}: {check.reason}")
         for check in check_vectors({"runtime": PATHS["runtime"]})
         if check.status == BREACHED
     ]
     try:
         session = open_session(device.bundle, precision=device.precision)
     except TumorsegError as error:
-        return [*found, Finding("proof", str(error))]
-    return found + judge_session(session, network, device)
+        return [*found, Detection("proof", str(error))]
+    return found + detect_in_session(session, network, device)
 
 
-def judge_session(
-    session: Session, network: Network, device: Device, batches: tuple[int, ...] = BATCH_SIZES
-) -> list[Finding]:
+def detect_in_session(
+    session: Session, network: BedNetwork, device: Device, batches: tuple[int, ...] = BATCH_SIZES
+) -> list[Detection]:
     """What the levels from proof to masks find on an open session. batches: sizes of the proof."""
     contract, whole = device.bundle.contract, len(network.golden)
     references = ((network.split, 1), (golden_reference(device.bundle), whole))
     halves = (network.rounded,) if device.precision == PRECISION else ()
     levels: list[tuple[str, Callable[[], Iterable[str]]]] = [
-        *(("proof", partial(_proof, device, session, batch)) for batch in batches),
-        ("kinship", partial(_kinship, device, network)),
+        *(("proof", partial(_parity, device, session, batch)) for batch in batches),
+        ("provenance", partial(_provenance, device, network)),
         *(("split", partial(_split, session, one, contract, size)) for one, size in references),
         *(("rounding", partial(_split, session, one, contract, 1)) for one in halves),
         *(("masks", partial(masks_breaches, session, network, device, batch)) for batch in (1, whole)),
@@ -99,12 +99,12 @@ def judge_session(
     return [finding for level, run in levels for finding in _at(level, run)]
 
 
-def _proof(device: Device, session: Session, batch: int) -> Iterable[str]:
+def _parity(device: Device, session: Session, batch: int) -> Iterable[str]:
     return replay(device.bundle, session, "artefact", batch_size=batch).breaches
 
 
-def _kinship(device: Device, network: Network) -> Iterable[str]:
-    check_kinship(device.bundle, network.run)
+def _provenance(device: Device, network: BedNetwork) -> Iterable[str]:
+    check_provenance(device.bundle, network.run)
     return ()
 
 
@@ -112,7 +112,7 @@ def _split(session: Session, reference: Reference, contract: Contract, batch: in
     return compare(session, "artefact", reference, contract, batch).breaches
 
 
-def masks_breaches(session: Session, network: Network, device: Device, batch_size: int) -> Iterator[str]:
+def masks_breaches(session: Session, network: BedNetwork, device: Device, batch_size: int) -> Iterator[str]:
     """Golden files through `Segmenter`, in batches, against PyTorch's decision at the file's own size."""
     contract = network.bundle.contract
     segmenter = Segmenter(device.bundle.contract, session, batch_size)
@@ -123,7 +123,7 @@ def masks_breaches(session: Session, network: Network, device: Device, batch_siz
 
 
 def _compare(
-    network: Network,
+    network: BedNetwork,
     segmenter: Segmenter,
     prediction: Prediction,
     name: str,
@@ -154,9 +154,9 @@ def _device_folder(device: Device) -> tuple[str, ...]:
     return ()
 
 
-def _at(level: str, run: Callable[[], Iterable[str]]) -> list[Finding]:
+def _at(level: str, run: Callable[[], Iterable[str]]) -> list[Detection]:
     """What a level says; an error of the project is its refusal to serve."""
     try:
-        return [Finding(level, line) for line in run()]
+        return [Detection(level, line) for line in run()]
     except TumorsegError as error:
-        return [Finding(level, str(error))]
+        return [Detection(level, str(error))]

@@ -19,7 +19,7 @@ from tumorseg_benchmarks.mutants.graph import attribute, of_type
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant, edited, exported, patched, resealed
 from tumorseg_benchmarks.mutants.postprocess import decided_by
 from tumorseg_benchmarks.mutants.preprocessing import decoded_by
-from tumorseg_benchmarks.mutants.testbed import DEEPLAB, Network
+from tumorseg_benchmarks.mutants.testbed import DEEPLAB, BedNetwork
 from tumorseg_benchmarks.mutants.weights import halved, norms, of_model, underflowing
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
 from tumorseg_runtime.core.contract import Contract
@@ -127,7 +127,7 @@ def largest_only(logits: FloatArray, contract: Contract, height: int, width: int
 
 
 @contextlib.contextmanager
-def one_call_behind(network: Network, folder: Path) -> Iterator[Device]:
+def one_call_behind(network: BedNetwork, folder: Path) -> Iterator[Device]:
     """Two output buffers in turn, and the wrong one is read."""
     before: list[FloatArray] = []
 
@@ -142,7 +142,7 @@ def one_call_behind(network: Network, folder: Path) -> Iterator[Device]:
 
 
 @contextlib.contextmanager
-def other_threshold(network: Network, folder: Path) -> Iterator[Device]:
+def other_threshold(network: BedNetwork, folder: Path) -> Iterator[Device]:
     """The bundle carries the threshold of another run."""
     artefact = network.bundle.artefact("onnx", "fp32")
     model = onnx.load(network.bundle.root / artefact.file)

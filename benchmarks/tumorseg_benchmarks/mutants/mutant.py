@@ -18,7 +18,7 @@ from unittest import mock
 
 import onnx
 
-from tumorseg_benchmarks.mutants.testbed import UNET, Network
+from tumorseg_benchmarks.mutants.testbed import UNET, BedNetwork
 from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
 
 
@@ -37,7 +37,7 @@ class Device:
     folder: Path | None = None
 
 
-Apply = Callable[[Network, Path], AbstractContextManager[Device]]
+Apply = Callable[[BedNetwork, Path], AbstractContextManager[Device]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Mutant:
     """A bug. name: what is wrong, in words.
 
     apply(network, folder): the device with this bug, for as long as the context is open; `folder` is empty.
-    network: which of the laboratory's it is made of. late: written after the budgets were frozen.
+    network: which of the test bed's it is made of. late: written after the budgets were frozen.
     proof: why no input can tell it from the right one; empty for a bug that must be killed.
     """
 
@@ -61,7 +61,7 @@ def patched(*patches: tuple[str, Any]) -> Apply:
     """A bug in code: each target, 'module.name', is another object."""
 
     @contextlib.contextmanager
-    def apply(network: Network, folder: Path) -> Iterator[Device]:
+    def apply(network: BedNetwork, folder: Path) -> Iterator[Device]:
         with contextlib.ExitStack() as stack:
             for target, other in patches:
                 stack.enter_context(mock.patch(target, other))
@@ -77,7 +77,7 @@ def edited(edit: Edit, precision: str = "fp32") -> Apply:
     """A bug in a graph: `edit` changes the exporter's own ONNX file in place, or gives another graph."""
 
     @contextlib.contextmanager
-    def apply(network: Network, folder: Path) -> Iterator[Device]:
+    def apply(network: BedNetwork, folder: Path) -> Iterator[Device]:
         artefact = network.bundle.artefact("onnx", precision)
         model = onnx.load(network.bundle.root / artefact.file)
         other = edit(model)
@@ -86,14 +86,14 @@ def edited(edit: Edit, precision: str = "fp32") -> Apply:
     return apply
 
 
-Graph = Callable[[Network], onnx.ModelProto]
+Graph = Callable[[BedNetwork], onnx.ModelProto]
 
 
 def exported(graph: Graph, precision: str = "fp32") -> Apply:
     """A bug before or in the export: another graph altogether."""
 
     @contextlib.contextmanager
-    def apply(network: Network, folder: Path) -> Iterator[Device]:
+    def apply(network: BedNetwork, folder: Path) -> Iterator[Device]:
         artefact = network.bundle.artefact("onnx", precision)
         yield Device(resealed(network.bundle, artefact, graph(network), folder), precision)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, Laboratory, Network
+from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, BedNetwork, TestBed
 from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
 from tumorseg_runtime.core.session import Session, SessionInfo
@@ -22,7 +22,7 @@ OTHERS = ("ncnn", "mnn", "mnn-exact", "openvino")
 
 
 @dataclasses.dataclass(frozen=True)
-class Correct:
+class NegativeControl:
     """One form. level: of ONNX Runtime's graph optimisation, None elsewhere. batch: images per call."""
 
     network: str
@@ -41,7 +41,7 @@ class Correct:
             f"batch {self.batch}"
         )
 
-    def open(self, network: Network) -> Session:
+    def open(self, network: BedNetwork) -> Session:
         """A session of exactly this form; an OutputError or BackendError of it is an alarm, too."""
         if self.level is None:
             return open_session(
@@ -61,23 +61,25 @@ class Correct:
         return OnnxRuntimeSession(opened, info, None)
 
 
-def all_correct(laboratory: Laboratory) -> list[Correct]:
+def all_controls(test_bed: TestBed) -> list[NegativeControl]:
     """Of the forms of both networks those whose artefact the exporter sealed."""
-    return [one for one in all_forms() if one.backend not in laboratory.networks[one.network].refused]
+    return [one for one in all_forms() if one.backend not in test_bed.networks[one.network].refused]
 
 
-def all_forms() -> Iterator[Correct]:
+def all_forms() -> Iterator[NegativeControl]:
     """60: every level, thread count, batch and backend for the U-Net, a part for the DeepLabV3."""
     for level in LEVELS:
         for batch in (1, 4):
-            yield from (Correct(UNET, ONNX_RUNTIME, "fp32", threads, batch, level) for threads in (1, 2))
-        yield from (Correct(UNET, ONNX_RUNTIME, "fp16", 2, batch, level) for batch in (1, 4))
-        yield from (Correct(DEEPLAB, ONNX_RUNTIME, "fp32", 2, batch, level) for batch in (1, 4))
-        yield Correct(DEEPLAB, ONNX_RUNTIME, "fp16", 2, 3, level)
+            yield from (
+                NegativeControl(UNET, ONNX_RUNTIME, "fp32", threads, batch, level) for threads in (1, 2)
+            )
+        yield from (NegativeControl(UNET, ONNX_RUNTIME, "fp16", 2, batch, level) for batch in (1, 4))
+        yield from (NegativeControl(DEEPLAB, ONNX_RUNTIME, "fp32", 2, batch, level) for batch in (1, 4))
+        yield NegativeControl(DEEPLAB, ONNX_RUNTIME, "fp16", 2, 3, level)
     for backend in OTHERS:
         for batch in (1, 4):
-            yield from (Correct(UNET, backend, "fp32", threads, batch) for threads in (1, 2))
-        yield from (Correct(DEEPLAB, backend, "fp32", threads, 3) for threads in (1, 2))
+            yield from (NegativeControl(UNET, backend, "fp32", threads, batch) for threads in (1, 2))
+        yield from (NegativeControl(DEEPLAB, backend, "fp32", threads, 3) for threads in (1, 2))
 
 
 def missing_backends() -> dict[str, str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from tumorseg_benchmarks.mutants.gate import FROZEN_AT, changed_budgets
 from tumorseg_benchmarks.mutants.mutant import Mutant
-from tumorseg_benchmarks.mutants.peers import CRITERIA
-from tumorseg_benchmarks.mutants.testbed import CONTRACT, ENCODER, Laboratory
-from tumorseg_benchmarks.mutants.trial import OURS, CorrectResult, MutantResult
+from tumorseg_benchmarks.mutants.testbed import CONTRACT, ENCODER, TestBed
+from tumorseg_benchmarks.mutants.third_party_criteria import CRITERIA
+from tumorseg_benchmarks.mutants.trial import OURS, ControlResult, MutantResult
 from tumorseg_benchmarks.reports.tables import Table
 from tumorseg_runtime.parity.compare import BUDGETS
 
@@ -25,7 +25,7 @@ def verdict(result: MutantResult, name: str) -> str:
         return KILLED if result.findings else LIVES
     if not result.seen:
         return BLIND
-    return KILLED if result.peers[name] else LIVES
+    return KILLED if result.third_party[name] else LIVES
 
 
 def label(mutant: Mutant) -> str:
@@ -47,29 +47,29 @@ def mutants_table(results: Sequence[MutantResult]) -> Table:
     return Table(("bug", "kind", "our gate: levels that saw it", *NAMES[1:]), rows)
 
 
-def summary_table(mutants: Sequence[MutantResult], correct: Sequence[CorrectResult]) -> Table:
+def summary_table(mutants: Sequence[MutantResult], controls: Sequence[ControlResult]) -> Table:
     """A row for each criterion: what it killed, what it cannot see, and its false alarms."""
     rows = []
     for name in NAMES:
         verdicts = [verdict(result, name) for result in mutants]
-        alarms = sum(bool(result.alarms[name]) for result in correct)
+        alarms = sum(bool(result.alarms[name]) for result in controls)
         rows.append(
             (
                 "ours" if name == OURS else name,
                 f"{verdicts.count(KILLED)} of {len(mutants)}",
                 str(verdicts.count(LIVES)),
                 str(verdicts.count(BLIND)),
-                f"{alarms} of {len(correct)}",
+                f"{alarms} of {len(controls)}",
             )
         )
     return Table(("criterion", "killed>", "lives>", "cannot see>", "false alarms>"), tuple(rows))
 
 
-def alarms_table(correct: Sequence[CorrectResult]) -> Table:
+def alarms_table(controls: Sequence[ControlResult]) -> Table:
     """A row for each backend and precision: forms, and the false alarms of each criterion."""
-    groups: dict[tuple[str, str], list[CorrectResult]] = {}
-    for result in correct:
-        groups.setdefault((result.correct.backend, result.correct.precision), []).append(result)
+    groups: dict[tuple[str, str], list[ControlResult]] = {}
+    for result in controls:
+        groups.setdefault((result.control.backend, result.control.precision), []).append(result)
     rows = tuple(
         (
             backend,
@@ -93,10 +93,10 @@ def equivalent_table(results: Sequence[MutantResult]) -> Table:
 
 
 def to_values(
-    laboratory: Laboratory,
+    test_bed: TestBed,
     mutants: Sequence[MutantResult],
     equivalent: Sequence[MutantResult],
-    correct: Sequence[CorrectResult],
+    controls: Sequence[ControlResult],
 ) -> dict[str, Any]:
     """The part of `mutants.json` that is the trial's (docs/mutants.md)."""
     return {
@@ -109,7 +109,7 @@ def to_values(
                 "checkpoint_sha256": network.run.checkpoint_sha256,
                 "refused": network.refused,
             }
-            for network in laboratory.networks.values()
+            for network in test_bed.networks.values()
         ],
         "budgets": {
             "frozen_at": FROZEN_AT,
@@ -119,7 +119,9 @@ def to_values(
         "criteria": [{"name": one.name, "source": one.source} for one in CRITERIA],
         "mutants": [_mutant_values(result) for result in mutants],
         "equivalent": [{**_mutant_values(result), "proof": result.mutant.proof} for result in equivalent],
-        "correct": [{**dataclasses.asdict(result.correct), "alarms": result.alarms} for result in correct],
+        "negative_controls": [
+            {**dataclasses.asdict(result.control), "alarms": result.alarms} for result in controls
+        ],
     }
 
 
@@ -133,14 +135,14 @@ def _mutant_values(result: MutantResult) -> dict[str, Any]:
         "verdicts": {name: verdict(result, name) for name in NAMES},
         "levels": list(result.levels),
         "findings": [dataclasses.asdict(finding) for finding in result.findings[:SHOWN]],
-        "reasons": result.peers,
+        "reasons": result.third_party,
     }
 
 
 def to_markdown(
     mutants: Sequence[MutantResult],
     equivalent: Sequence[MutantResult],
-    correct: Sequence[CorrectResult],
+    controls: Sequence[ControlResult],
     values: Mapping[str, Any],
 ) -> str:
     """The report: what docs/mutants.md shows."""
@@ -149,13 +151,13 @@ def to_markdown(
     parts = [
         "# Mutants",
         f"{machine['cpu']}, {machine['date']}, {values['seconds']:.0f} s. Budgets: {budgets}.",
-        summary_table(mutants, correct).to_markdown().rstrip(),
+        summary_table(mutants, controls).to_markdown().rstrip(),
         "## Bugs",
         mutants_table(mutants).to_markdown().rstrip(),
         "## Changes that no input can show",
         equivalent_table(equivalent).to_markdown().rstrip(),
         "## Correct artefacts",
-        alarms_table(correct).to_markdown().rstrip(),
+        alarms_table(controls).to_markdown().rstrip(),
         *(
             f"Not among them, since the exporter refused the {network['name']} under {backend}: {reason}."
             for network in values["networks"]

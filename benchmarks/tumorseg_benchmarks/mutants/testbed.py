@@ -35,7 +35,7 @@ from tumorseg_train.networks.run import CHECKPOINT, Run
 from tumorseg_train.training.losses import DiceBCELoss
 
 FloatArray = npt.NDArray[np.float32]
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 CONTRACT = Contract(height=64, width=96)  # not square: an exchange of the axes must show
 ENCODER = "resnet18"
@@ -48,7 +48,7 @@ EARLIER = 2  # passes before the end at which the weights of another epoch are t
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large the laboratory is. phantoms: of each organ. passes: over the training images. golden: images
+    """How large the test_bed is. phantoms: of each organ. passes: over the training images. golden: images
     of a bundle. targets: of the U-Net's export; the DeepLabV3's are the same."""
 
     phantoms: int = 40
@@ -58,7 +58,7 @@ class Size:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class BedNetwork:
     """A trained network with all that a gate holds it against, made before anything is broken.
 
     refused: targets that the exporter did not seal, with its reason. earlier: the same training `EARLIER`
@@ -83,14 +83,14 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
-class Laboratory:
+class TestBed:
     """The networks by name, and a folder for what is made of them."""
 
     folder: Path
-    networks: dict[str, Network]
+    networks: dict[str, BedNetwork]
 
 
-def make_laboratory(folder: Path, size: Size = Size(), say: Say = lambda line: None) -> Laboratory:
+def make_test_bed(folder: Path, size: Size = Size(), log: Log = lambda line: None) -> TestBed:
     """Draw phantoms, train and export both networks into the empty folder; the same on every call."""
     data = folder / "data"
     write_phantoms(data, brain=size.phantoms, breast=size.phantoms, seed=SEED)
@@ -100,9 +100,9 @@ def make_laboratory(folder: Path, size: Size = Size(), say: Say = lambda line: N
     manifest = make_manifest(data, SEED)
     networks = {}
     for name in (UNET, DEEPLAB):
-        say(f"training {name} with {ENCODER}, {size.passes} passes over {len(manifest.part('train'))} images")
+        log(f"training {name} with {ENCODER}, {size.passes} passes over {len(manifest.part('train'))} images")
         networks[name] = _make_network(name, manifest, folder, size)
-    return Laboratory(folder, networks)
+    return TestBed(folder, networks)
 
 
 def tinted(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -110,7 +110,7 @@ def tinted(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.stack([np.rint(gray * share).astype(np.uint8) for share in TINT], axis=2)
 
 
-def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Network:
+def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> BedNetwork:
     model, earlier = _train(name, manifest, size.passes)
     run = _write_run(name, model, manifest, folder / f"{name}-run", size.passes)
     bundle, refused = export(run, folder / f"{name}-bundle", size)
@@ -122,7 +122,7 @@ def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Ne
     tensors = [live.tensor(index) for index in range(len(live.images))]
     split = Reference(live.name, live.images, live.logits, lambda index: tensors[index])
     halves = rounded_reference(model, golden_reference(bundle), CONTRACT)
-    return Network(name, run, bundle, refused, model, earlier, golden, split, halves)
+    return BedNetwork(name, run, bundle, refused, model, earlier, golden, split, halves)
 
 
 def export(run: Run, folder: Path, size: Size) -> tuple[Bundle, dict[str, str]]:

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.mutants.gate import Finding, judge_device, judge_session
+from tumorseg_benchmarks.mutants.gate import Detection, detect, detect_in_session
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
-from tumorseg_benchmarks.mutants.negative_controls import Correct
-from tumorseg_benchmarks.mutants.peers import CRITERIA, refusal
-from tumorseg_benchmarks.mutants.testbed import Laboratory, Network, Say
+from tumorseg_benchmarks.mutants.negative_controls import NegativeControl
+from tumorseg_benchmarks.mutants.testbed import BedNetwork, Log, TestBed
+from tumorseg_benchmarks.mutants.third_party_criteria import CRITERIA, refusal
 from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.core.errors import BackendError, TumorsegError
 
@@ -24,13 +24,13 @@ FloatArray = npt.NDArray[np.float32]
 class MutantResult:
     """findings: of our gate; none means that the mutant lives.
 
-    peers: by criterion, why it refuses; empty where it accepts. seen: False where the file is the exporter's
-    own, so that the peers' criteria have nothing to see.
+    third_party: by criterion, why it refuses; empty where it accepts. seen: False where the file is the
+    exporter's own, so that the third-party criteria have nothing to see.
     """
 
     mutant: Mutant
-    findings: tuple[Finding, ...]
-    peers: dict[str, str]
+    findings: tuple[Detection, ...]
+    third_party: dict[str, str]
     seen: bool
 
     @property
@@ -40,10 +40,10 @@ class MutantResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class CorrectResult:
+class ControlResult:
     """alarms: by gate, ours under 'gate', why it refuses; empty where it accepts."""
 
-    correct: Correct
+    control: NegativeControl
     alarms: dict[str, str]
 
 
@@ -51,23 +51,23 @@ OURS = "gate"
 
 
 def try_mutants(
-    laboratory: Laboratory, mutants: Iterable[Mutant], say: Say = lambda line: None
+    test_bed: TestBed, mutants: Iterable[Mutant], log: Log = lambda line: None
 ) -> Iterator[MutantResult]:
     """Each mutant in turn; what it wrote is gone afterwards."""
     for number, mutant in enumerate(mutants):
-        network = laboratory.networks[mutant.network]
-        folder = laboratory.folder / f"mutant-{number}"
+        network = test_bed.networks[mutant.network]
+        folder = test_bed.folder / f"mutant-{number}"
         folder.mkdir()
         with mutant.apply(network, folder) as device:
-            findings = judge_device(device, network)
-            peers = _peers(device, network) if device.file_changed else {}
+            findings = detect(device, network)
+            third_party = _third_party(device, network) if device.file_changed else {}
         shutil.rmtree(folder)
-        result = MutantResult(mutant, tuple(findings), peers, device.file_changed)
-        say(f"{'killed' if findings else 'LIVES '}  {mutant.name}: {', '.join(result.levels) or '-'}")
+        result = MutantResult(mutant, tuple(findings), third_party, device.file_changed)
+        log(f"{'killed' if findings else 'LIVES '}  {mutant.name}: {', '.join(result.levels) or '-'}")
         yield result
 
 
-def _peers(device: Device, network: Network) -> dict[str, str]:
+def _third_party(device: Device, network: BedNetwork) -> dict[str, str]:
     """What each criterion says of the artefact's file, opened by ONNX Runtime as it comes."""
     path = device.bundle.root / device.bundle.artefact("onnx", device.precision).file
     try:
@@ -86,23 +86,23 @@ def _peers(device: Device, network: Network) -> dict[str, str]:
     return {criterion.name: refusal(criterion, network, run) for criterion in CRITERIA}
 
 
-def try_correct(
-    laboratory: Laboratory, artefacts: Iterable[Correct], say: Say = lambda line: None
-) -> Iterator[CorrectResult]:
+def try_controls(
+    test_bed: TestBed, artefacts: Iterable[NegativeControl], log: Log = lambda line: None
+) -> Iterator[ControlResult]:
     """Each correct artefact in turn."""
-    for correct in artefacts:
-        network = laboratory.networks[correct.network]
+    for control in artefacts:
+        network = test_bed.networks[control.network]
         try:
-            session = correct.open(network)
+            session = control.open(network)
         except TumorsegError as error:
             alarms = dict.fromkeys([OURS, *(one.name for one in CRITERIA)], f"does not open: {error}")
         else:
-            device = Device(network.bundle, correct.precision)
-            findings = judge_session(session, network, device, (correct.batch,))
+            device = Device(network.bundle, control.precision)
+            findings = detect_in_session(session, network, device, (control.batch,))
             alarms = {OURS: "; ".join(f"{one.level}: {one.line}" for one in findings)}
             for criterion in CRITERIA:
-                alarms[criterion.name] = refusal(criterion, network, session.infer, correct.batch)
-        result = CorrectResult(correct, alarms)
+                alarms[criterion.name] = refusal(criterion, network, session.infer, control.batch)
+        result = ControlResult(control, alarms)
         raised = [name for name, reason in alarms.items() if reason]
-        say(f"{correct.name}: {'alarm of ' + ', '.join(raised) if raised else 'accepted by all'}")
+        log(f"{control.name}: {'alarm of ' + ', '.join(raised) if raised else 'accepted by all'}")
         yield result

@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 
 from tumorseg_benchmarks.mutants.mutant import Edit, Graph, Mutant, edited, exported
-from tumorseg_benchmarks.mutants.testbed import Network
+from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_export.onnx.export import to_onnx
 
 FloatArray = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ def exchanged(model: onnx.ModelProto) -> None:
 def of_model(change: Callable[[torch.nn.Module], torch.nn.Module | None]) -> Graph:
     """The export of a copy of the network that `change` changed in place, or of what it gives."""
 
-    def graph(network: Network) -> onnx.ModelProto:
+    def graph(network: BedNetwork) -> onnx.ModelProto:
         model = copy.deepcopy(network.model)
         other = change(model)
         return to_onnx(model if other is None else other, network.bundle.contract)
@@ -59,7 +59,7 @@ def of_model(change: Callable[[torch.nn.Module], torch.nn.Module | None]) -> Gra
     return graph
 
 
-def earlier(network: Network) -> onnx.ModelProto:
+def earlier(network: BedNetwork) -> onnx.ModelProto:
     """The weights of another epoch."""
     return to_onnx(network.earlier, network.bundle.contract)
 
@@ -95,7 +95,7 @@ def halved(change: Callable[[torch.nn.Module], None]) -> Graph:
         change(model)
         return Halved(model).eval()
 
-    def graph(network: Network) -> onnx.ModelProto:
+    def graph(network: BedNetwork) -> onnx.ModelProto:
         with warnings.catch_warnings():
             # torch's exporter folds BatchNorm in FP16: a line about the overflow is all that ever tells of it
             warnings.simplefilter("ignore", RuntimeWarning)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_benchmarks.parity.references import Reference
-from tumorseg_benchmarks.variants.variants import Candidate, Subject
+from tumorseg_benchmarks.variants.variants import Candidate, Variant
 from tumorseg_runtime.backends import FORMATS, MASK_BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
@@ -48,21 +48,21 @@ def deploy_candidates(bundle: Bundle) -> list[Candidate]:
     for backend in MASK_BACKENDS:
         for artefact in bundle.artefacts:
             if artefact.format in FORMATS[backend]:
-                subject = Subject(LABELS[backend], artefact.format, backend, "cpu", artefact.precision)
-                found.append(_open(bundle, subject))
+                variant = Variant(LABELS[backend], artefact.format, backend, "cpu", artefact.precision)
+                found.append(_open(bundle, variant))
     return found
 
 
-def _open(bundle: Bundle, subject: Subject) -> Candidate:
-    if reason := why_unavailable(subject.engine, subject.device):
-        return Candidate(subject, None, reason)
+def _open(bundle: Bundle, variant: Variant) -> Candidate:
+    if reason := why_unavailable(variant.engine, variant.device):
+        return Candidate(variant, None, reason)
     try:
         session = open_session(
-            bundle, backend=subject.engine, device=subject.device, precision=subject.precision
+            bundle, backend=variant.engine, device=variant.device, precision=variant.precision
         )
     except (BackendError, BundleError, InputError) as error:
-        return Candidate(subject, None, str(error), failed=True)
-    return Candidate(subject, session)
+        return Candidate(variant, None, str(error), failed=True)
+    return Candidate(variant, session)
 
 
 def fitting(session: Session, reference: Reference, contract: Contract) -> Reference | None:

@@ -1,4 +1,4 @@
-"""Hard cases: files of every odd kind, and images that a network seldom sees, through every artefact.
+"""Edge cases: files of every odd kind, and images that a network seldom sees, through every artefact.
 
 The files are the golden vectors that are no DICOM; the images are empty, saturated, of one step, of fine
 stripes and of noise. PyTorch is given what the resize rule in numpy makes of their pixels, so that the
@@ -20,7 +20,7 @@ from tumorseg_runtime.parity.compare import BUDGETS, Budget
 from tumorseg_runtime.parity.conformance import encode_png, noise, vectors
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize_rule
 
-NAME = "hard cases"
+NAME = "edge cases"
 # FP32 has its own budget here. What rounding to halves does far from any real image is no fault, as long as
 # the answer is finite and about as large; a right network in FP16 erred by 0.62 on a step (docs/parity.md).
 _HALVES = Budget(relative_error=2.0, flipped_share=0.1, dice=0.0, free_pixels=8)
@@ -30,7 +30,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 @functools.cache
-def hard_cases() -> tuple[tuple[EncodedImage, UInt8Array], ...]:
+def edge_cases() -> tuple[tuple[EncodedImage, UInt8Array], ...]:
     """Files with the pixels that they hold, uint8 (H, W) or (H, W, 3)."""
     columns = np.arange(300)[None] + np.zeros((200, 1), np.int64)
     drawn = {
@@ -45,13 +45,13 @@ def hard_cases() -> tuple[tuple[EncodedImage, UInt8Array], ...]:
     return (*cases, *((EncodedImage(name, encode_png(pixels)), pixels) for name, pixels in drawn.items()))
 
 
-def hard_reference(session: Session, contract: Contract, scale: float) -> Reference:
-    """The hard cases that the contract takes, with PyTorch's answers.
+def edge_reference(session: Session, contract: Contract, scale: float) -> Reference:
+    """The edge cases that the contract takes, with PyTorch's answers.
 
     scale: standard deviation of PyTorch's logits on real images; these here are no measure.
     """
     preprocess = Preprocessor(contract)
-    cases = [case for case in hard_cases() if case[1].ndim == 2 or contract.channels == 3]
+    cases = [case for case in edge_cases() if case[1].ndim == 2 or contract.channels == 3]
 
     def tensor(index: int) -> FloatArray:
         return preprocess.normalise(resize_rule(cases[index][1], contract.height, contract.width))

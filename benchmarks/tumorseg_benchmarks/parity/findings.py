@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorseg_benchmarks.parity.edge_cases import NAME as HARD
-from tumorseg_benchmarks.parity.edge_cases import hard_cases
+from tumorseg_benchmarks.parity.edge_cases import NAME as EDGE
+from tumorseg_benchmarks.parity.edge_cases import edge_cases
 from tumorseg_benchmarks.parity.fp16_reference import NAME as ROUNDED
-from tumorseg_benchmarks.parity.layer_diff import Drift, measure_drift
+from tumorseg_benchmarks.parity.layer_diff import LayerDiff, measure_layer_diff
 from tumorseg_benchmarks.parity.parity import Margin, ParityRow, check_parity
 from tumorseg_benchmarks.parity.preprocess_paths import BREACHED, VectorCheck, check_vectors
 from tumorseg_runtime.bundle.bundle import Bundle
@@ -36,16 +36,16 @@ CERTIFICATE_SCHEMA = 1
 @dataclasses.dataclass(frozen=True)
 class Findings:
     """vectors: bytes to tensor. rows: every artefact over every set. margins: the thinnest ones of the split,
-    where they were searched. drifts: per ONNX file, where it was asked for."""
+    where they were searched. layer_diffs: per ONNX file, where it was asked for."""
 
     vectors: tuple[VectorCheck, ...]
     rows: tuple[ParityRow, ...]
     margins: tuple[Margin, ...] = ()
-    drifts: tuple[Drift, ...] = ()
+    layer_diffs: tuple[LayerDiff, ...] = ()
 
     @property
     def breaches(self) -> tuple[str, ...]:
-        """One line per breach, with the layer where the drift was measured."""
+        """One line per breach, with the layer where the layer_diff was measured."""
         lines = [
             f"preprocessing, {check.path}: {check.vector}: {check.reason}"
             for check in self.vectors
@@ -54,7 +54,7 @@ class Findings:
         for row in self.rows:
             lines += row.breaches
         if lines:
-            lines += [f"drift: {drift.line}" for drift in self.drifts if drift.first]
+            lines += [f"layer_diff: {layer_diff.line}" for layer_diff in self.layer_diffs if layer_diff.first]
         return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,27 +63,27 @@ class Findings:
             "vectors": [check.to_dict() for check in self.vectors],
             "rows": [row.to_dict() for row in self.rows],
             "thinnest": [dataclasses.asdict(margin) for margin in self.margins],
-            "drift": [drift.to_dict() for drift in self.drifts],
+            "layer_diff": [layer_diff.to_dict() for layer_diff in self.layer_diffs],
         }
 
 
-def judge_bundle(
+def score_bundle(
     bundle: Bundle,
     run: Run | None,
     part: str,
     limit: int,
     *,
     thinnest: int = 0,
-    drift: bool = False,
+    layer_diff: bool = False,
     device_folder: Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Findings:
-    """Everything: golden vectors, then `check_parity`, then the drift.
+    """Everything: golden vectors, then `check_parity`, then the layer_diff.
 
     Raises InputError where what needs a run is asked for without one, and as `check_parity`.
     """
-    if run is None and (thinnest or drift):
-        asked = "--drift" if drift else "--thinnest"
+    if run is None and (thinnest or layer_diff):
+        asked = "--layer-diff" if layer_diff else "--thinnest"
         raise InputError(f"{asked} was given without a run, expected --run: PyTorch's network is there")
     progress("golden vectors of preprocessing")
     vectors = tuple(check_vectors())
@@ -100,35 +100,35 @@ def judge_bundle(
             tell=margins.extend,
         )
     )
-    drifts = tuple(_drifts(bundle, run, rows, progress)) if run is not None and drift else ()
-    return Findings(vectors, rows, tuple(margins), drifts)
+    layer_diffs = tuple(_layer_diffs(bundle, run, rows, progress)) if run is not None and layer_diff else ()
+    return Findings(vectors, rows, tuple(margins), layer_diffs)
 
 
-def _drifts(
+def _layer_diffs(
     bundle: Bundle, run: Run, rows: tuple[ParityRow, ...], progress: Callable[[str], None]
-) -> Iterator[Drift]:
-    """The drift of every ONNX file with logits, on the image where it does worst."""
+) -> Iterator[LayerDiff]:
+    """The layer_diff of every ONNX file with logits, on the image where it does worst."""
     for artefact in bundle.artefacts:
         if artefact.format != "onnx":
             continue
         mine = [
             row
             for row in rows
-            if row.report and (row.subject.format, row.subject.precision) == ("onnx", artefact.precision)
+            if row.report and (row.variant.format, row.variant.precision) == ("onnx", artefact.precision)
         ]
         if not mine:
             continue
         worst = max(mine, key=_badness)
         assert worst.report is not None
         name = worst.report.worst.image
-        progress(f"{artefact.file}: drift of its layers on {name}")
-        if worst.images == HARD:
-            pixels = next(image.pixels() for image, _ in hard_cases() if image.name == name)
+        progress(f"{artefact.file}: layer_diff of its layers on {name}")
+        if worst.images == EDGE:
+            pixels = next(image.pixels() for image, _ in edge_cases() if image.name == name)
         else:
             golden = bundle.root / FOLDER / f"{name}.png"
             pixels = read_image(golden if worst.images in GOLDEN else run.manifest().root / name)
         tensor = Preprocessor(bundle.contract)(pixels, name)
-        yield measure_drift(
+        yield measure_layer_diff(
             run.model(), bundle.contract, bundle.root / artefact.file, artefact.precision, name, tensor
         )
 
@@ -172,7 +172,7 @@ def _image_hashes(bundle: Bundle, findings: Findings, run: Run | None) -> dict[s
     """SHA-256 of every file that was compared, as the bundle's or the split's seal has it."""
     hashes = {}
     known = {item.image: item.files[item.image] for item in run.manifest().items} if run else {}
-    known |= {image.name: str(image.to_dict()["sha256"]) for image, _ in hard_cases()}
+    known |= {image.name: str(image.to_dict()["sha256"]) for image, _ in edge_cases()}
     for row in findings.rows:
         for image in row.report.images if row.report else ():
             if row.images in GOLDEN:

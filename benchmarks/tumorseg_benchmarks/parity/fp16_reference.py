@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_benchmarks.parity.references import Reference
-from tumorseg_benchmarks.variants.variants import Subject
+from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import checked_infer
 from tumorseg_runtime.parity.compare import BUDGETS, Budget
@@ -30,9 +30,9 @@ PRECISION = "fp16"
 TIMES = 2.0  # limit of a file's distance from the rounded network, in errors of that network (docs/parity.md)
 
 
-def is_asked(subject: Subject) -> bool:
-    """Whether the rule holds for a subject: ONNX Runtime's FP16 on a CPU."""
-    return (subject.engine, subject.device, subject.precision) == ("onnxruntime", "cpu", PRECISION)
+def is_asked(variant: Variant) -> bool:
+    """Whether the rule holds for a variant: ONNX Runtime's FP16 on a CPU."""
+    return (variant.engine, variant.device, variant.precision) == ("onnxruntime", "cpu", PRECISION)
 
 
 def rounded_reference(model: torch.nn.Module, golden: Reference, contract: Contract) -> Reference:

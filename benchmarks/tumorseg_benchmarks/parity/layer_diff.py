@@ -1,4 +1,4 @@
-"""Drift: in which layer does an ONNX file begin to differ from PyTorch?
+"""Layer diff: in which layer does an ONNX file begin to differ from PyTorch?
 
 PyTorch's side is the run's network with every BatchNorm folded into its convolution, as the exporter folds it
 (`tumorseg_export.onnx.fuse`), so that both sides have the same layers; hooks take what enters and leaves each
@@ -56,7 +56,7 @@ class Layer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drift:
+class LayerDiff:
     """All layers of one ONNX file on one image, in the order in which they run.
 
     least_db: below it a layer has diverged. unmatched: layers of one side alone.
@@ -112,9 +112,9 @@ class _Site:
     nbytes: int = 0
 
 
-def measure_drift(
+def measure_layer_diff(
     model: torch.nn.Module, contract: Contract, path: Path, precision: str, image: str, tensor: FloatArray
-) -> Drift:
+) -> LayerDiff:
     """Compare layer by layer on one image. model: the run's network. path: an ONNX file of the bundle.
 
     tensor: float32 (C, h, w). Raises BackendError where ONNX Runtime cannot open the graph.
@@ -134,7 +134,7 @@ def measure_drift(
     matched_a, matched_b = {a for a, _ in pairs}, {b for _, b in pairs}
     unmatched = [f"module {site.name}" for i, site in enumerate(modules) if i not in matched_a]
     unmatched += [f"node {site.name}" for i, site in enumerate(nodes) if i not in matched_b]
-    return Drift(path.name, precision, image, LEAST_DB[precision], tuple(layers), tuple(unmatched))
+    return LayerDiff(path.name, precision, image, LEAST_DB[precision], tuple(layers), tuple(unmatched))
 
 
 def snr_db(expected: FloatArray, got: FloatArray) -> float:
@@ -290,7 +290,7 @@ def _outputs(graph: onnx.ModelProto, names: Sequence[str], tensor: FloatArray) -
     there = {value.name for value in (*model.graph.output, *model.graph.input)}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "drift.onnx"
+        path = Path(folder) / "layer_diff.onnx"
         path.write_bytes(model.SerializeToString())
         session = open_file(path, "cpu", None)
     source = graph.graph.input[0].name

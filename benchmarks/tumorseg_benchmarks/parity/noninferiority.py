@@ -25,7 +25,7 @@ PASSED, BREACHED, UNDECIDED = "passed", "breached", "undecided"
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskParity:
+class NonInferiority:
     """Verdict on the task.
 
     images, groups: with a tumour in the ground truth; the others have no Dice.
@@ -61,7 +61,7 @@ class TaskParity:
         return {**dataclasses.asdict(self), "least": LEAST}
 
 
-class TaskScores:
+class DiceScores:
     """Collects the Dice of one artefact's masks and of PyTorch's, image by image."""
 
     def __init__(self, reference: Reference, contract: Contract) -> None:
@@ -80,19 +80,19 @@ class TaskScores:
             pytorch, artefact = (mask_dice(mask, truth) for mask in both)
             self._pairs[index] = pytorch, artefact
 
-    def verdict(self) -> TaskParity | None:
+    def verdict(self) -> NonInferiority | None:
         """None where no image with a tumour in its ground truth was seen."""
         if not self._pairs:
             return None
         order = sorted(self._pairs)
         pytorch, artefact = np.array([self._pairs[index] for index in order]).T
         names = self._reference.groups or tuple(image.name for image in self._reference.images)
-        return judge_task(pytorch, artefact, [names[index] for index in order])
+        return judge_noninferiority(pytorch, artefact, [names[index] for index in order])
 
 
-def judge_task(
+def judge_noninferiority(
     pytorch: npt.NDArray[np.float64], artefact: npt.NDArray[np.float64], groups: list[str]
-) -> TaskParity:
+) -> NonInferiority:
     """pytorch, artefact: Dice (N,) of the same images; groups: the group of each."""
     from tumorseg_train.report.bootstrap import Ratio, draw_weights, estimate
 
@@ -104,7 +104,7 @@ def judge_task(
         status = BREACHED
     else:
         status = UNDECIDED
-    return TaskParity(
+    return NonInferiority(
         len(pytorch),
         count,
         float(pytorch.mean()),

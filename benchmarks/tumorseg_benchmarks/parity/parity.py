@@ -1,7 +1,7 @@
 """Parity of every artefact under every backend of this machine: runtime's comparison over whole sets.
 
 Three sets: the golden images, whose tensors and logits PyTorch left in the bundle; a part of the run's
-split, on which PyTorch runs here and now with the tensors that training makes; and hard cases. Artefacts
+split, on which PyTorch runs here and now with the tensors that training makes; and edge cases. Artefacts
 always see what the runtime makes of the file's bytes, so both paths of preprocessing are compared bit by bit
 as well, and the masks at the image's own size are those that a user gets.
 """
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_benchmarks.parity.deploy_parity import compare_deploy, deploy_candidates, fitting
-from tumorseg_benchmarks.parity.edge_cases import hard_reference
+from tumorseg_benchmarks.parity.edge_cases import edge_reference
 from tumorseg_benchmarks.parity.fp16_reference import is_asked, rounded_reference
 from tumorseg_benchmarks.parity.noninferiority import BREACHED as INFERIOR
-from tumorseg_benchmarks.parity.noninferiority import TaskParity, TaskScores
+from tumorseg_benchmarks.parity.noninferiority import DiceScores, NonInferiority
 from tumorseg_benchmarks.parity.references import (
     Margin,
     Reference,
@@ -30,9 +30,9 @@ from tumorseg_benchmarks.parity.references import (
 )
 from tumorseg_benchmarks.variants.variants import (
     PYTORCH,
-    SUBJECTS,
+    VARIANTS,
     Candidate,
-    Subject,
+    Variant,
     open_candidate,
     why_not,
 )
@@ -54,8 +54,17 @@ if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
 __all__ = [
-    "Margin", "ParityRow", "Reference", "batches", "check_kinship", "check_parity", "compare",
-    "golden_reference", "judge", "not_opened", "split_reference",
+    "Margin",
+    "ParityRow",
+    "Reference",
+    "batches",
+    "check_parity",
+    "check_provenance",
+    "compare",
+    "golden_reference",
+    "not_opened",
+    "score",
+    "split_reference",
 ]  # fmt: skip
 
 BoolArray = npt.NDArray[np.bool_]
@@ -65,43 +74,47 @@ Each = Callable[[int, BoolArray], None]  # index of the image, masks (K, h, w) a
 
 @dataclasses.dataclass(frozen=True)
 class ParityRow:
-    """Verdict on one subject over one set of images, in calls of `batch` images.
+    """Verdict on one variant over one set of images, in calls of `batch` images.
 
-    status: 'passed', 'breached', or 'unverified' where the subject does not run on this machine.
+    status: 'passed', 'breached', or 'unverified' where the variant does not run on this machine.
     reason: why it is unverified, or what stopped the comparison; empty where `report` tells all.
-    task: against the ground truth; None where there is none.
+    noninferiority: against the ground truth; None where there is none.
     """
 
-    subject: Subject
+    variant: Variant
     images: str
     batch: int | None
     status: str
     reason: str
     report: ParityReport | None
-    task: TaskParity | None = None
+    noninferiority: NonInferiority | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            **dataclasses.asdict(self.subject),
-            "subject": self.subject.name,
+            **dataclasses.asdict(self.variant),
+            "variant": self.variant.name,
             "images": self.images,
             "batch": self.batch,
             "status": self.status,
             "reason": self.reason,
             "report": self.report.to_dict() if self.report else None,
-            "task": self.task.to_dict() if self.task else None,
+            "noninferiority": self.noninferiority.to_dict() if self.noninferiority else None,
         }
 
     @property
     def breaches(self) -> tuple[str, ...]:
-        """One line per breach: subject, image, figure, budget."""
+        """One line per breach: variant, image, figure, budget."""
         if self.status != "breached":
             return ()
         if self.report is None:
-            return (f"{self.subject.label}: {self.reason}",)
-        task = self.task
-        inferior = (f"{self.subject.label}: {task.line}",) if task and task.status == INFERIOR else ()
+            return (f"{self.variant.label}: {self.reason}",)
+        noninferiority = self.noninferiority
+        inferior = (
+            (f"{self.variant.label}: {noninferiority.line}",)
+            if noninferiority and noninferiority.status == INFERIOR
+            else ()
+        )
         return (*self.report.breaches, *inferior)
 
 
@@ -177,16 +190,16 @@ def check_parity(
     part: str,
     limit: int,
     progress: Progress = lambda line: None,
-    subjects: Sequence[Subject] = SUBJECTS,
+    variants: Sequence[Variant] = VARIANTS,
     device_folder: Path | None = None,
     thinnest: int = 0,
     tell: Callable[[tuple[Margin, ...]], None] = lambda margins: None,
 ) -> list[ParityRow]:
-    """Compare all subjects with PyTorch: on the golden images and, where a run is given, on its split.
+    """Compare all variants with PyTorch: on the golden images and, where a run is given, on its split.
 
     Golden images go one by one and all in one batch, which a graph that was frozen at one image would not
     survive. With a run the network itself is judged on them first: it must still say what it said at export;
-    hard cases come last, and FP16 on the CPU is also held against the network with its weights in FP16.
+    edge cases come last, and FP16 on the CPU is also held against the network with its weights in FP16.
     thinnest: so many images of the part come first, those with the thinnest margins; `tell` hears of them.
     Raises BundleError where the run is not the bundle's, BackendError where no artefact runs here.
     """
@@ -195,10 +208,10 @@ def check_parity(
     halves: list[tuple[Reference, int]] = []
     rows: list[ParityRow] = []
     if run is not None:
-        check_kinship(bundle, run)
-        pytorch = open_candidate(subjects[0], bundle, run, None)
+        check_provenance(bundle, run)
+        pytorch = open_candidate(variants[0], bundle, run, None)
         assert pytorch.session is not None  # PyTorch on the CPU runs wherever a run can be opened
-        rows.append(judge(pytorch, golden, 1, bundle.contract, progress))
+        rows.append(score(pytorch, golden, 1, bundle.contract, progress))
         first: Sequence[Any] = ()
         if thinnest:
             progress(f"PyTorch on all of the run's {part} images, for the thinnest margins")
@@ -206,21 +219,21 @@ def check_parity(
             tell(margins)
         progress(f"PyTorch on the run's {part} images")
         sets.append((split_reference(run, pytorch.session, part, limit, first), 1))
-        sets.append((hard_reference(pytorch.session, bundle.contract, golden.unit), 1))
-        if any(is_asked(subject) and why_not(subject, bundle, run) is None for subject in subjects):
+        sets.append((edge_reference(pytorch.session, bundle.contract, golden.unit), 1))
+        if any(is_asked(variant) and why_not(variant, bundle, run) is None for variant in variants):
             progress("PyTorch with weights in FP16 on the golden images")
             halves.append((rounded_reference(run.model(), golden, bundle.contract), 1))
-    for candidate in _candidates(bundle, run, subjects, device_folder):
+    for candidate in _candidates(bundle, run, variants, device_folder):
         if candidate.session is None:
             rows.append(not_opened(candidate))
             continue
         largest = candidate.session.input.max_batch
         rows += [
-            judge(candidate, reference, batch, bundle.contract, progress)
-            for reference, batch in (*sets, *(halves if is_asked(candidate.subject) else ()))
+            score(candidate, reference, batch, bundle.contract, progress)
+            for reference, batch in (*sets, *(halves if is_asked(candidate.variant) else ()))
             if largest is None or batch <= largest
         ]
-    if all(row.status == "unverified" for row in rows if row.subject.engine != PYTORCH):
+    if all(row.status == "unverified" for row in rows if row.variant.engine != PYTORCH):
         reasons = "; ".join(sorted({row.reason for row in rows if row.reason}))
         raise BackendError(
             f"{bundle.root}: no artefact could be compared on this machine ({reasons}), "
@@ -230,51 +243,51 @@ def check_parity(
 
 
 def _candidates(
-    bundle: Bundle, run: Run | None, subjects: Sequence[Subject], device_folder: Path | None
+    bundle: Bundle, run: Run | None, variants: Sequence[Variant], device_folder: Path | None
 ) -> Iterator[Candidate]:
-    """All subjects but PyTorch on the CPU, which is the reference, then the bundle's deploy forms; each is
+    """All variants but PyTorch on the CPU, which is the reference, then the bundle's deploy forms; each is
     opened when it is asked for."""
-    for subject in subjects:
-        if subject.engine != PYTORCH or (run is not None and subject.device != "cpu"):
-            yield open_candidate(subject, bundle, run, None, device_folder)
+    for variant in variants:
+        if variant.engine != PYTORCH or (run is not None and variant.device != "cpu"):
+            yield open_candidate(variant, bundle, run, None, device_folder)
     yield from deploy_candidates(bundle)
 
 
 def not_opened(candidate: Candidate) -> ParityRow:
     """A row without figures. A CPU needs nothing but the file, so one that does not open is a breach; on a
     GPU as much may be wrong with the provider's libraries, and nothing is known of the file."""
-    breached = candidate.failed and candidate.subject.group == "cpu"
+    breached = candidate.failed and candidate.variant.group == "cpu"
     status = "breached" if breached else "unverified"
-    return ParityRow(candidate.subject, "all", None, status, candidate.reason, None)
+    return ParityRow(candidate.variant, "all", None, status, candidate.reason, None)
 
 
-def judge(
+def score(
     candidate: Candidate, reference: Reference, batch: int, contract: Contract, progress: Progress
 ) -> ParityRow:
     """One row: compare a candidate that has a session with a reference, in calls of `batch` images."""
-    session, subject, name = candidate.session, candidate.subject, reference.name
+    session, variant, name = candidate.session, candidate.variant, reference.name
     assert session is not None
     taken: Reference | None = reference
     if output_of(session) == MASKS:
         taken = fitting(session, reference, contract)
     if taken is None:
-        return ParityRow(subject, name, batch, "unverified", f"none of the {name} images is gray", None)
-    progress(f"{subject.label}: {len(taken.images)} {name} images in batches of {batch}")
-    scores = TaskScores(taken, contract)
+        return ParityRow(variant, name, batch, "unverified", f"none of the {name} images is gray", None)
+    progress(f"{variant.label}: {len(taken.images)} {name} images in batches of {batch}")
+    scores = DiceScores(taken, contract)
     try:
         if output_of(session) == MASKS:
             calls = list(batches(len(taken.images), batch))
-            report = compare_deploy(session, subject.label, taken, contract, calls, scores.add)
+            report = compare_deploy(session, variant.label, taken, contract, calls, scores.add)
         else:
-            report = compare(session, subject.label, taken, contract, batch, scores.add)
+            report = compare(session, variant.label, taken, contract, batch, scores.add)
     except (CheckFailedError, BackendError, InputError) as error:
-        return ParityRow(subject, name, batch, "breached", str(error), None)
-    task = scores.verdict()
-    passed = report.passed and not (task and task.status == INFERIOR)
-    return ParityRow(subject, name, batch, "passed" if passed else "breached", "", report, task)
+        return ParityRow(variant, name, batch, "breached", str(error), None)
+    noninferiority = scores.verdict()
+    passed = report.passed and not (noninferiority and noninferiority.status == INFERIOR)
+    return ParityRow(variant, name, batch, "passed" if passed else "breached", "", report, noninferiority)
 
 
-def check_kinship(bundle: Bundle, run: Run) -> None:
+def check_provenance(bundle: Bundle, run: Run) -> None:
     """Raise BundleError where the bundle was exported from another run or under another contract."""
     exported = bundle.provenance.get("checkpoint_sha256")
     if exported != run.checkpoint_sha256:

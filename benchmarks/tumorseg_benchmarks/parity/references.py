@@ -45,7 +45,7 @@ class Reference:
     budgets: Mapping[str, Budget] | None = None
 
     def budget(self, precision: str) -> Budget:
-        """What a subject of this precision is allowed on these images."""
+        """What a variant of this precision is allowed on these images."""
         return (self.budgets or BUDGETS)[precision]
 
     @property

@@ -26,7 +26,7 @@ STAGE_COLUMNS = ("decode", "preprocess", "upload", "infer", "download", "postpro
 def bench_table(rows: Sequence[BenchRow]) -> Table:
     """Rows of one batch size and thread count: the network alone, and from bytes to lesions, side by side."""
     header = (
-        "subject", "infer ms>", "p25-p75>", "p90>", "p99>", "min-max>", "images/s>", "times faster>", "95 %>",
+        "variant", "infer ms>", "p25-p75>", "p90>", "p99>", "min-max>", "images/s>", "times faster>", "95 %>",
         "end to end ms>", "times faster>", "95 %>", "note",
     )  # fmt: skip
     return Table(header, tuple(_bench_cells(row) for row in rows))
@@ -59,7 +59,7 @@ def _gain(gain: SpeedUp | None) -> tuple[str, str]:
 
 def stage_table(rows: Sequence[BenchRow]) -> Table:
     """Medians of each stage; a stage that does not exist on the device is empty."""
-    header = ("subject", *(f"{name.replace('_', ' ')} ms>" for name in STAGE_COLUMNS))
+    header = ("variant", *(f"{name.replace('_', ' ')} ms>" for name in STAGE_COLUMNS))
     measured = [row for row in rows if row.status == "measured"]
     return Table(header, tuple((row.label, *_stage_cells(row)) for row in measured))
 
@@ -86,11 +86,11 @@ def noise_lines(rows: Sequence[BenchRow]) -> list[str]:
                     else " Differences of this size are noise in this report: measure again."
                 )
             )
-    drifted = [row for row in rows if row.drift and row.drift.found]
+    drifted = [row for row in rows if row.trend and row.trend.found]
     if drifted:
-        changes = "; ".join(f"{row.label} {row.drift.percent:+.0f} %" for row in drifted if row.drift)
-        lines.append(f"Drift over the rounds (Mann-Kendall, p < 0.01): {changes}. Ratios are paired.")
-    wandered = [row.label for row in rows if row.speed_up and row.speed_up.drift.found]
+        changes = "; ".join(f"{row.label} {row.trend.percent:+.0f} %" for row in drifted if row.trend)
+        lines.append(f"Trend over the rounds (Mann-Kendall, p < 0.01): {changes}. Ratios are paired.")
+    wandered = [row.label for row in rows if row.speed_up and row.speed_up.trend.found]
     if wandered:
         lines.append(f"The ratio itself drifted (Mann-Kendall, p < 0.01): {'; '.join(wandered)}.")
     return lines
@@ -141,8 +141,8 @@ def _bench_page(rows: Sequence[BenchRow], values: dict[str, Any], *, markdown: b
 def _summaries(values: dict[str, Any]) -> list[tuple[str, list[str], Table]]:
     """Title, lines and table of what follows the latencies."""
     found = [("Choice", [choice_line(values)], choice_table(values))]
-    if values["cold"] or values["cold_failed"]:
-        failed = list(values["cold_failed"].values())
+    if values["cold_start"] or values["cold_start_failed"]:
+        failed = list(values["cold_start_failed"].values())
         found.append(("Start and memory, in processes of their own", failed, cold_table(values)))
     for peak in (Peak(**one) for one in values["peaks"]):
         found.append(

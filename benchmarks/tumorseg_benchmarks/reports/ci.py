@@ -24,7 +24,7 @@ def to_junit(findings: Findings) -> str:
         _case(suite, f"preprocessing.{check.path}", check.vector, check.status, [check.reason])
     for row in findings.rows:
         lines = list(row.breaches) or [row.reason]
-        _case(suite, row.subject.name, _set_of(row), row.status, lines)
+        _case(suite, row.variant.name, _set_of(row), row.status, lines)
     cases = list(suite)
     suite.set("tests", str(len(cases)))
     suite.set("failures", str(sum(case.find("failure") is not None for case in cases)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from tumorseg_benchmarks.latency.roofline import Peak, Work
 from tumorseg_benchmarks.reports.bench_report import left_out_lines
-from tumorseg_benchmarks.reports.networks import Network
+from tumorseg_benchmarks.reports.networks import NetworkReport
 from tumorseg_benchmarks.reports.summaries import bound_rows, cold_table, labels, peak_line, roofline_table
 from tumorseg_benchmarks.reports.tables import error_cell
 from tumorseg_train.report.charts import Bar, bars
@@ -19,18 +19,18 @@ VIEWS = {
 }  # fmt: skip
 
 
-def cold_section(network: Network) -> Html:
+def cold_section(network: NetworkReport) -> Html:
     """Figures of processes of their own."""
     found = cold_table(network.bench)
     if not found.rows:
         return paragraph("Not measured (--no-cold).")
-    text = "Each subject in three fresh processes of its own: medians, and the largest peak. Imports count."
-    failed = list(network.bench["cold_failed"].values())
+    text = "Each variant in three fresh processes of its own: medians, and the largest peak. Imports count."
+    failed = list(network.bench["cold_start_failed"].values())
     return Html(paragraph(text) + table(found.header, found.rows) + (bullets(failed) if failed else ""))
 
 
-def roofline_section(network: Network) -> Html:
-    """Each subject's share of the direct-convolution bound."""
+def roofline_section(network: NetworkReport) -> Html:
+    """Each variant's share of the direct-convolution bound."""
     work = network.bench["work"]
     if "flop" not in work:
         return paragraph(f"Not counted: {work['reason']}.")
@@ -54,10 +54,10 @@ def roofline_section(network: Network) -> Html:
     return Html(paragraph(lead) + "".join(parts))
 
 
-def parity_section(network: Network) -> Html:
+def parity_section(network: NetworkReport) -> Html:
     """Per artefact: on the timed images, and from parity.json where it was given."""
     header = (
-        "subject",
+        "variant",
         "images",
         "verdict",
         "logit error>",
@@ -73,10 +73,10 @@ def parity_section(network: Network) -> Html:
         rows.append((row["label"], f"timed, batch {row['batch']}", *_verdict(row["parity"]), row["reason"]))
     for row in network.parity["rows"] if network.parity else []:
         if row["report"]:
-            task = row.get("task")
+            noninferiority = row.get("noninferiority")
             said = (
-                f"Dice ratio {task['ratio']:.5f} ({task['low']:.5f} to {task['high']:.5f}): {task['status']}"
-                if task
+                "Dice ratio {ratio:.5f} ({low:.5f} to {high:.5f}): {status}".format(**noninferiority)
+                if noninferiority
                 else ""
             )
             rows.append(
@@ -98,8 +98,8 @@ def _verdict(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     )
 
 
-def worst_section(network: Network) -> Html:
-    """Pictures of each subject's worst image."""
+def worst_section(network: NetworkReport) -> Html:
+    """Pictures of each variant's worst image."""
     names = labels(network.bench)
     parts: list[str] = []
     for name, one in network.bench["worst"].items():
@@ -124,7 +124,7 @@ def worst_section(network: Network) -> Html:
     return Html(paragraph(note, note=True) + "".join(parts))
 
 
-def unverified_section(networks: Sequence[Network]) -> Html:
+def unverified_section(networks: Sequence[NetworkReport]) -> Html:
     """What has no figure, and why."""
     lines: list[str] = []
     for network in networks:

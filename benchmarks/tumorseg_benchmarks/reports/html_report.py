@@ -27,7 +27,7 @@ from tumorseg_benchmarks.reports.html_sections import (
     speed_section,
     stages_section,
 )
-from tumorseg_benchmarks.reports.networks import Network
+from tumorseg_benchmarks.reports.networks import NetworkReport
 from tumorseg_benchmarks.reports.report import SCHEMA
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.main import one_line_errors
@@ -61,7 +61,7 @@ def read_report(path: Path, kind: str | None = None, bundle: Bundle | None = Non
     return dict(values)
 
 
-def join(reports: Sequence[Mapping[str, Any]]) -> list[Network]:
+def join(reports: Sequence[Mapping[str, Any]]) -> list[NetworkReport]:
     """Reports of the same bundle belong together; a bundle without bench.json has no place on the page.
 
     Bundles of one name are told apart by their SHA-256.
@@ -78,7 +78,7 @@ def join(reports: Sequence[Mapping[str, Any]]) -> list[Network]:
     for bench, name, seal in zip(benches, names, seals, strict=True):
         parity = [one for one in reports if one["kind"] == "parity" and one["bundle"]["sha256"] == seal]
         title = name if names.count(name) == 1 else f"{name} ({seal[:8]})"
-        networks.append(Network(title, bench, parity[-1] if parity else None))
+        networks.append(NetworkReport(title, bench, parity[-1] if parity else None))
     return networks
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tumorseg_benchmarks.latency.stages import PARTS
-from tumorseg_benchmarks.reports.networks import Network
+from tumorseg_benchmarks.reports.networks import NetworkReport
 from tumorseg_benchmarks.reports.summaries import choice_line, choice_table, number
 from tumorseg_train.report.charts import Bar, Point, bars, histogram, scatter
 from tumorseg_train.report.page import (
@@ -24,7 +24,7 @@ def _gpu(machine: Mapping[str, Any]) -> str:
     return str(machine["gpu"])
 
 
-def machine_section(networks: Sequence[Network]) -> Html:
+def machine_section(networks: Sequence[NetworkReport]) -> Html:
     """Machine, versions, load and clocks, and each bundle."""
     machine = networks[0].bench["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
@@ -38,15 +38,15 @@ def machine_section(networks: Sequence[Network]) -> Html:
     for network in networks:
         bench, bundle = network.bench, network.bench["bundle"]
         load = [bench["load_average"][moment][0] for moment in ("before", "after")]
-        clocks = bench["clocks"]
-        waiting = [clocks[moment]["cpu"]["waiting_percent"] for moment in ("before", "after")]
+        frequency = bench["cpu_frequency"]
+        waiting = [frequency[moment]["cpu"]["waiting_percent"] for moment in ("before", "after")]
         work = bench["work"]
         rows.append(
             (
                 network.title, f"{bundle['height']}x{bundle['width']}", bundle["sha256"][:12],
                 number(work["flop"] / 1e9) if "flop" in work else work["reason"],
                 f"{load[0]:.2f}, {load[1]:.2f}", ", ".join(map(str, waiting)),
-                _clock(clocks["before"]["cpu"]), str(clocks["after"]["cpu"]["throttled"]),
+                _clock(frequency["before"]["cpu"]), str(frequency["after"]["cpu"]["throttled"]),
                 bench["machine"]["date"],
             )
         )  # fmt: skip
@@ -68,14 +68,14 @@ def _clock(cpu: Mapping[str, Any]) -> str:
     return f"{text}; governor {cpu['governor']}"
 
 
-def pareto_section(networks: Sequence[Network]) -> Html:
+def pareto_section(networks: Sequence[NetworkReport]) -> Html:
     """Dice against latency, of all networks together."""
     points = []
     for network in networks:
         dice = network.dice()
         for row in network.first:
-            task = dice.get(row["subject"]["name"])
-            known = task["artefact"] if task else None
+            noninferiority = dice.get(row["variant"]["name"])
+            known = noninferiority["artefact"] if noninferiority else None
             if known is None and row["role"] == "reference" and dice:
                 known = next(iter(dice.values()))["pytorch"]  # PyTorch is the reference of all
             if known is not None and row["role"] != "control":
@@ -94,14 +94,14 @@ def pareto_section(networks: Sequence[Network]) -> Html:
     return Html(paragraph(text) + drawn)
 
 
-def choice_section(network: Network) -> Html:
+def choice_section(network: NetworkReport) -> Html:
     """Who shall serve and why each other lost."""
     found = choice_table(network.bench)
     text = paragraph(choice_line(network.bench))
     return Html(text + (table(found.header, found.rows) if found.rows else paragraph("No artefact.")))
 
 
-def speed_section(network: Network) -> Html:
+def speed_section(network: NetworkReport) -> Html:
     """Speed-ups with their intervals: the network alone beside end to end."""
     parts: list[str] = []
     for batch, threads in network.plans:
@@ -131,24 +131,24 @@ def speed_section(network: Network) -> Html:
     return Html(paragraph(text) + "".join(parts))
 
 
-def latency_section(network: Network) -> Html:
+def latency_section(network: NetworkReport) -> Html:
     """Distributions: tables of all, histograms at the smallest batch."""
     header = (
-        "subject", "p50 ms>", "p25-p75>", "p90>", "p99>", "min>", "max>", "samples>", "images/s>",
-        "end to end ms>", "drift",
+        "variant", "p50 ms>", "p25-p75>", "p90>", "p99>", "min>", "max>", "samples>", "images/s>",
+        "end to end ms>", "trend",
     )  # fmt: skip
     parts: list[str] = []
     for batch, threads in network.plans:
         rows = []
         for row in network.measured(batch, threads):
-            infer, drift = row["stages"]["infer"], row["drift"]
+            infer, trend = row["stages"]["infer"], row["trend"]
             rows.append(
                 (
                     row["label"], number(infer["median"]), f"{number(infer['p25'])}-{number(infer['p75'])}",
                     number(infer["p90"]), number(infer["p99"]), number(infer["min"]), number(infer["max"]),
                     str(infer["samples"]), number(row["images_per_second"]),
                     number(row["stages"]["end_to_end"]["median"]),
-                    f"{drift['percent']:+.0f} % (p {drift['p']:.2g})" if drift["p"] < 0.01 else "none found",
+                    f"{trend['percent']:+.0f} % (p {trend['p']:.2g})" if trend["p"] < 0.01 else "none found",
                 )
             )  # fmt: skip
         if rows:
@@ -159,18 +159,18 @@ def latency_section(network: Network) -> Html:
     ]
     note = (
         "p90 is given from 64 samples, p99 from 662 (MLPerf's counts of early stopping). Nothing is clipped. "
-        "Drift: Mann and Kendall's test for a trend over the rounds, at the level of 1 %."
+        "Trend: Mann and Kendall's test for a trend over the rounds, at the level of 1 %."
     )
     shown = (
-        details("Distributions of each subject at the smallest batch", side_by_side(charts)) if charts else ""
+        details("Distributions of each variant at the smallest batch", side_by_side(charts)) if charts else ""
     )
     return Html("".join(parts) + shown + paragraph(note, note=True))
 
 
-def stages_section(network: Network) -> Html:
+def stages_section(network: NetworkReport) -> Html:
     """Medians by stage."""
     names = ("decode", "preprocess", "upload", "infer", "download", "postprocess", "end_to_end")
-    header = ("subject", *(f"{name.replace('_', ' ')} ms>" for name in names))
+    header = ("variant", *(f"{name.replace('_', ' ')} ms>" for name in names))
     parts: list[str] = []
     for batch, threads in network.plans:
         rows = []

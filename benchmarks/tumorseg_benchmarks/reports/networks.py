@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class NetworkReport:
     """title: of headings. bench: values of bench.json. parity: of parity.json, where there is one."""
 
     title: str
@@ -50,6 +50,6 @@ class Network:
         return [(batch, threads) for threads in plan["threads"] for batch in plan["batches"]]
 
     def dice(self) -> dict[str, Mapping[str, Any]]:
-        """Task figures by the subject's name, from parity.json."""
+        """Task figures by the variant's name, from parity.json."""
         rows = self.parity["rows"] if self.parity else []
-        return {row["subject"]: row["task"] for row in rows if row.get("task")}
+        return {row["variant"]: row["noninferiority"] for row in rows if row.get("noninferiority")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tumorseg_benchmarks.parity.findings import Findings
-from tumorseg_benchmarks.parity.layer_diff import Drift
+from tumorseg_benchmarks.parity.layer_diff import LayerDiff
 from tumorseg_benchmarks.parity.parity import ParityRow
 from tumorseg_benchmarks.parity.preprocess_paths import vectors_lines
 from tumorseg_benchmarks.reports.tables import Table
@@ -22,15 +22,18 @@ def further_sections(findings: Findings, *, markdown: bool) -> str:
         ("Task", _items(task_lines(findings.rows))),
         ("Thinnest margins", _items(margin_lines(findings))),
     ]
-    parts += [(f"Layers of {drift.artefact}", _drift(drift, markdown)) for drift in findings.drifts]
+    parts += [
+        (f"Layers of {layer_diff.artefact}", _layer_diff(layer_diff, markdown))
+        for layer_diff in findings.layer_diffs
+    ]
     mark = "## " if markdown else ""
     return "".join(f"\n{mark}{title}\n\n{text}\n" for title, text in parts if text)
 
 
 def decisions_table(rows: Sequence[ParityRow]) -> Table:
-    """One row per subject and set: sums over all images, and the worst distance of borders."""
+    """One row per variant and set: sums over all images, and the worst distance of borders."""
     header = (
-        "subject", "images", "batch>", "in band>", "flipped>", "outside band>", "images with other lesions>",
+        "variant", "images", "batch>", "in band>", "flipped>", "outside band>", "images with other lesions>",
         "area>", "HD95 px>", "flipped at own size>", "outside>",
     )  # fmt: skip
     return Table(header, tuple(_cells(row) for row in rows if row.report))
@@ -45,7 +48,7 @@ def _cells(row: ParityRow) -> tuple[str, ...]:
     apart = "none" if None in distances else f"{max((d for d in distances if d is not None), default=0):.3g}"
     area, other = (sum(one.area_px[side] for one in network) for side in (0, 1))
     return (
-        row.subject.label,
+        row.variant.label,
         f"{len(images)} {row.images}",
         str(row.batch),
         f"{sum(one.near for one in network)}",
@@ -64,8 +67,12 @@ def _pixels(decisions: Sequence[Decisions]) -> int:
 
 
 def task_lines(rows: Sequence[ParityRow]) -> list[str]:
-    """One line per subject that was held against the ground truth."""
-    return [f"{row.subject.label}, {row.images} images: {row.task.line}" for row in rows if row.task]
+    """One line per variant that was held against the ground truth."""
+    return [
+        f"{row.variant.label}, {row.images} images: {row.noninferiority.line}"
+        for row in rows
+        if row.noninferiority
+    ]
 
 
 def margin_lines(findings: Findings) -> list[str]:
@@ -76,10 +83,10 @@ def margin_lines(findings: Findings) -> list[str]:
     ]
 
 
-def layers_table(drift: Drift) -> Table:
+def layers_table(layer_diff: LayerDiff) -> Table:
     """The layers around the first one that diverges, or the last ones; the JSON has them all."""
-    at = drift.layers.index(drift.first) if drift.first else len(drift.layers) - 1
-    start = max(0, min(at - SHOWN_LAYERS // 2, len(drift.layers) - SHOWN_LAYERS))
+    at = layer_diff.layers.index(layer_diff.first) if layer_diff.first else len(layer_diff.layers) - 1
+    start = max(0, min(at - SHOWN_LAYERS // 2, len(layer_diff.layers) - SHOWN_LAYERS))
     cells = tuple(
         (
             layer.module,
@@ -90,7 +97,7 @@ def layers_table(drift: Drift) -> Table:
             "-" if layer.weights_differ is None else f"{layer.weights_differ:.2g}",
             ", ".join(layer.between),
         )
-        for layer in drift.layers[start : start + SHOWN_LAYERS]
+        for layer in layer_diff.layers[start : start + SHOWN_LAYERS]
     )
     header = (
         "module",
@@ -104,11 +111,11 @@ def layers_table(drift: Drift) -> Table:
     return Table(header, cells)
 
 
-def _drift(drift: Drift, markdown: bool) -> str:
-    lines = [drift.line + ".", ""]
-    if drift.unmatched:
-        lines += [f"Not matched: {', '.join(drift.unmatched)}.", ""]
-    return "\n".join(lines) + "\n" + _table(layers_table(drift), markdown)
+def _layer_diff(layer_diff: LayerDiff, markdown: bool) -> str:
+    lines = [layer_diff.line + ".", ""]
+    if layer_diff.unmatched:
+        lines += [f"Not matched: {', '.join(layer_diff.unmatched)}.", ""]
+    return "\n".join(lines) + "\n" + _table(layers_table(layer_diff), markdown)
 
 
 def _table(table: Table, markdown: bool) -> str:

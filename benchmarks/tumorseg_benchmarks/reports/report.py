@@ -19,11 +19,11 @@ from tumorseg_train.report.tables import json_text
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
-SCHEMA = 1
+SCHEMA = 2
 BUSY = 0.5  # load average before the start from which on a reader is warned
 
 
-def subject_facts(bundle: Bundle, run: Run | None) -> dict[str, Any]:
+def variant_facts(bundle: Bundle, run: Run | None) -> dict[str, Any]:
     """Which bundle and run the figures belong to; `run` is None where none was given."""
     contract = bundle.contract
     facts: dict[str, Any] = {
@@ -62,9 +62,9 @@ def to_json(values: dict[str, Any]) -> str:
 
 
 def parity_table(rows: Sequence[ParityRow]) -> Table:
-    """One row per subject and set of images; figures are of the worst image."""
+    """One row per variant and set of images; figures are of the worst image."""
     header = (
-        "subject", "images", "batch>", "verdict", "logit error>", "in std>", "flipped px>", "Dice>",
+        "variant", "images", "batch>", "verdict", "logit error>", "in std>", "flipped px>", "Dice>",
         "worst image or reason",
     )  # fmt: skip
     return Table(header, tuple(_parity_cells(row) for row in rows))
@@ -73,10 +73,10 @@ def parity_table(rows: Sequence[ParityRow]) -> Table:
 def _parity_cells(row: ParityRow) -> tuple[str, ...]:
     batch = "-" if row.batch is None else str(row.batch)
     if row.report is None:
-        return (row.subject.label, row.images, batch, row.status, "-", "-", "-", "-", row.reason)
+        return (row.variant.label, row.images, batch, row.status, "-", "-", "-", "-", row.reason)
     images = row.report.images
     return (
-        row.subject.label,
+        row.variant.label,
         f"{len(images)} {row.images}",
         batch,
         row.status,
@@ -155,13 +155,13 @@ def figures_table(rows: Sequence[Figure]) -> Table:
 
 
 def _figure_cells(row: Figure) -> tuple[str, ...]:
-    spread = row.spread
+    stats = row.stats
     return (
         row.name,
         "-" if row.value is None else _fine(row.value),
         row.unit,
-        f"{_fine(spread.p25)}-{_fine(spread.p75)}" if spread else "-",
-        f"{_fine(spread.min)}-{_fine(spread.max)}" if spread else "-",
+        f"{_fine(stats.p25)}-{_fine(stats.p75)}" if stats else "-",
+        f"{_fine(stats.min)}-{_fine(stats.max)}" if stats else "-",
         str(row.target) if row.target else "-",
         row.verdict,
         row.note,

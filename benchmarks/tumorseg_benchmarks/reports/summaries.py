@@ -23,8 +23,8 @@ def number(value: float | None) -> str:
 
 
 def labels(bench: Mapping[str, Any]) -> dict[str, str]:
-    """Labels by the subject's name."""
-    return {row["subject"]["name"]: row["label"] for row in bench["rows"] if row["role"] != "control"}
+    """Labels by the variant's name."""
+    return {row["variant"]["name"]: row["label"] for row in bench["rows"] if row["role"] != "control"}
 
 
 def choice_line(bench: Mapping[str, Any]) -> str:
@@ -48,31 +48,33 @@ def choice_table(bench: Mapping[str, Any]) -> Table:
 def cold_table(bench: Mapping[str, Any]) -> Table:
     """Figures of processes of their own."""
     header = (
-        "subject", "start to first logits ms>", "load ms>", "first inference ms>", "third ms>",
+        "variant", "start to first logits ms>", "load ms>", "first inference ms>", "third ms>",
         "peak RSS MB>", "GPU MB>",
     )  # fmt: skip
     names = labels(bench)
     return Table(
         header,
-        tuple((names[name], *(number(one[key]) for key in COLD)) for name, one in bench["cold"].items()),
+        tuple(
+            (names[name], *(number(one[key]) for key in COLD)) for name, one in bench["cold_start"].items()
+        ),
     )
 
 
 def bound_rows(bench: Mapping[str, Any], peak: Peak) -> list[tuple[Mapping[str, Any], Bound, float]]:
-    """Each CPU subject at the smallest batch and the peak's threads: its row, its bound, its share of it."""
+    """Each CPU variant at the smallest batch and the peak's threads: its row, its bound, its share of it."""
     work, batch = Work(**bench["work"]), min(bench["plan"]["batches"])
     return [
         (row, bound, bound.share(row["stages"]["infer"]["median"]))
         for row in bench["rows"]
         if row["status"] == "measured" and (row["batch"], row["threads"]) == (batch, peak.threads)
-        if row["subject"]["device"] == "cpu" and row["role"] != "control"
+        if row["variant"]["device"] == "cpu" and row["role"] != "control"
         for bound in [Bound.of(work, peak, batch)]
     ]
 
 
 def roofline_table(bench: Mapping[str, Any], peak: Peak) -> Table:
-    """Each subject's share of the direct-convolution bound."""
-    header = ("subject", "ms>", "bound ms>", "bound by", "share of the bound>")
+    """Each variant's share of the direct-convolution bound."""
+    header = ("variant", "ms>", "bound ms>", "bound by", "share of the bound>")
     return Table(
         header,
         tuple(

@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from tumorseg_benchmarks.commands.bench import set_threads
-from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, Plan
+from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, TimingPlan
 from tumorseg_benchmarks.reports.report import (
     SCHEMA,
     figures_markdown,
     figures_text,
-    subject_facts,
     to_json,
+    variant_facts,
     write_report,
 )
 from tumorseg_benchmarks.runtime_checks.end_to_end import measure_end_to_end
@@ -77,17 +77,17 @@ def figures(
     if quick:
         rounds, files, predictions = MIN_ROUNDS, QUICK_FILES, QUICK_PREDICTIONS
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         click.echo(line, err=True)
 
-    plan, at_once = Plan(rounds), Plan(rounds, settle_s=0.0)
+    plan, at_once = TimingPlan(rounds), TimingPlan(rounds, settle_s=0.0)
     measures: dict[str, Callable[[], list[Figure]]] = {
-        "end-to-end": lambda: measure_end_to_end(opened, count, plan, say),
-        "import": lambda: measure_imports(at_once, say),
-        "peak": lambda: measure_peak(opened, count, say),
-        "growth": lambda: measure_growth(opened, count, predictions, say),
-        "throughput": lambda: measure_throughput(opened, count, files, Plan(min(rounds, 10)), say),
-        "preprocessing": lambda: measure_preprocessing(opened, at_once, say),
+        "end-to-end": lambda: measure_end_to_end(opened, count, plan, log),
+        "import": lambda: measure_imports(at_once, log),
+        "peak": lambda: measure_peak(opened, count, log),
+        "growth": lambda: measure_growth(opened, count, predictions, log),
+        "throughput": lambda: measure_throughput(opened, count, files, TimingPlan(min(rounds, 10)), log),
+        "preprocessing": lambda: measure_preprocessing(opened, at_once, log),
         "install": measure_install,
     }
     before = load_average()
@@ -97,13 +97,13 @@ def figures(
         "kind": "runtime-figures",
         "machine": machine_facts(),
         "load_average": {"before": before, "after": load_average()},
-        **subject_facts(opened, None),
+        **variant_facts(opened, None),
         "plan": {"rounds": rounds, "files": files, "predictions": predictions, "threads": count},
         "sections": {name: [figure.to_dict() for figure in rows] for name, rows in found.items()},
     }
     write_report(out, "runtime-figures", values, figures_markdown(found, values))
     click.echo(to_json(values) if as_json else figures_text(found, values), nl=False)
-    say(f"report: {out}/runtime-figures.md, {out}/runtime-figures.json")
+    log(f"report: {out}/runtime-figures.md, {out}/runtime-figures.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tumorseg_benchmarks.latency.latency import PRIME_BELOW_S, Plan, Spread, measure
-from tumorseg_benchmarks.runtime_checks.bare import BareSession
+from tumorseg_benchmarks.latency.latency import PRIME_BELOW_S, LatencyStats, TimingPlan, measure
 from tumorseg_benchmarks.runtime_checks.figure import STAGE, Figure, Progress, Target, median_ms, ratio, timed
+from tumorseg_benchmarks.runtime_checks.raw_onnxruntime import RawOnnxRuntime
 from tumorseg_benchmarks.runtime_checks.scenes import encoded, scene
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import OutputError
@@ -19,22 +19,22 @@ HEIGHT, WIDTH = 1080, 1920
 TARGETS = {"gray": Target(1.06), "RGB": Target(1.10)}
 
 
-def measure_end_to_end(bundle: Bundle, threads: int, plan: Plan, progress: Progress) -> list[Figure]:
+def measure_end_to_end(bundle: Bundle, threads: int, plan: TimingPlan, progress: Progress) -> list[Figure]:
     """Rounds of bare inference (twice: the second is the control), gray and RGB, in an order drawn anew."""
     kinds = ["gray", "RGB"] if bundle.contract.channels > 1 else ["gray"]
     files = {kind: encoded(scene(bundle, HEIGHT, WIDTH, colour=kind == "RGB", seed=0)) for kind in kinds}
     segmenter = Segmenter.open(bundle, threads=threads)
-    bare, control = BareSession(bundle, threads), BareSession(bundle, threads)
+    raw, control = RawOnnxRuntime(bundle, threads), RawOnnxRuntime(bundle, threads)
     tensor = Preprocessor(bundle.contract)(decode_image(files["gray"], "gray"))[None]
 
     def predict(kind: str) -> Prediction:
         return segmenter.predict(decode_image(files[kind], kind))
 
-    logits = bare.run(tensor)[0]
+    logits = raw.run(tensor)[0]
     if not np.array_equal(predict("gray").masks, masks_from_logits(logits, bundle.contract, HEIGHT, WIDTH)):
         raise OutputError("the segmenter and bare inference give other masks, expected the same: run parity")
     calls = {
-        "bare": timed(lambda number: bare.run(tensor)),
+        "bare": timed(lambda number: raw.run(tensor)),
         "control": timed(lambda number: control.run(tensor)),
         "gray": timed(lambda number: predict("gray").mask),
         "RGB": timed(lambda number: predict("RGB").mask),
@@ -55,6 +55,6 @@ def measure_end_to_end(bundle: Bundle, threads: int, plan: Plan, progress: Progr
             figures.append(Figure(f"{kind} PNG to mask / bare", None, "ratio", note="the network takes gray"))
             continue
         added = [ours.ms[STAGE] - theirs.ms[STAGE] for ours, theirs in zip(samples[kind], base, strict=True)]
-        note = f"{Spread.of(added).median:+.1f} ms; file of {len(files[kind]) / 1e6:.1f} MB"
+        note = f"{LatencyStats.of(added).median:+.1f} ms; file of {len(files[kind]) / 1e6:.1f} MB"
         figures.append(ratio(f"{kind} 1080p PNG to mask / bare", samples[kind], base, target, note))
     return figures

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tumorseg_benchmarks.latency.latency import Call, Sample, Spread
+from tumorseg_benchmarks.latency.latency import Call, LatencyStats, Sample
 
 STAGE = "call"  # the one stage of a call that is timed as a whole
 Progress = Callable[[str], None]
@@ -38,7 +38,7 @@ class Figure:
     name: str
     value: float | None
     unit: str
-    spread: Spread | None = None
+    stats: LatencyStats | None = None
     target: Target | None = None
     note: str = ""
 
@@ -72,10 +72,10 @@ def ratio(
 ) -> Figure:
     """Ours / theirs, paired by round: below 1 ours takes less."""
     pairs = zip(ours, theirs, strict=True)
-    spread = Spread.of([one.ms[STAGE] / other.ms[STAGE] for one, other in pairs])
-    return Figure(name, spread.median, "ratio", spread, target, note)
+    stats = LatencyStats.of([one.ms[STAGE] / other.ms[STAGE] for one, other in pairs])
+    return Figure(name, stats.median, "ratio", stats, target, note)
 
 
 def median_ms(samples: Sequence[Sample]) -> float:
     """Median of the whole calls, in milliseconds."""
-    return Spread.of([sample.ms[STAGE] for sample in samples]).median
+    return LatencyStats.of([sample.ms[STAGE] for sample in samples]).median

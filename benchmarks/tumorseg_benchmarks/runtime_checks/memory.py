@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, Spread
+from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, LatencyStats
 from tumorseg_benchmarks.runtime_checks.end_to_end import HEIGHT, WIDTH
 from tumorseg_benchmarks.runtime_checks.figure import Figure, Progress, Target
 from tumorseg_benchmarks.runtime_checks.scenes import scene
@@ -80,13 +80,13 @@ def measure_peak(bundle: Bundle, threads: int, progress: Progress) -> list[Figur
         write_png(image, scene(bundle, HEIGHT, WIDTH, colour=False, seed=0))
         for number in range(MIN_ROUNDS):
             ours = float(_run(OURS, bundle.root, threads, image, CALLS))
-            bare = float(_run(BARE, graph, threads, shape, CALLS))
-            pairs.append((ours, bare))
-            progress(f"peak memory: round {number + 1}/{MIN_ROUNDS}: {ours:.0f} MB, bare {bare:.0f} MB")
-    spread = Spread.of([ours / bare for ours, bare in pairs])
-    ours, bare = np.median(pairs, axis=0)
-    note = f"{ours:.0f} MB against {bare:.0f} MB"
-    return [Figure("peak memory / bare session", spread.median, "ratio", spread, PEAK_TARGET, note)]
+            raw = float(_run(BARE, graph, threads, shape, CALLS))
+            pairs.append((ours, raw))
+            progress(f"peak memory: round {number + 1}/{MIN_ROUNDS}: {ours:.0f} MB, bare {raw:.0f} MB")
+    stats = LatencyStats.of([ours / raw for ours, raw in pairs])
+    ours, raw = np.median(pairs, axis=0)
+    note = f"{ours:.0f} MB against {raw:.0f} MB"
+    return [Figure("peak memory / bare session", stats.median, "ratio", stats, PEAK_TARGET, note)]
 
 
 def measure_growth(bundle: Bundle, threads: int, predictions: int, progress: Progress) -> list[Figure]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.latency.latency import Call, Plan, measure
+from tumorseg_benchmarks.latency.latency import Call, TimingPlan, measure
 from tumorseg_benchmarks.runtime_checks.figure import Figure, Progress, Target, median_ms, ratio, timed
 from tumorseg_benchmarks.runtime_checks.scenes import scene
 from tumorseg_runtime.bundle.bundle import Bundle
@@ -27,7 +27,7 @@ SIZES = ((256, 256), (512, 512), (600, 800), (1024, 1024), FRAME, (2160, 3840)) 
 REPEATS = 4  # of each image in one timed call: a single one takes a millisecond
 
 
-def measure_preprocessing(bundle: Bundle, plan: Plan, progress: Progress) -> list[Figure]:
+def measure_preprocessing(bundle: Bundle, plan: TimingPlan, progress: Progress) -> list[Figure]:
     """Speed-ups of `Preprocessor`: above 1 ours is faster. The network must take three channels."""
     contract = bundle.contract
     if contract.channels != 3:

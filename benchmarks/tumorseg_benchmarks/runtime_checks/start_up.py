@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-from tumorseg_benchmarks.latency.latency import Call, Plan, measure
+from tumorseg_benchmarks.latency.latency import Call, TimingPlan, measure
 from tumorseg_benchmarks.runtime_checks.figure import STAGE, Figure, Progress, Target, median_ms, ratio
 from tumorseg_runtime.core.errors import CheckFailedError
 
@@ -16,7 +16,7 @@ OURS, THEIRS = "import tumorseg_runtime", "import numpy, cv2, click"
 CLOCK = "import time; start = time.perf_counter_ns(); {}; print(time.perf_counter_ns() - start)"
 
 
-def measure_imports(plan: Plan, progress: Progress) -> list[Figure]:
+def measure_imports(plan: TimingPlan, progress: Progress) -> list[Figure]:
     """Each import in fresh interpreters, in turn. Compiled files are kept in a folder of their own."""
     with tempfile.TemporaryDirectory() as cache:
         # As after an installation by pip, whatever this shell says about compiled files.

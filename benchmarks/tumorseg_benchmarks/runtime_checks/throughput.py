@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, Plan, measure
-from tumorseg_benchmarks.runtime_checks.bare import BareSession
+from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, TimingPlan, measure
 from tumorseg_benchmarks.runtime_checks.figure import Figure, Progress, Target, median_ms, ratio, timed
+from tumorseg_benchmarks.runtime_checks.raw_onnxruntime import RawOnnxRuntime
 from tumorseg_benchmarks.runtime_checks.scenes import scene
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
@@ -22,7 +22,7 @@ SIZES = ((512, 512), (471, 562), (500, 760))  # of the files, as in the public d
 
 
 def measure_throughput(
-    bundle: Bundle, threads: int, files: int, plan: Plan, progress: Progress
+    bundle: Bundle, threads: int, files: int, plan: TimingPlan, progress: Progress
 ) -> list[Figure]:
     """Each round takes the next share of the files, once through `predict_each` and once through bare loops:
     in the very batches of the segmenter, and image by image. The tensors of the loops are made beforehand."""
@@ -30,7 +30,7 @@ def measure_throughput(
     if plan.rounds < MIN_ROUNDS or share < 1:
         raise InputError(f"files is {files}, expected at least {plan.rounds}, one for each round")
     segmenter = Segmenter.open(bundle, threads=threads)
-    bare, preprocess = BareSession(bundle, threads), Preprocessor(bundle.contract)
+    raw, preprocess = RawOnnxRuntime(bundle, threads), Preprocessor(bundle.contract)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index}.png" for index in range(share * plan.rounds)]
         for index, path in enumerate(paths):
@@ -39,7 +39,7 @@ def measure_throughput(
         def loop(number: int, size: int) -> int:
             """Infer the ready tensors of a round in batches of `size`."""
             tensors = ready[number]
-            return sum(len(bare.run(tensors[start : start + size])) for start in range(0, len(tensors), size))
+            return sum(len(raw.run(tensors[start : start + size])) for start in range(0, len(tensors), size))
 
         def predict(number: int) -> int:
             chosen = paths[number * share : (number + 1) * share]
@@ -57,7 +57,7 @@ def measure_throughput(
             "singles": timed(lambda number: loop(number, 1)),
         }
         segmenter.predict(paths[: segmenter.batch_size])
-        bare.run(ready[0][:1])
+        raw.run(ready[0][:1])
         samples = measure(
             calls,
             plan,

@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from tumorseg_benchmarks.latency.intervals import SAME_SPEED, SLOWER, SpeedUp
-from tumorseg_benchmarks.latency.latency import SHORT_CALLS, Call, Plan, measure, speed_up
+from tumorseg_benchmarks.latency.latency import SHORT_CALLS, Call, TimingPlan, measure, speed_up
 from tumorseg_benchmarks.reports.report import SCHEMA, to_json
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.core.files import make_folder, write_text
@@ -75,7 +75,7 @@ def trial(files: dict[str, bytes], rounds: int, seed: int) -> dict[str, SpeedUp]
     calls = {name: timed(files[name]) for name in random.Random(seed).sample(names, len(names))}
     for name in calls:
         calls[name](0)
-    plan = Plan(rounds=rounds, seed=seed, settle_s=0)
+    plan = TimingPlan(rounds=rounds, seed=seed, settle_s=0)
     samples = measure(calls, plan, prime=True, calls_per_turn=SHORT_CALLS)
     return {name: speed_up(samples[names[0]], samples[name]) for name in names[1:]}
 
@@ -83,7 +83,7 @@ def trial(files: dict[str, bytes], rounds: int, seed: int) -> dict[str, SpeedUp]
 def summary(trials: list[dict[str, SpeedUp]]) -> dict[str, Any]:
     """Shares of right and wrong verdicts, and how far the medians lay."""
     equal, slower = ([one[name] for one in trials] for name in ("again", "slower"))
-    spread = [math.log(one.median) for one in equal]
+    stats = [math.log(one.median) for one in equal]
     widths = [math.log(one.high / one.low) for one in equal]
     false = sum(one.verdict != SAME_SPEED for one in equal) / len(trials)
     found = sum(one.verdict == SLOWER for one in slower) / len(trials)
@@ -93,8 +93,8 @@ def summary(trials: list[dict[str, SpeedUp]]) -> dict[str, Any]:
         "false_differences_without_margin": sum(not one.low <= 1 <= one.high for one in equal) / len(trials),
         "found": found,
         "called_faster": sum(one.median > 1 and one.verdict not in (SAME_SPEED, SLOWER) for one in slower),
-        "median_of_equals": math.exp(float(np.median(spread))),
-        "deviation_of_equals": float(np.std(spread)),
+        "median_of_equals": math.exp(float(np.median(stats))),
+        "deviation_of_equals": float(np.std(stats)),
         "median_of_slower": math.exp(float(np.median([math.log(one.median) for one in slower]))),
         "median_width": float(np.median(widths)),
         "passed": false <= MOST_FALSE and found >= LEAST_FOUND,

@@ -1,6 +1,6 @@
 """What a user would run without this project: PyTorch in three ways, and stock runtimes on a plain export.
 
-Peers enter with `tumorseg bench --peers` and need a run. The plain export is `torch.onnx.export` as its
+Peers enter with `tumorseg bench --third_party` and need a run. The plain export is `torch.onnx.export` as its
 documentation shows it, of the same network, and each stock runtime opens that file with its own defaults but
 for the number of threads. Defaults may round: OpenVINO computes in bfloat16 where the CPU can, and pnnx
 stores ncnn's weights as halves; each is held to the budget of what it does. Conversions lie in a
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.variants.variants import PEER, PYTORCH_PEERS, Subject
+from tumorseg_benchmarks.variants.variants import PYTORCH_BASELINES, STOCK, Variant
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.core.session import InputForm, Session, SessionInfo
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
 FILE = "stock.onnx"
-PEERS = (
-    Subject("PyTorch channels_last", "module", "pytorch-channels-last", "cpu", "fp32"),
-    Subject("torch.compile", "module", "pytorch-compiled", "cpu", "fp32"),
-    Subject("stock ONNX Runtime", PEER, "stock-onnxruntime", "cpu", "fp32"),
-    Subject("stock OpenVINO, its own precision", PEER, "stock-openvino", "cpu", "fp32"),
-    Subject("stock ncnn, FP16 weights", PEER, "stock-ncnn", "cpu", "fp16"),
-    Subject("stock MNN", PEER, "stock-mnn", "cpu", "fp32"),
-    Subject("PyTorch channels_last CUDA", "module", "pytorch-channels-last", "cuda", "fp32"),
-    Subject("torch.compile CUDA", "module", "pytorch-compiled", "cuda", "fp32"),
+THIRD_PARTY_BASELINES = (
+    Variant("PyTorch channels_last", "module", "pytorch-channels-last", "cpu", "fp32"),
+    Variant("torch.compile", "module", "pytorch-compiled", "cpu", "fp32"),
+    Variant("stock ONNX Runtime", STOCK, "stock-onnxruntime", "cpu", "fp32"),
+    Variant("stock OpenVINO, its own precision", STOCK, "stock-openvino", "cpu", "fp32"),
+    Variant("stock ncnn, FP16 weights", STOCK, "stock-ncnn", "cpu", "fp16"),
+    Variant("stock MNN", STOCK, "stock-mnn", "cpu", "fp32"),
+    Variant("PyTorch channels_last CUDA", "module", "pytorch-channels-last", "cuda", "fp32"),
+    Variant("torch.compile CUDA", "module", "pytorch-compiled", "cuda", "fp32"),
 )
 PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # OpenVINO's names -> ours
 Infer = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -65,35 +65,35 @@ class StockSession:
         return self._infer(batch)
 
 
-def why_no_peer(subject: Subject, run: Run | None) -> str | None:
+def why_no_baseline(variant: Variant, run: Run | None) -> str | None:
     """None where the peer can be tried here, else the reason in short."""
     if run is None:
         return "no run was given (--run)"
-    if subject.engine == "pytorch-compiled" and shutil.which("g++") is None and subject.device == "cpu":
+    if variant.engine == "pytorch-compiled" and shutil.which("g++") is None and variant.device == "cpu":
         return "torch.compile needs g++, which is not installed"
     needed = {
         "stock-onnxruntime": ("onnxruntime", "onnxscript"), "stock-openvino": ("openvino", "onnxscript"),
         "stock-ncnn": ("ncnn", "pnnx", "onnxscript"), "stock-mnn": ("MNN", "onnxscript"),
-    }.get(subject.engine, ())  # fmt: skip
+    }.get(variant.engine, ())  # fmt: skip
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    return f"{', '.join(missing)} is not installed (extra peers)" if missing else None
+    return f"{', '.join(missing)} is not installed (extra third-party)" if missing else None
 
 
-def open_peer(subject: Subject, run: Run, threads: int | None) -> Session:
+def open_baseline(variant: Variant, run: Run, threads: int | None) -> Session:
     """A session of the peer; raises BackendError where its conversion fails."""
-    if subject.engine in PYTORCH_PEERS:
+    if variant.engine in PYTORCH_BASELINES:
         import torch
 
         from tumorseg_benchmarks.variants.pytorch import PyTorchSession, StagedPyTorchSession
 
-        kind = StagedPyTorchSession if subject.group == "gpu" else PyTorchSession
-        last = subject.engine == "pytorch-channels-last"
+        kind = StagedPyTorchSession if variant.group == "gpu" else PyTorchSession
+        last = variant.engine == "pytorch-channels-last"
         memory = torch.channels_last if last else torch.contiguous_format
-        return kind(run.model(), subject.device, memory=memory, compiled=not last)
+        return kind(run.model(), variant.device, memory=memory, compiled=not last)
     opener = {
         "stock-onnxruntime": _open_onnxruntime, "stock-openvino": _open_openvino,
         "stock-ncnn": _open_ncnn, "stock-mnn": _open_mnn,
-    }[subject.engine]  # fmt: skip
+    }[variant.engine]  # fmt: skip
     return opener(_plain_export(run), run.contract, threads or 0)
 
 
@@ -102,7 +102,7 @@ def _plain_export(run: Run) -> Path:
     if run.root not in _files:
         import torch
 
-        folder = tempfile.TemporaryDirectory(prefix="tumorseg-peers-")
+        folder = tempfile.TemporaryDirectory(prefix="tumorseg-baselines-")
         contract = run.contract
         example = torch.zeros(2, contract.channels, contract.height, contract.width)
         batch = torch.export.Dim("batch")

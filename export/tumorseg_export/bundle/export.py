@@ -15,7 +15,7 @@ from tumorseg_export.bundle.model_card import write_card
 from tumorseg_export.bundle.sbom import write_sbom
 from tumorseg_export.bundle.sign import write_signature
 from tumorseg_export.bundle.staging import new_bundle_folder
-from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.checkpoint.provenance import provenance_of
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
 from tumorseg_export.engine.tensorrt_build import RtxOptions
@@ -24,7 +24,7 @@ from tumorseg_export.references.calibration_images import CALIBRATION, choose_ca
 from tumorseg_export.references.golden_images import GOLDEN, choose_items, make_golden, write_golden
 from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
 from tumorseg_export.targets.registry import DEFAULT, Target, choose
-from tumorseg_export.targets.validate_parity import prove, require_prover
+from tumorseg_export.targets.validate_parity import require_validators, validate_parity
 from tumorseg_runtime.bundle.bundle import INDEX, Bundle, FileRecord, sha256_of
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_train.networks.models import count_parameters
@@ -33,7 +33,7 @@ from tumorseg_train.networks.run import Run
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def export_run(run: Run, out: Path, **options: Any) -> Bundle:
@@ -50,54 +50,54 @@ def export_checkpoint(
     calibration: int = CALIBRATION,
     rtx: RtxOptions | None = None,
     key: Ed25519PrivateKey | None = None,
-    say: Say = lambda line: None,
+    log: Log = lambda line: None,
 ) -> Bundle:
     """Make the bundle of a checkpoint at `out`: whole and proven, or not at all.
 
     targets: names from `tumorseg_export.targets.registry`. golden: number of golden images, 3 or more.
     calibration: most images beside these to fit FP16 and to prove with; they stay out of the bundle.
     rtx: for the target tensorrt-rtx; None for the defaults. key: signs the bundle, None leaves it unsigned.
-    say: called with one line per finished step. A bundle that stands at `out` is replaced at the very end.
+    log: called with one line per finished step. A bundle that stands at `out` is replaced at the very end.
     Raises InputError (targets, golden, out, changed images, full disk), BackendError (nothing here to prove
     with), CheckFailedError and its ParityError (an artefact is not what was asked for).
     """
     chosen = choose(targets)
     for name, target in chosen.items():
-        require_prover(name, target)
+        require_validators(name, target)
     rtx = RtxOptions() if rtx is None else rtx
     if "tensorrt-rtx" in chosen:
         tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
-    with new_bundle_folder(Path(out), say) as folder:
-        source, model_facts = _load(checkpoint, golden, calibration, rtx, say)
-        with _step(say, f"{len(source.golden)} golden images"):
-            write_golden(source.golden, folder)
-        made = [_make(name, target, source, folder, say) for name, target in chosen.items()]
-        for one in made:
+    with new_bundle_folder(Path(out), log) as folder:
+        context, model_facts = _load(checkpoint, golden, calibration, rtx, log)
+        with _step(log, f"{len(context.golden)} golden images"):
+            write_golden(context.golden, folder)
+        results = [_make(name, target, context, folder, log) for name, target in chosen.items()]
+        for one in results:
             model_facts.update(one.facts)
-        model_facts["gflop"] = round(_flops(made, folder) / 1e9, 3)
-        draft = _draft(checkpoint, folder, source, made, model_facts)
-        more = source.calibration
-        del source  # the weights are no longer needed; the proofs have their own copy
-        draft = _prove_all(draft, list(chosen.values()), more, say)
-        with _step(say, "sealed"):
+        model_facts["gflop"] = round(_flops(results, folder) / 1e9, 3)
+        draft = _draft(checkpoint, folder, context, results, model_facts)
+        more = context.calibration
+        del context  # the weights are no longer needed; the proofs have their own copy
+        draft = _validate_all(draft, list(chosen.values()), more, log)
+        with _step(log, "sealed"):
             write_card(draft)
             write_sbom(draft)
             _seal(draft)
         if key is not None:
             write_signature(folder, key)
-            say("signed")
+            log("signed")
     return Bundle.open(out)
 
 
 def _load(
-    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, say: Say
-) -> tuple[Source, dict[str, Any]]:
+    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, log: Log
+) -> tuple[ExportContext, dict[str, Any]]:
     """The network with its golden and calibration images, and first facts about it."""
     contract, name = checkpoint.contract, f"{checkpoint.architecture} with {checkpoint.encoder}"
     with checkpoint.images() as manifest:
         items = choose_items(manifest, golden)
         items += choose_calibration(manifest, items, calibration)
-        with _step(say, f"loaded {name}, ran {len(items)} images in PyTorch"):
+        with _step(log, f"loaded {name}, ran {len(items)} images in PyTorch"):
             model = checkpoint.load()
             images = make_golden(model, manifest, items, contract)
     facts: dict[str, Any] = {
@@ -106,21 +106,25 @@ def _load(
         **({"options": checkpoint.options} if checkpoint.options else {}),
         "parameters": count_parameters(model),
     }
-    return Source(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:]), facts
+    return ExportContext(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:]), facts
 
 
-def _make(name: str, target: Target, source: Source, folder: Path, say: Say) -> Made:
-    with _step(say, f"made {name}"):
-        return target.load().make(source, folder)
+def _make(name: str, target: Target, context: ExportContext, folder: Path, log: Log) -> ExportResult:
+    with _step(log, f"made {name}"):
+        return target.load().make(context, folder)
 
 
-def _flops(made: Sequence[Made], folder: Path) -> int:
-    file = next(one.artefact.file for one in made if one.artefact.format == "onnx")
+def _flops(results: Sequence[ExportResult], folder: Path) -> int:
+    file = next(one.artefact.file for one in results if one.artefact.format == "onnx")
     return count_flops(onnx.load(folder / file))
 
 
 def _draft(
-    checkpoint: Checkpoint, folder: Path, source: Source, made: Sequence[Made], facts: dict[str, Any]
+    checkpoint: Checkpoint,
+    folder: Path,
+    context: ExportContext,
+    results: Sequence[ExportResult],
+    facts: dict[str, Any],
 ) -> Bundle:
     """The bundle before proof and seal."""
     contract = checkpoint.contract
@@ -129,8 +133,8 @@ def _draft(
         root=folder,
         name=f"{checkpoint.architecture}-{checkpoint.encoder}-{size}-{checkpoint.sha256[:8]}",
         contract=contract,
-        artefacts=tuple(one.artefact for one in made),
-        golden=tuple(item.name for item in source.golden),
+        artefacts=tuple(one.artefact for one in results),
+        golden=tuple(item.name for item in context.golden),
         files={},
         model=facts,
         training=checkpoint.training,
@@ -138,11 +142,13 @@ def _draft(
     )
 
 
-def _prove_all(draft: Bundle, targets: Sequence[Target], calibration: Sequence[Golden], say: Say) -> Bundle:
+def _validate_all(
+    draft: Bundle, targets: Sequence[Target], calibration: Sequence[Golden], log: Log
+) -> Bundle:
     proven = []
     for artefact, target in zip(draft.artefacts, targets, strict=True):
-        with _step(say, f"proved {artefact.file}"):
-            proven.append(prove(draft, artefact, target, calibration))
+        with _step(log, f"proved {artefact.file}"):
+            proven.append(validate_parity(draft, artefact, target, calibration))
     return dataclasses.replace(draft, artefacts=tuple(proven))
 
 
@@ -159,7 +165,7 @@ def _seal(draft: Bundle) -> None:
 
 
 @contextlib.contextmanager
-def _step(say: Say, what: str) -> Iterator[None]:
+def _step(log: Log, what: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
-    say(f"{what} ({time.perf_counter() - started:.1f} s)")
+    log(f"{what} ({time.perf_counter() - started:.1f} s)")

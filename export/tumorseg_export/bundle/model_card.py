@@ -24,7 +24,7 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     yield (
         f"Segments {', '.join(contract.classes)} in images: {model['architecture']} with encoder "
         f"{model['encoder']}, {model['parameters'] / 1e6:.1f} million parameters, "
-        f"{model['gflop']:.1f} GFLOP per image. Made by tumorseg {bundle.provenance['tumorseg']}."
+        f"{model['gflop']:.1f} GFLOP per image. ExportResult by tumorseg {bundle.provenance['tumorseg']}."
     )
     yield ""
     yield "## Intended use and limits"

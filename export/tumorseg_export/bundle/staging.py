@@ -27,10 +27,10 @@ _REFUSALS = {
 
 
 @contextlib.contextmanager
-def new_bundle_folder(out: Path, say: Callable[[str], None]) -> Iterator[Path]:
+def new_bundle_folder(out: Path, log: Callable[[str], None]) -> Iterator[Path]:
     """Yield an empty folder that becomes `out` if the block ends well, and vanishes if it does not.
 
-    say: called with one line for each left-over of a dead export that was removed.
+    log: called with one line for each left-over of a dead export that was removed.
     Raises InputError where `out` is something else than a bundle, where another export is writing it, or
     where the disk refuses (full, read-only, no right).
     """
@@ -38,7 +38,7 @@ def new_bundle_folder(out: Path, say: Callable[[str], None]) -> Iterator[Path]:
     part, old = (out.with_name(f"{out.name}.{kind}-{os.getpid()}") for kind in (PART, OLD))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _put_right(out, say)
+        _put_right(out, log)
         check_replaceable(out)
         part.mkdir()
         try:
@@ -85,7 +85,7 @@ def _swap(part: Path, out: Path, old: Path) -> None:
     shutil.rmtree(old)
 
 
-def _put_right(out: Path, say: Callable[[str], None]) -> None:
+def _put_right(out: Path, log: Callable[[str], None]) -> None:
     """Remove what dead exports to `out` left, and put back the bundle that one of them had moved away."""
     pattern = re.compile(re.escape(out.name) + rf"\.({PART}|{OLD})-(\d+)")
     for path in sorted(out.parent.iterdir()):
@@ -100,10 +100,10 @@ def _put_right(out: Path, say: Callable[[str], None]) -> None:
             )
         if kind == OLD and not out.exists():
             path.rename(out)
-            say(f"put back the bundle that a killed export had moved to {path.name}")
+            log(f"put back the bundle that a killed export had moved to {path.name}")
         else:
             shutil.rmtree(path)
-            say(f"removed {path.name}, the left-over of a killed export")
+            log(f"removed {path.name}, the left-over of a killed export")
 
 
 def _alive(pid: int) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class ExportContext:
     """The network to export.
 
     model: in evaluation mode, float32 (N, C, height, width) -> logits float32 (N, K, height, width).
@@ -37,7 +37,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class ExportResult:
     """One artefact, not yet proven, with facts about its making for `bundle.json` (plain values)."""
 
     artefact: Artefact
@@ -47,5 +47,5 @@ class Made:
 class TargetModule(Protocol):
     """What the module of a target offers."""
 
-    def make(self, source: Source, folder: Path) -> Made:
+    def make(self, context: ExportContext, folder: Path) -> ExportResult:
         """Write the artefact's files into `folder`. The source stays as it is."""

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
-from tumorseg_export.checkpoint.smp_config import CONFIG, Config, Say, read_config, weights_in
+from tumorseg_export.checkpoint.smp_config import CONFIG, Config, Log, read_config, weights_in
 from tumorseg_export.checkpoint.state_file import State, read_network
 from tumorseg_export.references.folder_images import PHANTOMS, describe, open_images
 from tumorseg_runtime.bundle.bundle import sha256_of
@@ -41,7 +41,7 @@ DEEPER = "encoder.model."
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class CheckpointOptions:
     """What the caller says of a foreign checkpoint; None where that is left to the file, or to a rule.
 
     size: height and width in pixels. mean, std: per channel, for intensities scaled to 0..1.
@@ -58,32 +58,32 @@ class Told:
     images: str | None = None
 
 
-def open_foreign(path: Path, told: Told, say: Say = lambda line: None) -> Checkpoint:
+def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: None) -> Checkpoint:
     """Read and check a foreign checkpoint whole, before any work is done with it.
 
-    say: called with one line for each fact that neither the file nor a flag gave.
+    log: called with one line for each fact that neither the file nor a flag gave.
     Raises InputError for what is missing, contradicts the file, or does not fit the network.
     """
-    if told.images is None:
+    if given.images is None:
         raise InputError(
             f"{path}: is a foreign checkpoint, and its artefacts must be proven on images: give --images "
             f"FOLDER (images, or a dataset), or --images {PHANTOMS} to draw some on purpose"
         )
-    golden_from = describe(told.images)
-    config = read_config(path / CONFIG, say) if path.is_dir() else None
+    golden_from = describe(given.images)
+    config = read_config(path / CONFIG, log) if path.is_dir() else None
     file = weights_in(path) if path.is_dir() else path
-    state = read_network(file, say)
-    architecture, encoder = _network_of(file, state, config, told)
+    state = read_network(file, log)
+    architecture, encoder = _network_of(file, state, config, given)
     state = _with_present_names(state, architecture)
     options = {} if config is None else config.options
     channels, model = _fitting(file, state, architecture, encoder, options)
-    contract = _contract(file, state, config, told, encoder, channels, say)
+    contract = _contract(file, state, config, given, encoder, channels, log)
     _try(file, model, contract)
-    images = told.images
+    images = given.images
     sha256 = sha256_of(file)
-    say(_summary(architecture, encoder, contract, options))
+    log(_summary(architecture, encoder, contract, options))
     if config is None:
-        say(f"taken as built with smp's defaults for {architecture}: a state dict does not say it")
+        log(f"taken as built with smp's defaults for {architecture}: a state dict does not say it")
     return Checkpoint(
         architecture=architecture,
         encoder=encoder,
@@ -99,31 +99,31 @@ def open_foreign(path: Path, told: Told, say: Say = lambda line: None) -> Checkp
         training={"phantoms": None, "data": {}, "metrics": {}, "training": {"note": UNKNOWN}},
         golden_from=golden_from,
         load=lambda: model,
-        images=lambda: open_images(images, channels, say),
+        images=lambda: open_images(images, channels, log),
     )
 
 
-def _network_of(file: Path, state: State, config: Config | None, told: Told) -> tuple[str, str]:
+def _network_of(file: Path, state: State, config: Config | None, given: CheckpointOptions) -> tuple[str, str]:
     """Architecture and encoder, from the config or from the flags; both must agree where both speak."""
     if config is not None:
         for flag, said, known in (
-            ("--arch", told.architecture, config.architecture),
-            ("--encoder", told.encoder, config.encoder),
+            ("--arch", given.architecture, config.architecture),
+            ("--encoder", given.encoder, config.encoder),
         ):
             if said is not None and said != known:
                 raise InputError(f"{flag} is {said}, {CONFIG} says {known}: leave the flag out")
         return config.architecture, config.encoder
-    flags = {"--arch": told.architecture, "--encoder": told.encoder}
+    flags = {"--arch": given.architecture, "--encoder": given.encoder}
     if missing := [flag for flag, said in flags.items() if said is None]:
         like = _alike(state)
-        hint = f"; its decoder has the keys of --arch {like}" if like and told.architecture is None else ""
+        hint = f"; its decoder has the keys of --arch {like}" if like and given.architecture is None else ""
         raise InputError(
             f"{file}: does not say what network it is{hint}: give {' and '.join(missing)} "
             f"(architectures: {', '.join(ARCHITECTURES)}; encoders: smp's names, such as resnet34)"
         )
-    assert told.architecture is not None
-    assert told.encoder is not None
-    return told.architecture, told.encoder
+    assert given.architecture is not None
+    assert given.encoder is not None
+    return given.architecture, given.encoder
 
 
 def _alike(state: State) -> str | None:
@@ -215,7 +215,13 @@ def _under_model(state: State, own: Mapping[str, Any]) -> State:
 
 
 def _contract(
-    file: Path, state: State, config: Config | None, told: Told, encoder: str, channels: int, say: Say
+    file: Path,
+    state: State,
+    config: Config | None,
+    given: CheckpointOptions,
+    encoder: str,
+    channels: int,
+    log: Log,
 ) -> Contract:
     count = len(state[HEAD])
     if config is not None and (config.channels, config.classes) != (channels, count):
@@ -223,40 +229,40 @@ def _contract(
             f"{file}: has {channels} channels and {count} classes, {CONFIG} says {config.channels} and "
             f"{config.classes}: the two do not belong together; save the model again"
         )
-    classes = told.classes
+    classes = given.classes
     if classes is None and count == 1:
         classes = ("tumour",)
     if classes is None or len(classes) != count:
         got = "none" if classes is None else ", ".join(classes)
         raise InputError(f"{file}: has {count} classes, got names: {got}; give {count} by --classes a,b,...")
     if count > 1:
-        say(
+        log(
             f"{count} classes: each is a mask of its own, by its own probability (sigmoid, not softmax or "
             "argmax over the classes)"
         )
-    mean, std = _normalisation(file, told, encoder, channels, say)
-    height, width = told.size or SIZE
-    if told.size is None:
-        say(
+    mean, std = _normalisation(file, given, encoder, channels, log)
+    height, width = given.size or SIZE
+    if given.size is None:
+        log(
             f"no --size: the input has {height}x{width} pixels; a network decides best at its training's size"
         )
-    if told.threshold is None:
-        say(f"no --threshold: a pixel belongs to a class from probability {THRESHOLD} on")
-    threshold = THRESHOLD if told.threshold is None else told.threshold
+    if given.threshold is None:
+        log(f"no --threshold: a pixel belongs to a class from probability {THRESHOLD} on")
+    threshold = THRESHOLD if given.threshold is None else given.threshold
     return Contract(height, width, mean, std, classes=classes, threshold=threshold)
 
 
 def _normalisation(
-    file: Path, told: Told, encoder: str, channels: int, say: Say
+    file: Path, given: CheckpointOptions, encoder: str, channels: int, log: Log
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if told.mean is not None and told.std is not None:
-        for flag, values in (("--mean", told.mean), ("--std", told.std)):
+    if given.mean is not None and given.std is not None:
+        for flag, values in (("--mean", given.mean), ("--std", given.std)):
             if len(values) != channels:
                 raise InputError(
                     f"{file}: takes {channels} channel(s), {flag} has {len(values)} number(s): give one each"
                 )
-        return told.mean, told.std
-    if told.mean is not None or told.std is not None:
+        return given.mean, given.std
+    if given.mean is not None or given.std is not None:
         raise InputError("got one of --mean and --std, expected both or none: give the other, too")
     if channels == 1:
         raise InputError(
@@ -270,7 +276,7 @@ def _normalisation(
             f"{file}: the normalisation of encoder '{encoder}' is not known here: give --mean and --std of "
             "its training, for intensities scaled to 0..1"
         ) from error
-    say(f"no --mean and --std: those of {encoder}'s own training, mean {_plain(mean)} and std {_plain(std)}")
+    log(f"no --mean and --std: those of {encoder}'s own training, mean {_plain(mean)} and std {_plain(std)}")
     return mean, std
 
 
@@ -286,11 +292,11 @@ def _summary(architecture: str, encoder: str, contract: Contract, options: dict[
     )
 
 
-def open_checkpoint(path: Path, told: Told, say: Say = lambda line: None) -> Checkpoint:
+def open_checkpoint(path: Path, given: CheckpointOptions, log: Log = lambda line: None) -> Checkpoint:
     """The checkpoint of a run of ours, or of anything that `open_foreign` reads.
 
-    Raises BundleError for a folder that is neither, and InputError where nothing is there or `told` speaks of
-    a run.
+    Raises BundleError for a folder that is neither, and InputError where nothing is there or `given`
+    speaks of a run.
     """
     if not path.exists():
         raise InputError(
@@ -298,7 +304,7 @@ def open_checkpoint(path: Path, told: Told, say: Say = lambda line: None) -> Che
             "or a file of weights: check the path"
         )
     if (path / INDEX).is_file():
-        flags = [f"--{NAMES.get(name, name)}" for name, value in vars(told).items() if value is not None]
+        flags = [f"--{NAMES.get(name, name)}" for name, value in vars(given).items() if value is not None]
         if flags:
             raise InputError(
                 f"{path}: is a run, which says itself what it is; got {', '.join(flags)}: leave that out"
@@ -309,4 +315,4 @@ def open_checkpoint(path: Path, told: Told, say: Say = lambda line: None) -> Che
             f"{path}: has no {INDEX} and no {CONFIG}, expected a run of `tumorseg train` (is it still "
             "training?), a folder of smp's save_pretrained, or a file of weights"
         )
-    return open_foreign(path, told, say)
+    return open_foreign(path, given, log)

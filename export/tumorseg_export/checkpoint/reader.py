@@ -23,7 +23,7 @@ class Checkpoint:
 
     sha256: of the file that holds the weights.
     options: arguments of smp's class that are not its defaults.
-    origin: facts that name this very network (`tumorseg_export.checkpoint.context.Source`).
+    origin: facts that name this very network (`tumorseg_export.checkpoint.context.ExportContext`).
     training: `training` of `bundle.json`.
     golden_from: where the golden images come from, in words, for `bundle.json`.
     load: gives the network in evaluation mode, float32 (N, C, height, width) -> logits (N, K, height, width).

@@ -19,7 +19,7 @@ NOT_OPTIONS = ("encoder_name", "encoder_weights", "in_channels", "classes")
 # Options that change what comes out: probabilities, a second output, another size.
 KEPT = ("activation", "aux_params", "upsampling")
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Config:
     options: dict[str, Any]
 
 
-def read_config(path: Path, say: Say) -> Config:
+def read_config(path: Path, log: Log) -> Config:
     """Read a config.json of smp's save_pretrained; raises InputError for what the export cannot keep."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -52,10 +52,10 @@ def read_config(path: Path, say: Say) -> Config:
     known = {kind.__name__: architecture for architecture, kind in ARCHITECTURES.items()}
     if name not in known:
         raise InputError(f"{path}: is a {name}, expected one of {', '.join(known)}")
-    return Config(known[name], encoder, channels, classes, _options(path, values, known[name], say))
+    return Config(known[name], encoder, channels, classes, _options(path, values, known[name], log))
 
 
-def _options(path: Path, values: dict[str, Any], architecture: str, say: Say) -> dict[str, Any]:
+def _options(path: Path, values: dict[str, Any], architecture: str, log: Log) -> dict[str, Any]:
     """Arguments that change the network and are not its defaults."""
     given = {
         name: value for name, value in values.items() if not name.startswith("_") and name not in NOT_OPTIONS
@@ -69,7 +69,7 @@ def _options(path: Path, values: dict[str, Any], architecture: str, say: Say) ->
         for name, parameter in inspect.signature(ARCHITECTURES[architecture].__init__).parameters.items()
     }
     if given.get("activation") == "sigmoid":
-        say("the activation sigmoid is left off: artefacts give logits, and the threshold is a probability")
+        log("the activation sigmoid is left off: artefacts give logits, and the threshold is a probability")
         given["activation"] = None
     changed = {name: value for name, value in given.items() if not _same(value, defaults.get(name, ...))}
     unfit = sorted(name for name in changed if name in KEPT or name not in defaults)

@@ -13,11 +13,11 @@ from tumorseg_train.networks.models import is_state_dict, read_weights
 
 PARTS = ("encoder.", "decoder.", "segmentation_head.")  # of every network of smp
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 State = dict[str, torch.Tensor]
 
 
-def read_network(file: Path, say: Say) -> State:
+def read_network(file: Path, log: Log) -> State:
     """Tensors by the names that they have in smp's class, whatever they were wrapped in.
 
     Raises InputError for a damaged file, one with no or several state dicts, an encoder alone, and for
@@ -25,7 +25,7 @@ def read_network(file: Path, say: Say) -> State:
     """
     name, state = _state_in(file, read_weights(file))
     if name is not None:
-        say(f"weights: entry '{name}' of {file.name}")
+        log(f"weights: entry '{name}' of {file.name}")
     begins = {key: _part_at(key) for key in state}
     prefixes = sorted({key[:at] for key, at in begins.items() if at is not None})
     parts = {key[at:].partition(".")[0] for key, at in begins.items() if at is not None}
@@ -42,7 +42,7 @@ def read_network(file: Path, say: Say) -> State:
             f"{', '.join(strange[:5]) or 'none'}; expected one: save that network's state_dict alone"
         )
     if prefixes[0]:
-        say(f"prefix '{prefixes[0]}' of all keys is taken off")
+        log(f"prefix '{prefixes[0]}' of all keys is taken off")
     for key, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{file}: {key} is not finite, expected trained weights: take another epoch's")

@@ -32,22 +32,22 @@ def build(
     Exit status 1 where the engine decides other than PyTorch; it is not kept then.
     """
     options = DeviceOptions(precision, Profile.parse(batch), workspace)
-    made = build_for_device(
+    results = build_for_device(
         Bundle.open(bundle), device_folder, options, lambda line: click.echo(line, err=as_json)
     )
-    size = made.path.stat().st_size
+    size = results.path.stat().st_size
     result = {
-        "engine": str(made.path),
-        "key": made.key.digest(),
+        "engine": str(results.path),
+        "key": results.key.digest(),
         "bytes": size,
-        "seconds": round(made.seconds, 1),
-        "max_logit_error": made.max_logit_error,
-        "flipped_pixels": made.flipped_pixels,
+        "seconds": round(results.seconds, 1),
+        "max_logit_error": results.max_logit_error,
+        "flipped_pixels": results.flipped_pixels,
     }
     if as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
     click.echo(
-        f"{made.path}: {size / 1e6:.1f} MB, built in {made.seconds:.1f} s, passed parity "
-        f"(largest logit error {made.max_logit_error:.2g}, {made.flipped_pixels} pixels flipped)"
+        f"{results.path}: {size / 1e6:.1f} MB, built in {results.seconds:.1f} s, passed parity "
+        f"(largest logit error {results.max_logit_error:.2g}, {results.flipped_pixels} pixels flipped)"
     )

@@ -87,12 +87,12 @@ def export(
     decides other than PyTorch.
     """
     from tumorseg_export.bundle.export import export_checkpoint  # torch comes with these two
-    from tumorseg_export.checkpoint.foreign import Told, open_checkpoint
+    from tumorseg_export.checkpoint.foreign import CheckpointOptions, open_checkpoint
 
     started = time.perf_counter()
     rtx = RtxOptions(compute_capability, Profile.parse(batch))
     key = None if sign is None else load_private_key(sign, ask_passphrase)
-    told = Told(
+    options = CheckpointOptions(
         architecture=arch,
         encoder=encoder,
         classes=None if classes is None else tuple(name.strip() for name in classes.split(",")),
@@ -103,18 +103,18 @@ def export(
         images=images,
     )
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         click.echo(line, err=as_json)
 
     bundle = export_checkpoint(
-        open_checkpoint(checkpoint, told, say),
+        open_checkpoint(checkpoint, options, log),
         out,
         targets=[name.strip() for name in targets.split(",") if name.strip()],
         golden=golden,
         calibration=calibration,
         rtx=rtx,
         key=key,
-        say=say,
+        log=log,
     )
     result = summarise(bundle, time.perf_counter() - started)
     click.echo(json.dumps(result, indent=2, ensure_ascii=False) if as_json else table(result))

@@ -25,7 +25,7 @@ from tumorseg_runtime.device.engines import EngineKey, Profile, read_key, record
 from tumorseg_runtime.parity.reference import replay
 
 TOOL = "tensorrt"
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DeviceEngine:
     flipped_pixels: int
 
 
-def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, say: Say) -> DeviceEngine:
+def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, log: Log) -> DeviceEngine:
     """Build, prove on the golden images, and keep; an engine of the very same key is proven and used again.
 
     Raises BackendError (no driver, no TensorRT, build failed, out of memory), BundleError (no such ONNX
@@ -77,30 +77,30 @@ def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, say: 
     path = folder / key.name()
     seconds = 0.0
     if record_of(path).is_file() and read_key(path) == key:
-        say(f"{path.name} stands there already, it is only proven again")
+        log(f"{path.name} stands there already, it is only proven again")
     else:
-        say(f"building for {gpu.name} (sm_{gpu.capability}) with TensorRT {key.tool_version}, for minutes")
+        log(f"building for {gpu.name} (sm_{gpu.capability}) with TensorRT {key.tool_version}, for minutes")
         started = time.perf_counter()
-        _build(trt, bundle, artefact.file, path, key, build, say)
+        _build(trt, bundle, artefact.file, path, key, build, log)
         seconds = time.perf_counter() - started
-    return _prove(path, key, bundle, gpu, seconds)
+    return _validate(path, key, bundle, gpu, seconds)
 
 
 def _build(
-    trt: Any, bundle: Bundle, file: str, path: Path, key: EngineKey, options: BuildOptions, say: Say
+    trt: Any, bundle: Bundle, file: str, path: Path, key: EngineKey, options: BuildOptions, log: Log
 ) -> None:
     make_folder(path.parent)
     cache = path.parent / f"{TOOL}-{key.tool_version}-sm{key.capabilities[0]}.timing"
     known = cache.read_bytes() if cache.is_file() else b""
     options = dataclasses.replace(options, timing_cache=known)
     graph = (bundle.root / file).read_bytes()
-    built = build_engine(trt, graph, bundle.contract, options, say, name=file)
+    built = build_engine(trt, graph, bundle.contract, options, log, name=file)
     if built.timing_cache is not None:
         write_bytes(cache, built.timing_cache)
     write_engine(path, built.data, key)
 
 
-def _prove(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: float) -> DeviceEngine:
+def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: float) -> DeviceEngine:
     """Replay the golden images alone and in a batch; keep the certificate, or remove the engine."""
     session = open_engine(path, key, bundle, gpu)
     smallest, largest = key.profile.smallest, min(key.profile.largest, len(bundle.golden))

@@ -18,7 +18,7 @@ from tumorseg_runtime.device.engines import Profile
 MEBIBYTE = 2**20
 CAPABILITIES = (75, 80, 86, 89, 120)  # RTX 20, A100, RTX 30, RTX 40, RTX 50
 PROFILE = Profile(1, 4, 8)
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class BuiltEngine:
 
 
 def build_engine(
-    trt: Any, onnx_file: bytes, contract: Contract, options: BuildOptions, say: Say, *, name: str
+    trt: Any, onnx_file: bytes, contract: Contract, options: BuildOptions, log: Log, *, name: str
 ) -> BuiltEngine:
     """Build an engine with the package `trt`.
 
@@ -88,7 +88,7 @@ def build_engine(
     if options.timing_cache is not None:
         config.set_timing_cache(config.create_timing_cache(options.timing_cache), False)
     if hasattr(trt, "IProgressMonitor"):
-        config.progress_monitor = _monitor(trt, say)
+        config.progress_monitor = _monitor(trt, log)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BackendError(_failure(trt, logger, options, name))
@@ -163,7 +163,7 @@ def _failure(trt: Any, logger: Any, options: BuildOptions, name: str) -> str:
     )
 
 
-def _monitor(trt: Any, say: Say) -> Any:
+def _monitor(trt: Any, log: Log) -> Any:
     """A progress monitor that says when a phase of the build begins, and its tenths."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # TensorRT's class, which is Any here
@@ -174,7 +174,7 @@ def _monitor(trt: Any, say: Say) -> Any:
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.steps[phase_name] = num_steps
             if parent_phase is None:
-                say(f"{phase_name} ...")
+                log(f"{phase_name} ...")
 
         def phase_finish(self, phase_name: str) -> None:
             self.steps.pop(phase_name, None)
@@ -182,7 +182,7 @@ def _monitor(trt: Any, say: Say) -> Any:
         def step_complete(self, phase_name: str, step: int) -> bool:
             total = self.steps.get(phase_name, 0)
             if total > 1 and (step + 1) * 10 // total > step * 10 // total:
-                say(f"{phase_name} {100 * (step + 1) // total} %")
+                log(f"{phase_name} {100 * (step + 1) // total} %")
             return True  # go on
 
     return Monitor()

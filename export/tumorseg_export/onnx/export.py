@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_runtime.bundle.bundle import Artefact
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError
@@ -29,11 +29,11 @@ DESCRIPTIONS = ("doc_string", "metadata_props")
 TOOLS = ("torch", "onnx", "onnxscript")
 
 
-def make(source: Source, folder: Path) -> Made:
+def make(context: ExportContext, folder: Path) -> ExportResult:
     """Write `model.onnx`."""
-    model = to_onnx(source.model, source.contract)
-    write_onnx(model, folder / FILE, source, precision="fp32")
-    return Made(Artefact(FILE, "onnx", "fp32", None, tool_versions(), ()), {})
+    model = to_onnx(context.model, context.contract)
+    write_onnx(model, folder / FILE, context, precision="fp32")
+    return ExportResult(Artefact(FILE, "onnx", "fp32", None, tool_versions(), ()), {})
 
 
 def tool_versions() -> dict[str, str]:
@@ -63,24 +63,24 @@ def to_onnx(model: torch.nn.Module, contract: Contract) -> onnx.ModelProto:
     return program.model_proto  # a new message, shared with nobody
 
 
-def write_onnx(model: onnx.ModelProto, path: Path, source: Source, *, precision: str) -> None:
+def write_onnx(model: onnx.ModelProto, path: Path, context: ExportContext, *, precision: str) -> None:
     """Strip, name, check and write a graph; raises CheckFailedError where it is not what was asked for."""
-    check_interface(model, source.contract, path.name)
-    write_graph(model, path, source, precision=precision)
+    check_interface(model, context.contract, path.name)
+    write_graph(model, path, context, precision=precision)
 
 
-def write_graph(model: onnx.ModelProto, path: Path, source: Source, *, precision: str) -> None:
+def write_graph(model: onnx.ModelProto, path: Path, context: ExportContext, *, precision: str) -> None:
     """`write_onnx` for a graph whose interface is not the contract's float one."""
     import onnx
 
     strip(model)
     model.graph.name = "tumorseg"
     model.producer_version = version("torch")  # without the build, such as +cpu, which changes no byte else
-    facts = {**source.origin, "precision": precision}
+    facts = {**context.origin, "precision": precision}
     onnx.helper.set_model_props(
         model,
         {
-            "tumorseg.contract": json.dumps(source.contract.to_dict()),
+            "tumorseg.contract": json.dumps(context.contract.to_dict()),
             "tumorseg.origin": json.dumps(facts, sort_keys=True),
         },
     )

@@ -93,14 +93,14 @@ def search(
     multiplications: dict[str, int],
     trials: Trials,
     goal: Budget,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Found:
     """The units to keep in FP32 beside the forced nodes, so that the goal is met on all images."""
     run = 1
-    before = trials.judge(to_mixed(graph, with_moves(graph, forced)), goal)
+    before = trials.compare_all(to_mixed(graph, with_moves(graph, forced)), goal)
     if not any(image.breaches for image in before):
         return Found((), with_moves(graph, forced), tuple(before), tuple(before), True, run)
-    say(f"FP16 misses its goal ({_worst_first(before)[0].breaches[0]}): ranking layers")
+    log(f"FP16 misses its goal ({_worst_first(before)[0].breaches[0]}): ranking layers")
     units = units_of(graph, multiplications)
     worst = [image.image for image in _worst_first(before)[:RANKED_ON]]
     ranked = rank(graph, units, forced, trials, [image for image in trials.images if image.name in worst])
@@ -114,7 +114,7 @@ def search(
     def meets(effects: Sequence[Effect]) -> bool:
         nonlocal run
         run += 1
-        return not trials.judge(to_mixed(graph, nodes(effects)), goal, whole=False)[-1].breaches
+        return not trials.compare_all(to_mixed(graph, nodes(effects)), goal, whole=False)[-1].breaches
 
     low, high = 0, largest  # the goal is missed with `low` units
     met = meets(ranked[:largest])
@@ -128,7 +128,7 @@ def search(
             fewer = [other for other in kept if other is not effect]
             if meets(fewer):
                 kept = fewer
-    after = trials.judge(to_mixed(graph, nodes(kept)), goal)
+    after = trials.compare_all(to_mixed(graph, nodes(kept)), goal)
     return Found(tuple(kept), nodes(kept), tuple(before), tuple(after), met, run + 1)
 
 

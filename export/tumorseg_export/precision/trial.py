@@ -69,7 +69,7 @@ class Trials:
             logit_threshold=self.contract.logit_threshold, scale=self.scale, budget=budget,
         )  # fmt: skip
 
-    def judge(self, model: onnx.ModelProto, budget: Budget, *, whole: bool = True) -> list[ImageParity]:
+    def compare_all(self, model: onnx.ModelProto, budget: Budget, *, whole: bool = True) -> list[ImageParity]:
         """Figures of every image; without `whole`, it ends after the first breach."""
         results = []
         for image, logits in self.logits(model, self.images):

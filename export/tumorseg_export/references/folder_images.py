@@ -54,22 +54,22 @@ def describe(where: str) -> str:
 
 
 @contextlib.contextmanager
-def open_images(where: str, channels: int, say: Callable[[str], None]) -> Iterator[Manifest]:
+def open_images(where: str, channels: int, log: Callable[[str], None]) -> Iterator[Manifest]:
     """Open a folder, or draw phantoms for as long as the block runs.
 
-    channels: of the network; for one channel, colour images are left out, and `say` is told how many.
+    channels: of the network; for one channel, colour images are left out, and `log` is told how many.
     Raises InputError where there is no usable image or one is damaged.
     """
     if where == PHANTOMS:
         with tempfile.TemporaryDirectory(prefix="tumorseg-phantoms-") as folder:
             root = Path(folder) / PHANTOMS
             write_phantoms(root, brain=DRAWN, breast=DRAWN)
-            yield _manifest(root, channels, say)
+            yield _manifest(root, channels, log)
     else:
-        yield _manifest(Path(where), channels, say)
+        yield _manifest(Path(where), channels, log)
 
 
-def _manifest(root: Path, channels: int, say: Callable[[str], None]) -> Manifest:
+def _manifest(root: Path, channels: int, log: Callable[[str], None]) -> Manifest:
     items = _dataset_items(root, _samples(root)) or _folder_items(root)
     if not items:
         raise InputError(
@@ -79,7 +79,7 @@ def _manifest(root: Path, channels: int, say: Callable[[str], None]) -> Manifest
     if channels == 1:
         gray = [item for item in items if read_pixels(root / item.image).ndim == 2]
         if len(gray) < len(items):
-            say(f"{len(items) - len(gray)} colour images are left out: the network takes gray")
+            log(f"{len(items) - len(gray)} colour images are left out: the network takes gray")
         items = gray
     parts = itertools.cycle(("test", "val"))
     return Manifest(root, 0, tuple(dataclasses.replace(item, part=next(parts)) for item in items))

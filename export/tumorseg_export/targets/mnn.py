@@ -19,7 +19,7 @@ import uuid
 from importlib.metadata import version
 from pathlib import Path
 
-from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.onnx.passes.choice import write_folded
 from tumorseg_export.targets.converter_process import convert
@@ -31,12 +31,12 @@ CONVERT = "import sys, _tools; sys.exit(0 if _tools.mnnconvert(['mnnconvert', *s
 UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
-def make(source: Source, folder: Path) -> Made:
+def make(context: ExportContext, folder: Path) -> ExportResult:
     """Write `model.mnn`; needs `model.onnx` in the folder."""
     return make_file(folder, FILE, "mnn")
 
 
-def make_file(folder: Path, file: str, format: str) -> Made:
+def make_file(folder: Path, file: str, format: str) -> ExportResult:
     """Convert `model.onnx` in the folder to `file`, an artefact of this format.
 
     Raises CheckFailedError where the converter fails.
@@ -50,7 +50,7 @@ def make_file(folder: Path, file: str, format: str) -> Made:
         content = with_identifier((Path(name) / file).read_bytes(), sha256_of(graph))
     (folder / file).write_bytes(content)
     tools = {**onnx_export.tool_versions(), "MNN": version("MNN")}
-    return Made(Artefact(file, format, "fp32", None, tools, ()), {format: {"passes": passes}})
+    return ExportResult(Artefact(file, format, "fp32", None, tools, ()), {format: {"passes": passes}})
 
 
 def with_identifier(content: bytes, sha256: str) -> bytes:

@@ -11,7 +11,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.onnx.passes.choice import write_folded
 from tumorseg_export.targets.converter_process import convert
@@ -21,9 +21,9 @@ from tumorseg_runtime.core.errors import BackendError
 GRAPH, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
 
 
-def make(source: Source, folder: Path) -> Made:
+def make(context: ExportContext, folder: Path) -> ExportResult:
     """Write the two files; needs `model.onnx` in the folder."""
-    contract = source.contract
+    contract = context.contract
     shape = f"[1,{contract.channels},{contract.height},{contract.width}]"
     program = pnnx_program()
     # pnnx leaves five files of the weights' size beside its input, so it works in a folder inside this one.
@@ -35,7 +35,7 @@ def make(source: Source, folder: Path) -> Made:
         for file in (GRAPH, WEIGHTS):
             (scratch / file).rename(folder / file)
     tools = {**onnx_export.tool_versions(), "pnnx": version("pnnx")}
-    return Made(
+    return ExportResult(
         Artefact(GRAPH, "ncnn", "fp32", None, tools, (), weights=WEIGHTS), {"ncnn": {"passes": passes}}
     )
 

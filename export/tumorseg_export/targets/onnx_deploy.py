@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.onnx.passes.deploy import MASK, NO_DECISION, to_deploy
 from tumorseg_export.targets.validate_parity import BATCH_SIZES, FOLDER, refuse_breach, write_certificate
@@ -34,19 +34,19 @@ BACKEND, DEVICE = "onnxruntime", "cpu"
 UInt8Array = npt.NDArray[np.uint8]
 
 
-def make(source: Source, folder: Path) -> Made:
+def make(context: ExportContext, folder: Path) -> ExportResult:
     """Write and prove `model.deploy.onnx`; needs `model.onnx` in the folder."""
-    return make_form(source, folder, FORMAT)
+    return make_form(context, folder, FORMAT)
 
 
-def make_form(source: Source, folder: Path, format: str) -> Made:
+def make_form(context: ExportContext, folder: Path, format: str) -> ExportResult:
     """Write and prove the file of either format.
 
     Raises InputError where the gray form is asked of a contract that is gray already or no golden image is
     gray, CheckFailedError for a network that it does not fit, ParityError where a mask differs too much.
     """
-    contract, file, gray = source.contract, FILES[format], format == FORMAT_GRAY
-    images = (*source.golden, *source.calibration)
+    contract, file, gray = context.contract, FILES[format], format == FORMAT_GRAY
+    images = (*context.golden, *context.calibration)
     golden = [item for item in images if item.pixels.ndim == 2 or (contract.channels == 3 and not gray)]
     if gray and contract.channels == 1:
         raise InputError(f"target {format}: the contract is gray already: take {FORMAT} in its place")
@@ -55,8 +55,8 @@ def make_form(source: Source, folder: Path, format: str) -> Made:
     artefact = Artefact(file, format, "fp32", None, onnx_export.tool_versions(), ())
     with tempfile.TemporaryDirectory(dir=folder) as name:
         with_logits = Path(name) / file
-        channels = _write_both(source, folder, file, with_logits, gray=gray)
-        write_certificate(folder, artefact, _prove(source, golden, folder / file, with_logits, channels))
+        channels = _write_both(context, folder, file, with_logits, gray=gray)
+        write_certificate(folder, artefact, _validate(context, golden, folder / file, with_logits, channels))
     verdict = Verdict(BACKEND, DEVICE, "passed", f"{FOLDER}/{file}.json")
     sizes = {"layout": "NCHW", "height": contract.height, "width": contract.width}
     facts: dict[str, Any] = {
@@ -66,17 +66,17 @@ def make_form(source: Source, folder: Path, format: str) -> Made:
             "values": {"outside": 0, "inside": 1, "not finite": NO_DECISION},
         }
     }
-    return Made(dataclasses.replace(artefact, parity=(verdict,)), facts)
+    return ExportResult(dataclasses.replace(artefact, parity=(verdict,)), facts)
 
 
-def _write_both(source: Source, folder: Path, file: str, with_logits: Path, *, gray: bool) -> int:
+def _write_both(context: ExportContext, folder: Path, file: str, with_logits: Path, *, gray: bool) -> int:
     """Write the artefact, and the same graph that gives its logits, too; returns the channels it takes.
 
     The graphs end here: with them in memory the proof would set the peak of the whole export.
     """
-    contract = source.contract
+    contract = context.contract
     model = to_deploy(onnx.load(folder / onnx_export.FILE), contract, gray=gray).model
-    onnx_export.write_graph(model, folder / file, source, precision="fp32")
+    onnx_export.write_graph(model, folder / file, context, precision="fp32")
     sizes: list[int | str | None] = [
         onnx_export.BATCH, len(contract.classes), contract.height, contract.width,
     ]  # fmt: skip
@@ -86,17 +86,17 @@ def _write_both(source: Source, folder: Path, file: str, with_logits: Path, *, g
     return int(model.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
 
 
-def _prove(
-    source: Source, golden: list[Golden], path: Path, with_logits: Path, channels: int
+def _validate(
+    context: ExportContext, golden: list[Golden], path: Path, with_logits: Path, channels: int
 ) -> list[dict[str, Any]]:
     """The reports of the certificate, for each batch size; raises ParityError.
 
     golden: those of the bundle first; the others, for calibration, go one by one only.
     """
-    contract = source.contract
+    contract = context.contract
     scale = logit_scale([item.logits for item in golden])
-    pixels = np.stack([planes(item, source, channels) for item in golden])
-    own = len({item.name for item in source.golden} & {item.name for item in golden})
+    pixels = np.stack([planes(item, context, channels) for item in golden])
+    own = len({item.name for item in context.golden} & {item.name for item in golden})
     plan = {size: pixels if size == 1 else pixels[:own] for size in BATCH_SIZES}
     expected = _run_all(with_logits, (onnx_export.OUTPUT, MASK), plan)  # one session after the other
     sealed = _run_all(path, (MASK,), plan)
@@ -139,8 +139,8 @@ def _run_all(path: Path, outputs: Sequence[str], plan: dict[int, UInt8Array]) ->
     return results
 
 
-def planes(item: Golden, source: Source, channels: int) -> UInt8Array:
+def planes(item: Golden, context: ExportContext, channels: int) -> UInt8Array:
     """A golden image as the graph takes it: uint8 (C, height, width), gray repeated where C is 3."""
-    resized = resize(item.pixels, source.contract.height, source.contract.width)
+    resized = resize(item.pixels, context.contract.height, context.contract.width)
     stacked = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
     return np.ascontiguousarray(np.broadcast_to(stacked, (channels, *stacked.shape[1:])))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.targets.onnx_deploy import FORMAT_GRAY, make_form
 
 
-def make(source: Source, folder: Path) -> Made:
+def make(context: ExportContext, folder: Path) -> ExportResult:
     """Write and prove `model.deploy-gray.onnx`; needs `model.onnx` in the folder."""
-    return make_form(source, folder, FORMAT_GRAY)
+    return make_form(context, folder, FORMAT_GRAY)

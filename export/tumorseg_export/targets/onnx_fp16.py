@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.onnx.complexity import multiplications
 from tumorseg_export.onnx.export import to_onnx, tool_versions, write_onnx
 from tumorseg_export.onnx.fuse import fuse
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 FILE = "model.fp16.onnx"
 
 
-def make(source: Source, folder: Path) -> Made:
+def make(context: ExportContext, folder: Path) -> ExportResult:
     """Write `model.fp16.onnx`; raises CheckFailedError where FP16 does not do for the network."""
-    graph = Graph(_fused_graph(source.model, source))
-    model, facts = to_fp16(graph, source, folder)
-    write_onnx(model, folder / FILE, source, precision="fp16")
-    return Made(Artefact(FILE, "onnx", "fp16", None, tool_versions(), ()), {"fp16": facts})
+    graph = Graph(_fused_graph(context.model, context))
+    model, facts = to_fp16(graph, context, folder)
+    write_onnx(model, folder / FILE, context, precision="fp16")
+    return ExportResult(Artefact(FILE, "onnx", "fp16", None, tool_versions(), ()), {"fp16": facts})
 
 
-def to_fp16(graph: Graph, source: Source, folder: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def to_fp16(graph: Graph, context: ExportContext, folder: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph in mixed precision, and the facts for the bundle. `folder` holds files for a moment."""
-    images = (*source.golden, *source.calibration)
-    trials = Trials.over(images, source.contract, folder)
+    images = (*context.golden, *context.calibration)
+    trials = Trials.over(images, context.contract, folder)
     ranges, logits = measure(graph, images, trials)
     for image in images:
         if breaches := trials.compare(image, logits[image.name], BUDGETS["fp32"]).breaches:
@@ -62,7 +62,7 @@ def to_fp16(graph: Graph, source: Source, folder: Path) -> tuple[onnx.ModelProto
     found = search(graph, forced, counts, trials, goal_of(BUDGETS["fp16"]))
     mixed = to_mixed(graph, found.nodes)
     if not found.met:
-        for result in trials.judge(mixed, BUDGETS["fp16"]):
+        for result in trials.compare_all(mixed, BUDGETS["fp16"]):
             if result.breaches:
                 raise CheckFailedError(
                     f"{FILE}: decides other than PyTorch on {result.image} ({'; '.join(result.breaches)}) "
@@ -72,8 +72,8 @@ def to_fp16(graph: Graph, source: Source, folder: Path) -> tuple[onnx.ModelProto
     return mixed, _facts(graph, ranges, too_large, found, counts, trials)
 
 
-def _fused_graph(model: torch.nn.Module, source: Source) -> onnx.ModelProto:
-    return to_onnx(fuse(model, source.contract.channels), source.contract)
+def _fused_graph(model: torch.nn.Module, context: ExportContext) -> onnx.ModelProto:
+    return to_onnx(fuse(model, context.contract.channels), context.contract)
 
 
 def _check_share(forced: frozenset[str], too_large: dict[str, Extreme], counts: dict[str, int]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.onnx.passes.choice import write_folded
 from tumorseg_runtime.backends.openvino import load
@@ -23,12 +23,12 @@ from tumorseg_runtime.core.errors import BackendError, CheckFailedError
 GRAPH, WEIGHTS = "model.xml", "model.bin"
 
 
-def make(source: Source, folder: Path) -> Made:
+def make(context: ExportContext, folder: Path) -> ExportResult:
     """Write the two files; needs `model.onnx` in the folder."""
     return make_files(folder, GRAPH, "fp32")
 
 
-def make_files(folder: Path, graph: str, precision: str) -> Made:
+def make_files(folder: Path, graph: str, precision: str) -> ExportResult:
     """Write the graph, and its weights beside it, of an artefact that computes in this precision.
 
     Raises BackendError without OpenVINO, CheckFailedError where it cannot convert.
@@ -58,4 +58,4 @@ def make_files(folder: Path, graph: str, precision: str) -> Made:
     tools = {**onnx_export.tool_versions(), "openvino": str(openvino.get_version())}
     weights = Path(graph).with_suffix(".bin").name
     artefact = Artefact(graph, "openvino", precision, None, tools, (), weights=weights)
-    return Made(artefact, {"openvino": {"passes": passes}})
+    return ExportResult(artefact, {"openvino": {"passes": passes}})

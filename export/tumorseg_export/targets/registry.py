@@ -15,25 +15,25 @@ from tumorseg_runtime.core.errors import InputError
 class Target:
     """How one target is made and proven.
 
-    module: has `make(source, folder) -> Made` (`tumorseg_export.checkpoint.context.TargetModule`).
-    proofs: (backend, device) pairs under which the artefact must pass parity where the machine has them;
-        the first pair must be there, or the export is refused.
+    module: has `make(context, folder) -> ExportResult` (`tumorseg_export.checkpoint.context.TargetModule`).
+    validated_on: (backend, device) pairs under which the artefact must pass parity where the machine has
+        them; the first pair must be there, or the export is refused.
     needs: targets whose artefacts it is made from, which must be chosen, too.
     must_run: False for what is made ahead of time for other machines: then the first pair may be missing, and
         the artefact is sealed as unverified.
-    extra: the extra of tumorseg that brings the first backend of the proofs.
+    extra: the extra of tumorseg that brings the first backend of `validated_on`.
     packages: importable packages that only the making needs; the extra export brings them.
-    proven_by_maker: whether `make` proves the artefact itself, since it gives no logits, and writes the
+    self_validating: whether `make` proves the artefact itself, since it gives no logits, and writes the
         certificate.
     """
 
     module: str
-    proofs: tuple[tuple[str, str], ...]
+    validated_on: tuple[tuple[str, str], ...]
     needs: tuple[str, ...] = ()
     must_run: bool = True
     extra: str = "cpu"
     packages: tuple[str, ...] = ()
-    proven_by_maker: bool = False
+    self_validating: bool = False
 
     def load(self) -> TargetModule:
         """The module, imported now: it may need packages that other targets do not."""
@@ -46,10 +46,10 @@ TARGETS = {
     "onnx": Target("tumorseg_export.onnx.export", ONNX_RUNTIME),
     "onnx-fp16": Target("tumorseg_export.targets.onnx_fp16", ONNX_RUNTIME),
     "onnx-deploy": Target(
-        "tumorseg_export.targets.onnx_deploy", ONNX_RUNTIME[:1], needs=("onnx",), proven_by_maker=True
+        "tumorseg_export.targets.onnx_deploy", ONNX_RUNTIME[:1], needs=("onnx",), self_validating=True
     ),
     "onnx-deploy-gray": Target(
-        "tumorseg_export.targets.onnx_deploy_gray", ONNX_RUNTIME[:1], needs=("onnx",), proven_by_maker=True
+        "tumorseg_export.targets.onnx_deploy_gray", ONNX_RUNTIME[:1], needs=("onnx",), self_validating=True
     ),
     "ncnn": Target(
         "tumorseg_export.targets.ncnn", (("ncnn", "cpu"),), needs=("onnx",), extra="ncnn", packages=("pnnx",)

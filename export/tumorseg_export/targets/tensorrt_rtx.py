@@ -12,7 +12,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tumorseg_export.checkpoint.context import Made, Source
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.engine.tensorrt_build import BuildOptions, RtxOptions, build_engine, known_capabilities
 from tumorseg_export.targets import onnx_fp16 as fp16
 from tumorseg_runtime.backends.tensorrt import FORMAT, load_tool
@@ -35,16 +35,16 @@ def check(options: RtxOptions) -> None:
         )
 
 
-def make(source: Source, folder: Path) -> Made:
+def make(context: ExportContext, folder: Path) -> ExportResult:
     """Write `model.rtx-<sm>-<sm>....engine` with its record; needs `model.fp16.onnx` in the folder."""
-    options = source.rtx
+    options = context.rtx
     check(options)
     graph = folder / fp16.FILE
     if not graph.is_file():
         raise InputError(f"target tensorrt-rtx is built from {fp16.FILE}: add the target onnx-fp16")
     trt = load_tool(TOOL)
     build = BuildOptions(options.profile, options.capabilities)
-    built = build_engine(trt, graph.read_bytes(), source.contract, build, lambda line: None, name=graph.name)
+    built = build_engine(trt, graph.read_bytes(), context.contract, build, lambda line: None, name=graph.name)
     key = EngineKey(
         onnx_sha256=sha256_of(graph),
         bundle_sha256=None,
@@ -60,4 +60,4 @@ def make(source: Source, folder: Path) -> Made:
     write_engine(folder / file, built.data, key)
     tools = {TOOL: key.tool_version}
     facts: dict[str, Any] = {FORMAT: {"key": key.digest(), **dataclasses.asdict(key)}}
-    return Made(Artefact(file, FORMAT, "fp16", options.profile.largest, tools, ()), facts)
+    return ExportResult(Artefact(file, FORMAT, "fp16", options.profile.largest, tools, ()), facts)

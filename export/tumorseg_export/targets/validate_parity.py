@@ -35,9 +35,9 @@ SERVED = tuple((batch_size, None) for batch_size in BATCH_SIZES)
 SERVED_BY: dict[str, tuple[tuple[int, int | None], ...]] = {"mnn": (*SERVED, (1, 1))}
 
 
-def require_prover(name: str, target: Target) -> None:
+def require_validators(name: str, target: Target) -> None:
     """Raise BackendError where this machine cannot make the target or run its first proof, and must."""
-    backend, device = target.proofs[0]
+    backend, device = target.validated_on[0]
     remedy = f"pip install 'tumorseg[export,{target.extra}]'"
     if target.must_run and (reason := why_unavailable(backend, device)):
         raise BackendError(
@@ -50,18 +50,20 @@ def require_prover(name: str, target: Target) -> None:
         )
 
 
-def prove(draft: Bundle, artefact: Artefact, target: Target, calibration: Sequence[Golden] = ()) -> Artefact:
+def validate_parity(
+    draft: Bundle, artefact: Artefact, target: Target, calibration: Sequence[Golden] = ()
+) -> Artefact:
     """The artefact with its verdicts, and its certificate written into the draft's folder.
 
     draft: a bundle on its way, with golden images and artefact in its folder.
     calibration: images that are compared beside the golden ones, one by one; they stay out of the bundle.
     Raises ParityError, naming artefact, image and figure, where any proof that can run here fails.
     """
-    if target.proven_by_maker:
+    if target.self_validating:
         return artefact
     certificate = f"{FOLDER}/{artefact.file}.json"
     verdicts, reports = [], []
-    for backend, device in target.proofs:
+    for backend, device in target.validated_on:
         if reason := why_unavailable(backend, device):
             verdicts.append(Verdict(backend, device, "unverified", reason))
             continue

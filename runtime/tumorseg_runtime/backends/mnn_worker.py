@@ -22,7 +22,7 @@ GRACE_S = 10  # the parent's limit comes first
 PARENT_CHECK_S = 5.0
 
 
-class Network:
+class MnnNetwork:
     """One network on MNN's interpreter, on the CPU in FP32."""
 
     def __init__(
@@ -80,7 +80,7 @@ def serve(connection: Connection, parent: int) -> None:
     setup = json.loads(connection.recv_bytes())
     shapes, limit_s = setup["shapes"], setup["limit_s"]
     try:
-        network = Network(setup["file"], setup["threads"], setup["winograd_level"], shapes)
+        network = MnnNetwork(setup["file"], setup["threads"], setup["winograd_level"], shapes)
         network.infer(np.zeros(shapes["image"], np.float32))
         facts = {"versions": {"MNN": str(network._mnn.version())}}
     except Exception as error:  # noqa: BLE001  # MNN raises Exception itself; the parent reports it

@@ -24,7 +24,7 @@ DEFAULT = ("onnxruntime", "cpu", "fp32")  # what serves while nothing has been m
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Selection:
     """Exactly one backend, device and precision, and the lines that say why."""
 
     backend: str
@@ -40,7 +40,7 @@ def open_auto(
     precision: str | None,
     threads: int | None,
     folder: Path | None,
-) -> tuple[Session, Choice]:
+) -> tuple[Session, Selection]:
     """Open the first backend of the ranking in `folder` that passed parity here and can be opened.
 
     device, precision: only entries with these; None for any. Raises what opening ONNX Runtime raises where
@@ -55,11 +55,11 @@ def open_auto(
             f"chosen: {backend}: there is no {RANKING} of this device and driver; "
             "tumorseg bench --rank writes one"
         )
-        choice = Choice(backend, device or default_device, precision or default_precision, (line,))
+        choice = Selection(backend, device or default_device, precision or default_precision, (line,))
         return open_choice(bundle, choice, threads, folder), choice
     lines: list[str] = []
     for place, entry in enumerate(ranking.entries, start=1):
-        choice = Choice(entry.backend, entry.device, entry.precision)
+        choice = Selection(entry.backend, entry.device, entry.precision)
         reason = _why_not(entry, device, precision)
         if reason is None:
             try:
@@ -79,7 +79,7 @@ def open_auto(
     )
 
 
-def open_choice(bundle: Bundle, choice: Choice, threads: int | None, folder: Path | None) -> Session:
+def open_choice(bundle: Bundle, choice: Selection, threads: int | None, folder: Path | None) -> Session:
     """A session of exactly this choice; raises as `open_session`."""
     return open_session(
         bundle,

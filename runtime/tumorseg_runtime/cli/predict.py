@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.results_log import FILE, SUMMARY, Ledger, output_name, stamp
+from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, output_name, stamp
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import make_folder
 from tumorseg_runtime.images.frame import DICOM_SUFFIXES, is_dicom
@@ -98,14 +98,14 @@ def predict(
         "threshold": segmenter.contract.threshold,
         "outputs": {"overlays": overlays, "probabilities": probabilities},
     }
-    with Ledger(out, settings, names, resume=resume) as ledger:
-        todo = [path for path in paths if str(path) not in ledger.done]
+    with ResultsLog(out, settings, names, resume=resume) as results_log:
+        todo = [path for path in paths if str(path) not in results_log.done]
         if len(todo) < len(paths):
             click.echo(f"{len(paths) - len(todo)} of {len(paths)} files are done already", err=True)
         results = segmenter.stream(todo, batch_size=batch, timeout_s=timeout)
         with contextlib.closing(results), progress(len(todo), quiet=as_json) as bar:
-            segment(results, todo, names, outputs, ledger, bar, quiet=as_json)
-        report(ledger, paths, as_json)
+            segment(results, todo, names, outputs, results_log, bar, quiet=as_json)
+        report(results_log, paths, as_json)
 
 
 def segment(
@@ -113,7 +113,7 @@ def segment(
     todo: list[Path],
     names: dict[str, str],
     outputs: Outputs,
-    ledger: Ledger,
+    results_log: ResultsLog,
     bar: Any | None,
     *,
     quiet: bool,
@@ -124,7 +124,7 @@ def segment(
     for result in results:
         path = todo[result.index]
         line = make_line(result, path, names[str(path)], outputs, taken)
-        ledger.append(line)
+        results_log.append(line)
         faults = faults + 1 if isinstance(result.error, BackendError) else 0
         if faults == FAULTS_IN_A_ROW:
             raise BackendError(
@@ -168,18 +168,18 @@ def progress(length: int, *, quiet: bool) -> Any:
     return click.progressbar(length=length, label="segmenting", file=sys.stderr, show_pos=True)
 
 
-def report(ledger: Ledger, paths: list[Path], as_json: bool) -> None:
+def report(results_log: ResultsLog, paths: list[Path], as_json: bool) -> None:
     """Summary and list of failed files; raises CheckFailedError if there are any."""
-    ledger.write_summary()
+    results_log.write_summary()
     if as_json:
-        with (ledger.out / SUMMARY).open(encoding="utf-8") as file:
+        with (results_log.out / SUMMARY).open(encoding="utf-8") as file:
             for piece in file:
                 click.echo(piece, nl=False)
     else:
-        count = sum(1 for _ in ledger.images())
-        click.echo(f"{count} images -> {ledger.out}: masks/, {SUMMARY}, {FILE}")
+        count = sum(1 for _ in results_log.images())
+        click.echo(f"{count} images -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
     failed = 0
-    for line in ledger.failed():
+    for line in results_log.failed():
         failed += 1
         click.echo(f"error: {printable(line['error'])}", err=True)
     if failed:

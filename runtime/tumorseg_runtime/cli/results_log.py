@@ -20,7 +20,7 @@ from tumorseg_runtime.core.files import make_folder
 FILE, SUMMARY = "predictions.jsonl", "predictions.json"
 
 
-class Ledger:
+class ResultsLog:
     """An open `predictions.jsonl`; a context manager.
 
     done: files whose outputs are complete: nothing is to be done for them.
@@ -54,7 +54,7 @@ class Ledger:
                 f"{path}: cannot be written ({error.strerror}): check its rights and the free space"
             ) from error
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> ResultsLog:
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.backends import FOLDER_BACKENDS
-from tumorseg_runtime.backends.selection import AUTO, Choice, open_auto, open_choice
+from tumorseg_runtime.backends.selection import AUTO, Selection, open_auto, open_choice
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError, ParityError
@@ -189,14 +189,14 @@ class Segmenter:
             from tumorseg_runtime.device.cache import find
 
             folder = find(opened)
-        choice = Choice(backend, device or "cpu", precision or "fp32")
+        choice = Selection(backend, device or "cpu", precision or "fp32")
 
         def tested(session: Session) -> Session:
             if self_test:
                 _self_test(opened, session)
             return session
 
-        def open_first() -> tuple[Session, Choice]:
+        def open_first() -> tuple[Session, Selection]:
             if backend != AUTO:
                 return tested(open_choice(opened, choice, threads, folder)), choice
             session, chosen = open_auto(

@@ -14,7 +14,7 @@ class CancelledError(Exception):
     """The channel was cancelled: nobody wants what goes through it any more."""
 
 
-class Channel(Generic[T]):
+class StageQueue(Generic[T]):
     """At most `size` items wait in it, in order. With `drop_oldest` a full channel makes room by dropping
     the item that waits longest; without it `put` waits for room."""
 

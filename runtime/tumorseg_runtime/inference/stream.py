@@ -26,7 +26,7 @@ import numpy.typing as npt
 from tumorseg_runtime.core.errors import InputError, OutputError, TumorsegError
 from tumorseg_runtime.images.frame import Frame, read_frames
 from tumorseg_runtime.inference.session_guard import check_timeout
-from tumorseg_runtime.inference.stage_queue import CancelledError, Channel
+from tumorseg_runtime.inference.stage_queue import CancelledError, StageQueue
 
 if TYPE_CHECKING:
     from tumorseg_runtime.inference.segmenter import Image, Prediction, Segmenter
@@ -55,7 +55,7 @@ class StreamResult:
 
 
 @dataclasses.dataclass
-class _Task:
+class _Work:
     """One image on its way."""
 
     index: int
@@ -104,14 +104,14 @@ class _Pipeline:
         self.segmenter = segmenter
         self.batch_size = batch_size
         self.timeout_s = timeout_s
-        self.pending: Channel[_Task] = Channel(max_pending, drop_oldest=drop_oldest)
-        self.ready: Channel[_Task] = Channel(batch_size)
-        self.inferred: Channel[_Task] = Channel(batch_size)
-        self.results: Channel[_Task] = Channel(1)
+        self.pending: StageQueue[_Work] = StageQueue(max_pending, drop_oldest=drop_oldest)
+        self.ready: StageQueue[_Work] = StageQueue(batch_size)
+        self.inferred: StageQueue[_Work] = StageQueue(batch_size)
+        self.results: StageQueue[_Work] = StageQueue(1)
         self.failure: BaseException | None = None
 
     def run(self, images: Iterable[Image]) -> Generator[StreamResult, None, None]:
-        stages: list[tuple[Callable[[], None], Channel[_Task]]] = [
+        stages: list[tuple[Callable[[], None], StageQueue[_Work]]] = [
             (lambda: self.take_in(images), self.pending),
             (self.prepare, self.ready),
             (self.infer, self.inferred),
@@ -139,7 +139,7 @@ class _Pipeline:
         if self.failure is not None:
             raise self.failure
 
-    def stage(self, work: Callable[[], None], output: Channel[_Task]) -> None:
+    def stage(self, work: Callable[[], None], output: StageQueue[_Work]) -> None:
         """Run one stage on its thread. The end of the source ends the others in turn; a fault in any other
         stage, which no image explains, stops all at once."""
         try:
@@ -155,13 +155,13 @@ class _Pipeline:
                 self.cancel()
 
     def cancel(self) -> None:
-        for channel in (self.pending, self.ready, self.inferred, self.results):
-            channel.cancel()
+        for queue in (self.pending, self.ready, self.inferred, self.results):
+            queue.cancel()
 
     def take_in(self, images: Iterable[Image]) -> None:
         for index, image in enumerate(images):
             name = str(image) if _is_path(image) else getattr(image, "name", f"image {index}")
-            self.pending.put(_Task(index, image, time.monotonic(), name))
+            self.pending.put(_Work(index, image, time.monotonic(), name))
 
     def prepare(self) -> None:
         for task in self.pending:
@@ -183,7 +183,7 @@ class _Pipeline:
                 if one.frame is None:
                     break  # the file is damaged: nothing follows
 
-    def frames(self, task: _Task) -> Iterator[Frame]:
+    def frames(self, task: _Work) -> Iterator[Frame]:
         if _is_path(task.image):
             yield from read_frames(task.image)  # type: ignore[arg-type]
         else:
@@ -198,7 +198,7 @@ class _Pipeline:
                 task.tensor = None
                 self.inferred.put(task)
 
-    def infer_batch(self, batch: list[_Task]) -> None:
+    def infer_batch(self, batch: list[_Work]) -> None:
         if not batch:
             return
         start = time.monotonic()
@@ -232,7 +232,7 @@ class _Pipeline:
 class _Timed:
     """Adds the seconds of a block to a task's stage, whether it ends well or not."""
 
-    def __init__(self, task: _Task, stage: str) -> None:
+    def __init__(self, task: _Work, stage: str) -> None:
         self.task, self.stage = task, stage
 
     def __enter__(self) -> None:

@@ -89,8 +89,8 @@ def vectors() -> tuple[Vector, ...]:
         Vector("1x300-gray.png", encode_png(line), line),
         Vector("large-gray.png", encode_png(large), large),
         Vector("network-size-rgb.png", encode_png(same), same),
-        Vector("16-bit-gray.png", encode_png(deep), _spread(deep)),
-        Vector("16-bit-rgb.png", encode_png(deep_rgb), _spread(deep_rgb)),
+        Vector("16-bit-gray.png", encode_png(deep), _stats(deep)),
+        Vector("16-bit-rgb.png", encode_png(deep_rgb), _stats(deep_rgb)),
         Vector("rgba.png", encode_png(clear), wide),  # alpha is dropped, never multiplied in
         Vector("gray-alpha.png", encode_png(gray_alpha), tall),
         Vector("palette.png", encode_png(chosen, palette=palette), palette[chosen]),
@@ -108,7 +108,7 @@ def noise(*shape: int, start: int = 0) -> UInt8Array:
     return ((index * np.uint64(2654435761) >> np.uint64(13)) & np.uint64(255)).astype(np.uint8).reshape(shape)
 
 
-def _spread(values: npt.NDArray[np.uint16]) -> UInt8Array:
+def _stats(values: npt.NDArray[np.uint16]) -> UInt8Array:
     """From the image's own minimum and maximum to 0..255, half to even, in integers."""
     low, high = int(values.min()), int(values.max())
     return _rounded((values.astype(np.int64) - low) * 255, high - low)

@@ -44,7 +44,7 @@ REMEMBERED_SIZES = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
+class SourceImage:
     """Where one image lies: host pixels, or a device address with the bytes from row to row."""
 
     shape: tuple[int, ...]
@@ -125,10 +125,10 @@ class CudaPreprocessor:
             )
         return DeviceTensor(self.gpu, out.memory, shape, self.dtype)
 
-    def _describe(self, image: Any, name: str) -> Source:
+    def _describe(self, image: Any, name: str) -> SourceImage:
         if isinstance(image, np.ndarray):
             pixels = check_image(image, name)
-            source = Source(pixels.shape, pixels, 0, int(np.prod(pixels.shape[1:])))
+            source = SourceImage(pixels.shape, pixels, 0, int(np.prod(pixels.shape[1:])))
         else:
             source = self._on_device(image, name)
         if len(source.shape) == 3 and self.contract.channels == 1:
@@ -137,7 +137,7 @@ class CudaPreprocessor:
             )
         return source
 
-    def _on_device(self, image: Any, name: str) -> Source:
+    def _on_device(self, image: Any, name: str) -> SourceImage:
         interface = interface_of(image, name)
         shape = tuple(interface["shape"])
         fits = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
@@ -149,9 +149,9 @@ class CudaPreprocessor:
                 "expected uint8 (|u1) (H, W) or (H, W, 3) whose rows are packed: make it contiguous"
             )
         self.gpu.wait_for(interface.get("stream"))
-        return Source(shape, None, int(interface["data"][0]), int(strides[0]))
+        return SourceImage(shape, None, int(interface["data"][0]), int(strides[0]))
 
-    def _stage(self, sources: Sequence[Source]) -> int:
+    def _stage(self, sources: Sequence[SourceImage]) -> int:
         """Bring descriptions, taps and host pixels to the GPU in one copy: its address there."""
         contract = self.contract
         per_image = contract.width + contract.height  # taps

@@ -51,7 +51,7 @@ def test_command_with_a_run_writes_everything(
     rows = values["rows"]
     assert len(rows) == 2 * 4  # PyTorch, its control, FP32, FP16
     measured = [row for row in rows if row["status"] == "measured"]
-    assert [(row["role"], row["batch"]) for row in measured if row["role"] != "subject"].count(
+    assert [(row["role"], row["batch"]) for row in measured if row["role"] != "variant"].count(
         ("control", 1)
     ) == 1
     for row in measured:
@@ -112,7 +112,7 @@ def test_command_refuses_a_wrong_artefact_and_still_times_the_right_ones(
     result = invoke(mutate(halve, "model.fp16.onnx"), "--batches", "1", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "out/bench.json").read_text())["rows"]
-    status = {row["subject"]["name"]: row["status"] for row in rows}
+    status = {row["variant"]["name"]: row["status"] for row in rows}
     assert status["onnx-fp16-onnxruntime-cpu"] == "refused: parity"
     assert status["onnx-fp32-onnxruntime-cpu"] == "measured"
     assert "refused: parity: " in result.stdout

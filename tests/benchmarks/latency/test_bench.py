@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pytest
 
 from fakes.session import FakeSession
-from tumorseg_benchmarks.latency.bench import Bench, Entrant, enter, find_truth
-from tumorseg_benchmarks.latency.latency import Plan, Sample
+from tumorseg_benchmarks.latency.bench import Bench, BenchmarkCase, enter, find_truth
+from tumorseg_benchmarks.latency.latency import Sample, TimingPlan
 from tumorseg_benchmarks.latency.rows import BenchRow, fill, rank
 from tumorseg_benchmarks.parity.parity import Reference, golden_reference
 from tumorseg_benchmarks.reports.bench_report import bench_table, noise_lines
-from tumorseg_benchmarks.variants.variants import Candidate, Subject
+from tumorseg_benchmarks.variants.variants import Candidate, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, ParityError
 from tumorseg_runtime.processing.preprocess import Preprocessor
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
 FloatArray = npt.NDArray[np.float32]
-SUBJECTS_BY_LABEL = {
-    label: Subject(label, f"format{index}", "fake", "cpu", "fp32")
+VARIANTS_BY_LABEL = {
+    label: Variant(label, f"format{index}", "fake", "cpu", "fp32")
     for index, label in enumerate(("reference", "fast", "slow", "wrong", "small", "absent"))
 }
 
@@ -55,7 +55,7 @@ class TimedSession(FakeSession):
 
 @pytest.fixture
 def rows(tiny_bundle: Bundle) -> dict[tuple[str, int], BenchRow]:
-    """Rows of fake subjects at batch 1 and 4, by label and batch."""
+    """Rows of fake variants at batch 1 and 4, by label and batch."""
     clock = Clock()
     sessions = {
         "reference": TimedSession(clock, 10),
@@ -65,19 +65,19 @@ def rows(tiny_bundle: Bundle) -> dict[tuple[str, int], BenchRow]:
         "small": TimedSession(clock, 8, max_batch=1),
         "absent": None,
     }
-    entrants = [
-        Entrant(
-            Candidate(SUBJECTS_BY_LABEL[label], session, "" if session else "no such device"),
-            "reference" if label == "reference" else "subject",
+    cases = [
+        BenchmarkCase(
+            Candidate(VARIANTS_BY_LABEL[label], session, "" if session else "no such device"),
+            "reference" if label == "reference" else "variant",
         )
         for label, session in sessions.items()
     ]
-    control = Candidate(SUBJECTS_BY_LABEL["reference"], TimedSession(clock, 10))
-    entrants.append(Entrant(control, "control"))
-    plan = Plan(rounds=9, settle_s=0.0)
+    control = Candidate(VARIANTS_BY_LABEL["reference"], TimedSession(clock, 10))
+    cases.append(BenchmarkCase(control, "control"))
+    plan = TimingPlan(rounds=9, settle_s=0.0)
     found = Bench(
         tiny_bundle.contract, fake_truth(tiny_bundle), plan, lambda line: None, time.monotonic(), clock
-    ).run(entrants, [1, 4])
+    ).run(cases, [1, 4])
     return {(row.label, row.batch): row for row in found}
 
 
@@ -151,18 +151,18 @@ def test_rows_without_figures_have_the_reason_and_no_number(
 
 
 def test_pairs_rank_and_not_medians() -> None:
-    """On a machine that slowed down, one subject has the better pairs and the worse median."""
+    """On a machine that slowed down, one variant has the better pairs and the worse median."""
 
     def row(label: str, role: str, ms: list[float]) -> BenchRow:
         stages = {"decode": 0.0, "preprocess": 0.0, "postprocess": 0.0}
         samples = [Sample(number, 0, {**stages, "infer": one}) for number, one in enumerate(ms)]
-        blank = BenchRow(SUBJECTS_BY_LABEL[label], label, role, 1, "measured")
+        blank = BenchRow(VARIANTS_BY_LABEL[label], label, role, 1, "measured")
         return fill(blank, samples, reference)
 
     base = [10.0, 10, 10, 10, 40, 40, 40, 40, 40]
     reference = [Sample(number, 0, {"infer": ms}) for number, ms in enumerate(base)]
-    pairs = row("fast", "subject", [5.0, 5, 5, 5, 41, 20, 20, 20, 20])
-    median = row("slow", "subject", [12.0, 12, 12, 12, 12, 42, 42, 42, 42])
+    pairs = row("fast", "variant", [5.0, 5, 5, 5, 41, 20, 20, 20, 20])
+    median = row("slow", "variant", [12.0, 12, 12, 12, 12, 42, 42, 42, 42])
     assert pairs.stages["infer"].median > median.stages["infer"].median
     first, second, third = rank([median, row("reference", "reference", base), pairs])
     assert [(r.label, r.rank) for r in (first, second, third)] == [
@@ -172,17 +172,15 @@ def test_pairs_rank_and_not_medians() -> None:
     ]
 
 
-def test_a_wrong_subject_is_never_timed(tiny_bundle: Bundle) -> None:
+def test_a_wrong_variant_is_never_timed(tiny_bundle: Bundle) -> None:
     clock = Clock()
     wrong = TimedSession(clock, 1, gain=1.1)
-    entrants = [
-        Entrant(Candidate(SUBJECTS_BY_LABEL["reference"], TimedSession(clock, 1)), "reference"),
-        Entrant(Candidate(SUBJECTS_BY_LABEL["wrong"], wrong), "subject"),
+    cases = [
+        BenchmarkCase(Candidate(VARIANTS_BY_LABEL["reference"], TimedSession(clock, 1)), "reference"),
+        BenchmarkCase(Candidate(VARIANTS_BY_LABEL["wrong"], wrong), "variant"),
     ]
-    plan = Plan(settle_s=0.0)
-    Bench(tiny_bundle.contract, fake_truth(tiny_bundle), plan, lambda line: None, 0.0, clock).run(
-        entrants, [1]
-    )
+    plan = TimingPlan(settle_s=0.0)
+    Bench(tiny_bundle.contract, fake_truth(tiny_bundle), plan, lambda line: None, 0.0, clock).run(cases, [1])
     assert wrong.batches == [1] * (len(tiny_bundle.golden) + 1)  # the comparison and its picture alone
 
 
@@ -196,12 +194,12 @@ def test_a_first_call_that_compiles_costs_no_rounds(tiny_bundle: Bundle) -> None
                 self.clock.ns += 60 * 10**9
             return super().infer(batch)
 
-    entrant = Entrant(Candidate(SUBJECTS_BY_LABEL["reference"], Compiled(clock, 10)), "reference")
+    case = BenchmarkCase(Candidate(VARIANTS_BY_LABEL["reference"], Compiled(clock, 10)), "reference")
     bench = Bench(
-        tiny_bundle.contract, fake_truth(tiny_bundle), Plan(settle_s=0.0), lambda line: None, 0.0, clock,
-        open_rounds=True,
+        tiny_bundle.contract, fake_truth(tiny_bundle), TimingPlan(settle_s=0.0), lambda line: None, 0.0,
+        clock, open_rounds=True,
     )  # fmt: skip
-    (row,) = bench.run([entrant], [1])
+    (row,) = bench.run([case], [1])
     assert (row.rounds, len(row.samples)) == (80, 240)
     assert row.stages["infer"].max == pytest.approx(11.0)
 
@@ -211,8 +209,8 @@ def test_cpu_and_gpu_are_timed_apart_each_with_its_own_reference_and_control(
 ) -> None:
     clock = Clock()
     ms = {"absent cpu": None, "cpu": 40, "cpu fp16": 20, "gpu": 4, "gpu fp16": 1}
-    subjects = [
-        Subject(label, f"f{index}", "fake", "cuda" if "gpu" in label else "cpu", "fp32")
+    variants = [
+        Variant(label, f"f{index}", "fake", "cuda" if "gpu" in label else "cpu", "fp32")
         for index, label in enumerate(ms)
     ]
     order: list[str] = []
@@ -227,27 +225,27 @@ def test_cpu_and_gpu_are_timed_apart_each_with_its_own_reference_and_control(
             return super().infer(batch)
 
     def open_fake(
-        subject: Subject, bundle: Bundle, run: Run | None, threads: int | None, device_folder: Path | None
+        variant: Variant, bundle: Bundle, run: Run | None, threads: int | None, device_folder: Path | None
     ) -> Candidate:
-        if ms[subject.label] is None:
-            return Candidate(subject, None, "no such device")
-        return Candidate(subject, Noted(subject.label))
+        if ms[variant.label] is None:
+            return Candidate(variant, None, "no such device")
+        return Candidate(variant, Noted(variant.label))
 
     monkeypatch.setattr("tumorseg_benchmarks.latency.bench.open_candidate", open_fake)
-    entrants = enter(tiny_bundle, None, 1, subjects)
-    assert [(entrant.label, entrant.role) for entrant in entrants] == [
-        ("absent cpu", "subject"),
+    cases = enter(tiny_bundle, None, 1, variants)
+    assert [(case.label, case.role) for case in cases] == [
+        ("absent cpu", "variant"),
         ("cpu", "reference"),
         ("cpu (A/A control)", "control"),
-        ("cpu fp16", "subject"),
+        ("cpu fp16", "variant"),
         ("gpu", "reference"),
         ("gpu (A/A control)", "control"),
-        ("gpu fp16", "subject"),
+        ("gpu fp16", "variant"),
     ]
     found = Bench(
-        tiny_bundle.contract, fake_truth(tiny_bundle), Plan(settle_s=0.0), lambda line: None, 0.0, clock
-    ).run(entrants, [1])
-    assert "".join(order).count("cpugpu") == 1, "no GPU subject runs before the last CPU subject is done"
+        tiny_bundle.contract, fake_truth(tiny_bundle), TimingPlan(settle_s=0.0), lambda line: None, 0.0, clock
+    ).run(cases, [1])
+    assert "".join(order).count("cpugpu") == 1, "no GPU variant runs before the last CPU variant is done"
     rows = {row.label: row for row in found}
     assert (rows["gpu fp16"].rank, rows["gpu"].rank, rows["cpu fp16"].rank) == (1, 2, 1)
     gain = rows["gpu fp16"].speed_up
@@ -258,11 +256,11 @@ def test_cpu_and_gpu_are_timed_apart_each_with_its_own_reference_and_control(
 
 def test_a_budget_that_cannot_hold_eight_rounds_is_said_and_nothing_is_timed(tiny_bundle: Bundle) -> None:
     clock = Clock()
-    entrant = Entrant(Candidate(SUBJECTS_BY_LABEL["reference"], TimedSession(clock, 1)), "reference")
-    plan = Plan(budget_s=1e-6)
+    case = BenchmarkCase(Candidate(VARIANTS_BY_LABEL["reference"], TimedSession(clock, 1)), "reference")
+    plan = TimingPlan(budget_s=1e-6)
     (row,) = Bench(
         tiny_bundle.contract, fake_truth(tiny_bundle), plan, lambda line: None, time.monotonic(), clock
-    ).run([entrant], [1])
+    ).run([case], [1])
     assert row.status == "not measured"
     assert "8 rounds take about" in row.reason
     assert not row.samples
@@ -270,9 +268,9 @@ def test_a_budget_that_cannot_hold_eight_rounds_is_said_and_nothing_is_timed(tin
 
 def test_without_a_run_the_reference_must_reproduce_the_golden_images(tiny_bundle: Bundle) -> None:
     images = golden_reference(tiny_bundle).images
-    wrong = Entrant(Candidate(SUBJECTS_BY_LABEL["wrong"], FakeSession()), "reference")
+    wrong = BenchmarkCase(Candidate(VARIANTS_BY_LABEL["wrong"], FakeSession()), "reference")
     with pytest.raises(ParityError, match="the reference is wrong, nothing was timed"):
         find_truth([wrong], images, tiny_bundle, None)
-    absent = Entrant(Candidate(SUBJECTS_BY_LABEL["absent"], None, "no such device"), "subject")
+    absent = BenchmarkCase(Candidate(VARIANTS_BY_LABEL["absent"], None, "no such device"), "variant")
     with pytest.raises(BackendError, match=r"nothing can run on this CPU \(absent: no such device\)"):
         find_truth([absent], images, tiny_bundle, None)

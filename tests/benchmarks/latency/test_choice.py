@@ -8,45 +8,45 @@ import math
 import pytest
 
 from tumorseg_benchmarks.latency.choice import LOST, UNFIT, WON, Budgets, Choice, choose
-from tumorseg_benchmarks.latency.cold_start import Cold
+from tumorseg_benchmarks.latency.cold_start import ColdStart
 from tumorseg_benchmarks.latency.latency import Sample
 from tumorseg_benchmarks.latency.rows import BenchRow, fill
-from tumorseg_benchmarks.variants.third_party_baselines import PEERS
-from tumorseg_benchmarks.variants.variants import SUBJECTS, Subject
+from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import InputError
 
-BY_NAME = {subject.name: subject for subject in (*SUBJECTS, *PEERS)}
+BY_NAME = {variant.name: variant for variant in (*VARIANTS, *THIRD_PARTY_BASELINES)}
 PYTORCH, FP32 = BY_NAME["module-fp32-pytorch-cpu"], BY_NAME["onnx-fp32-onnxruntime-cpu"]
 FP16, NCNN = BY_NAME["onnx-fp16-onnxruntime-cpu"], BY_NAME["ncnn-fp32-ncnn-cpu"]
 ROUNDS = 9
 
 
 def timed(
-    subject: Subject, ms: float, role: str = "subject", batch: int = 1, rounds: int = ROUNDS
+    variant: Variant, ms: float, role: str = "variant", batch: int = 1, rounds: int = ROUNDS
 ) -> BenchRow:
     """A measured row that took `ms` in each round."""
     stages = {"decode": 0.0, "preprocess": 0.0, "infer": ms, "postprocess": 0.0}
     samples = [Sample(number, 0, stages) for number in range(rounds)]
-    return fill(BenchRow(subject, subject.label, role, batch, "measured"), samples, samples)
+    return fill(BenchRow(variant, variant.label, role, batch, "measured"), samples, samples)
 
 
-def refused(subject: Subject) -> BenchRow:
-    return BenchRow(subject, subject.label, "subject", 1, "refused: parity", "a: 9 pixels flipped")
+def refused(variant: Variant) -> BenchRow:
+    return BenchRow(variant, variant.label, "variant", 1, "refused: parity", "a: 9 pixels flipped")
 
 
 def of(choices: list[Choice]) -> dict[str, tuple[str, str]]:
     return {one.name: (one.status, one.reason) for one in choices}
 
 
-def cold(peak_mb: float, gpu_mb: float | None = None) -> Cold:
-    return Cold(1.0, 1.0, 1.0, 1.0, peak_mb, gpu_mb)
+def cold_start(peak_mb: float, gpu_mb: float | None = None) -> ColdStart:
+    return ColdStart(1.0, 1.0, 1.0, 1.0, peak_mb, gpu_mb)
 
 
 def test_the_lowest_median_wins_and_the_others_say_how_much_longer_they_take(tiny_bundle: Bundle) -> None:
     rows = [
         timed(PYTORCH, 1.0, "reference"), timed(FP32, 10.0), timed(FP16, 20.0), timed(FP32, 1.0, "control"),
-        timed(NCNN, 1.0, batch=4), timed(PEERS[2], 1.0),
+        timed(NCNN, 1.0, batch=4), timed(THIRD_PARTY_BASELINES[2], 1.0),
     ]  # fmt: skip
     choices = choose(rows, tiny_bundle, {}, Budgets())
     assert [one.name for one in choices] == [FP32.name, FP16.name]
@@ -82,15 +82,15 @@ def test_what_breaks_parity_never_wins(tiny_bundle: Bundle) -> None:
 
 def test_every_budget_is_kept_and_what_is_not_known_keeps_none(tiny_bundle: Bundle) -> None:
     rows = [timed(FP32, 10.0), timed(FP16, 20.0)]
-    colds = {FP32.name: cold(900.0), FP16.name: cold(100.0)}
-    choices = choose(rows, tiny_bundle, colds, Budgets(memory_mb=500.0))
+    cold_starts = {FP32.name: cold_start(900.0), FP16.name: cold_start(100.0)}
+    choices = choose(rows, tiny_bundle, cold_starts, Budgets(memory_mb=500.0))
     assert [(one.name, one.status) for one in choices] == [(FP16.name, WON), (FP32.name, UNFIT)]
     assert choices[0].reason == (
         "the lowest median of those that pass parity within the budgets (memory 500): 20 ms"
     )
     assert choices[1].reason == "peak memory 900 MB, expected at most 500"
-    colds = {FP32.name: cold(100.0, 900.0)}
-    found = of(choose(rows, tiny_bundle, colds, Budgets(5.0, 500.0)))
+    cold_starts = {FP32.name: cold_start(100.0, 900.0)}
+    found = of(choose(rows, tiny_bundle, cold_starts, Budgets(5.0, 500.0)))
     assert (
         found[FP32.name][1] == "latency 10 ms, expected at most 5; peak memory 900 MB, expected at most 500"
     )

@@ -15,22 +15,22 @@ from typing import Any
 import pytest
 
 from tumorseg_benchmarks.commands import bench as command
-from tumorseg_benchmarks.latency import cold_start as cold
+from tumorseg_benchmarks.latency import cold_start as cold_start
 from tumorseg_benchmarks.latency.cold_start import STARTS, measure_cold
 from tumorseg_benchmarks.latency.rows import BenchRow
-from tumorseg_benchmarks.variants.third_party_baselines import PEERS
-from tumorseg_benchmarks.variants.variants import SUBJECTS, Subject
+from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError
 
-ONNX = next(one for one in SUBJECTS if one.name == "onnx-fp32-onnxruntime-cpu")
+ONNX = next(one for one in VARIANTS if one.name == "onnx-fp32-onnxruntime-cpu")
 
 
-def test_a_subject_starts_loads_and_runs_in_a_process_of_its_own(
+def test_a_variant_starts_loads_and_runs_in_a_process_of_its_own(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(cold, "STARTS", 1)
+    monkeypatch.setattr(cold_start, "STARTS", 1)
     found = measure_cold(tiny_bundle, None, ONNX, 1)
     assert found.start_ms > found.load_ms + found.first_ms > 0
     assert found.later_ms > 0
@@ -53,7 +53,7 @@ def test_medians_over_the_processes_and_the_largest_peak(
         }  # fmt: skip
         return subprocess.CompletedProcess(command, 0, f"a library's chatter\n{json.dumps(values)}\n", "")
 
-    monkeypatch.setattr(cold.subprocess, "run", run)
+    monkeypatch.setattr(cold_start.subprocess, "run", run)
     found = measure_cold(tiny_bundle, None, ONNX, 2)
     assert len(commands) == STARTS == 3
     assert commands[0][-4:] == [str(tiny_bundle.root), ONNX.name, "--threads", "2"]
@@ -71,7 +71,7 @@ def test_a_process_that_fails_says_why_in_one_line(
     def late(command: list[str], **options: Any) -> None:
         raise subprocess.TimeoutExpired(command, options["timeout"])
 
-    monkeypatch.setattr(cold.subprocess, "run", late)
+    monkeypatch.setattr(cold_start.subprocess, "run", late)
     with pytest.raises(BackendError, match="took more than 900 s in a process of its own, expected less"):
         measure_cold(tiny_bundle, None, ONNX, 1)
 
@@ -99,14 +99,14 @@ def ends_with(status: int, output: str, error: str) -> Callable[..., subprocess.
 def test_however_a_process_ends_the_message_is_one_line(
     status: int, output: str, error: str, message: str, tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cold.subprocess, "run", ends_with(status, output, error))
+    monkeypatch.setattr(cold_start.subprocess, "run", ends_with(status, output, error))
     with pytest.raises(BackendError, match=message) as caught:
         measure_cold(tiny_bundle, None, ONNX, 1)
     assert str(caught.value).startswith(f"{ONNX.label}: ")
     assert "\n" not in str(caught.value)
 
 
-def test_a_subject_that_cannot_be_opened_ends_its_process_with_the_reason(
+def test_a_variant_that_cannot_be_opened_ends_its_process_with_the_reason(
     tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     """The child's own side: what it prints, its status, and that nothing is taken for figures."""
@@ -125,10 +125,10 @@ def test_a_subject_that_cannot_be_opened_ends_its_process_with_the_reason(
 
 
 def test_the_peak_counts_the_processes_that_were_started() -> None:
-    alone = cold._peak_mb()
+    alone = cold_start._peak_mb()
     with subprocess.Popen(["sleep", "60"]) as child:
         try:
-            assert cold._peak_mb() > alone
+            assert cold_start._peak_mb() > alone
         finally:
             child.kill()
 
@@ -136,23 +136,27 @@ def test_the_peak_counts_the_processes_that_were_started() -> None:
 def test_stock_runtimes_are_not_started_alone_and_a_failure_is_noted(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = cold.Cold(1.0, 1.0, 1.0, 1.0, 1.0, None)
+    found = cold_start.ColdStart(1.0, 1.0, 1.0, 1.0, 1.0, None)
     started = []
 
-    def measure(bundle: Bundle, run: object, subject: Subject, *_: object) -> cold.Cold:
-        started.append(subject.name)
-        if subject.precision == "fp16":
+    def measure(bundle: Bundle, run: object, variant: Variant, *_: object) -> cold_start.ColdStart:
+        started.append(variant.name)
+        if variant.precision == "fp16":
             raise BackendError("it fell over")
         return found
 
     monkeypatch.setattr(command, "measure_cold", measure)
-    halves = next(one for one in SUBJECTS if one.name == "onnx-fp16-onnxruntime-cpu")
-    rows = [BenchRow(one, one.label, "subject", 1, "measured") for one in (ONNX, halves, PEERS[2])]
+    halves = next(one for one in VARIANTS if one.name == "onnx-fp16-onnxruntime-cpu")
+    rows = [
+        BenchRow(one, one.label, "variant", 1, "measured") for one in (ONNX, halves, THIRD_PARTY_BASELINES[2])
+    ]
     rows.append(BenchRow(ONNX, ONNX.label, "control", 1, "measured"))
-    colds, failed = command.start_cold(tiny_bundle, None, rows, 1, None)
+    cold_starts, failed = command.start_cold(tiny_bundle, None, rows, 1, None)
     assert started == [ONNX.name, halves.name]
-    assert colds == {ONNX.name: found}
+    assert cold_starts == {ONNX.name: found}
     assert failed == {
         halves.name: "it fell over",
-        PEERS[2].name: "stock ONNX Runtime: not started alone, since that would measure its conversion",
+        THIRD_PARTY_BASELINES[
+            2
+        ].name: "stock ONNX Runtime: not started alone, since that would measure its conversion",
     }

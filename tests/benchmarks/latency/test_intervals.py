@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tumorseg_benchmarks.latency.intervals import Drift, SpeedUp, fewest_samples, median_interval
+from tumorseg_benchmarks.latency.intervals import SpeedUp, Trend, fewest_samples, median_interval
 
 
 @pytest.mark.parametrize("count", [8, 20, 80])
@@ -49,14 +49,14 @@ def test_one_terrible_round_changes_no_verdict_and_is_shown() -> None:
     assert gain.max == pytest.approx(50)
 
 
-def test_drift_is_found_where_it_is_and_has_its_size() -> None:
+def test_layer_diff_is_found_where_it_is_and_has_its_size() -> None:
     noise = np.random.default_rng(3).normal(0, 1, 60)
-    rising = Drift.of(list(100 + noise + np.linspace(0, 10, 60)))
+    rising = Trend.of(list(100 + noise + np.linspace(0, 10, 60)))
     assert rising.found
     assert rising.percent == pytest.approx(10, abs=3)
-    assert not Drift.of(list(100 + noise)).found
-    assert not Drift.of([5.0] * 20).found
-    found = sum(Drift.of(list(np.random.default_rng(seed).normal(0, 1, 30))).found for seed in range(200))
+    assert not Trend.of(list(100 + noise)).found
+    assert not Trend.of([5.0] * 20).found
+    found = sum(Trend.of(list(np.random.default_rng(seed).normal(0, 1, 30))).found for seed in range(200))
     assert found <= 8  # 1 % are 2
 
 
@@ -67,4 +67,4 @@ def test_counts_are_those_of_mlperf() -> None:
 def test_eight_equal_ratios_have_an_interval_of_no_width() -> None:
     gain = SpeedUp.of([2.0] * 8)
     assert (gain.low, gain.median, gain.high) == (pytest.approx(2), pytest.approx(2), pytest.approx(2))
-    assert math.isclose(gain.drift.p, 1.0)
+    assert math.isclose(gain.trend.p, 1.0)

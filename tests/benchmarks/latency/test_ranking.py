@@ -16,10 +16,10 @@ import pytest
 from fakes.session import FakeSession
 from tumorseg_benchmarks.commands.bench import bench
 from tumorseg_benchmarks.commands.parity import parity
-from tumorseg_benchmarks.latency.latency import Spread
+from tumorseg_benchmarks.latency.latency import LatencyStats
 from tumorseg_benchmarks.latency.ranking import make_ranking_folder, ranking_entries, ranking_line
 from tumorseg_benchmarks.latency.rows import BenchRow
-from tumorseg_benchmarks.variants.variants import SUBJECTS, Subject
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime import Segmenter
 from tumorseg_runtime.backends import selection as auto_module
 from tumorseg_runtime.bundle.bundle import Bundle
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
 PACKAGES = {"ncnn": ("ncnn", "pnnx"), "mnn": ("MNN",), "openvino": ("openvino",)}  # target -> needs
-BY_NAME = {subject.name: subject for subject in SUBJECTS}
+BY_NAME = {variant.name: variant for variant in VARIANTS}
 ONNX, FP16 = BY_NAME["onnx-fp32-onnxruntime-cpu"], BY_NAME["onnx-fp16-onnxruntime-cpu"]
 NCNN, MNN = BY_NAME["ncnn-fp32-ncnn-cpu"], BY_NAME["mnn-fp32-mnn-cpu"]
 RTX, BUILT = BY_NAME["tensorrt-rtx-fp16-tensorrt-cuda"], BY_NAME["engine-fp16-tensorrt-cuda"]
 
 
 def row(
-    subject: Subject, ms: float | None, *, right: bool = True, role: str = "subject", batch: int = 1
+    variant: Variant, ms: float | None, *, right: bool = True, role: str = "variant", batch: int = 1
 ) -> BenchRow:
     """A row as the benchmark makes it: compared, and timed where `ms` is given."""
     image = ImageParity("a", 0, 0.0, 0.0, 0.0, 4096, 0, 1.0, () if right else ("a: 9 pixels flipped",))
     report = ParityReport(
-        subject.label, subject.engine, subject.device, subject.precision, {}, BUDGETS["fp32"], 1.0, (image,)
+        variant.label, variant.engine, variant.device, variant.precision, {}, BUDGETS["fp32"], 1.0, (image,)
     )
-    stages = {} if ms is None else {"infer": Spread(ms, ms - 1, ms + 1, ms - 2, ms + 2, 8)}
+    stages = {} if ms is None else {"infer": LatencyStats(ms, ms - 1, ms + 1, ms - 2, ms + 2, 8)}
     status, reason = ("measured", "") if right else ("refused: parity", "a: 9 pixels flipped")
     return BenchRow(
-        subject, subject.label, role, batch, status, reason, 1, {subject.engine: "1"}, report, stages=stages
+        variant, variant.label, role, batch, status, reason, 1, {variant.engine: "1"}, report, stages=stages
     )
 
 
@@ -137,11 +137,11 @@ def full_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bund
     return export_run(tiny_run, tmp_path_factory.mktemp("full") / "bundle", targets=targets)
 
 
-def subjects_of(bundle: Bundle) -> set[str]:
+def variants_of(bundle: Bundle) -> set[str]:
     forms = {(artefact.format, artefact.precision) for artefact in bundle.artefacts}
     if ("mnn", "fp32") in forms:
         forms.add(("mnn-exact", "fp32"))
-    return {one.name for one in SUBJECTS if (one.format, one.precision) in forms and one.device == "cpu"}
+    return {one.name for one in VARIANTS if (one.format, one.precision) in forms and one.device == "cpu"}
 
 
 def test_parity_judges_every_artefact_under_every_backend(full_bundle: Bundle, tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_parity_judges_every_artefact_under_every_backend(full_bundle: Bundle, t
     )
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "parity.json").read_text())["rows"]
-    passed = {(one["subject"], one["batch"]) for one in rows if one["status"] == "passed"}
-    assert passed == {(name, batch) for name in subjects_of(full_bundle) for batch in (1, 4)}
+    passed = {(one["variant"], one["batch"]) for one in rows if one["status"] == "passed"}
+    assert passed == {(name, batch) for name in variants_of(full_bundle) for batch in (1, 4)}
 
 
 def quick_bench(root: Path, out: Path, *more: str | Path) -> click.testing.Result:
@@ -165,8 +165,8 @@ def test_command_ranks_and_auto_follows(full_bundle: Bundle, tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     assert f"ranking: {tmp_path / 'device' / RANKING}: " in result.stderr
     rows = json.loads((tmp_path / "out/bench.json").read_text())["rows"]
-    measured = {one["subject"]["name"]: one for one in rows if one["status"] == "measured"}
-    assert set(measured) == subjects_of(full_bundle)
+    measured = {one["variant"]["name"]: one for one in rows if one["status"] == "measured"}
+    assert set(measured) == variants_of(full_bundle)
     ranking = read_ranking(tmp_path / "device", full_bundle)
     assert ranking is not None
     assert len(ranking.entries) == len(measured)

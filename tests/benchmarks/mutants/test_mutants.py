@@ -12,16 +12,22 @@ import numpy as np
 import pytest
 
 from tumorseg_benchmarks.mutants import files, gate
-from tumorseg_benchmarks.mutants import testbed as laboratory_module
+from tumorseg_benchmarks.mutants import testbed as testbed
 from tumorseg_benchmarks.mutants.__main__ import problems_of
 from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
-from tumorseg_benchmarks.mutants.gate import changed_budgets, judge_device
+from tumorseg_benchmarks.mutants.gate import changed_budgets, detect
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
-from tumorseg_benchmarks.mutants.negative_controls import FEWEST, Correct, all_correct, all_forms
-from tumorseg_benchmarks.mutants.peers import CRITERIA, allclose, elementwise, mean_absolute, not_finite
+from tumorseg_benchmarks.mutants.negative_controls import FEWEST, NegativeControl, all_controls, all_forms
 from tumorseg_benchmarks.mutants.table import BLIND, KILLED, NAMES, label, verdict
-from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, Laboratory, Size, make_laboratory
-from tumorseg_benchmarks.mutants.trial import OURS, MutantResult, try_correct, try_mutants
+from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, Size, TestBed, make_test_bed
+from tumorseg_benchmarks.mutants.third_party_criteria import (
+    CRITERIA,
+    allclose,
+    elementwise,
+    mean_absolute,
+    not_finite,
+)
+from tumorseg_benchmarks.mutants.trial import OURS, MutantResult, try_controls, try_mutants
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.device.engines import write_engine
@@ -44,11 +50,11 @@ MUST_BE_THERE = (
 
 
 @pytest.fixture(scope="module")
-def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+def test_bed(tmp_path_factory: pytest.TempPathFactory) -> TestBed:
     """Both networks, trained for a moment, exported to ONNX alone."""
     pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
     size = Size(phantoms=10, passes=6, golden=4, targets=("onnx", "onnx-fp16"))
-    return make_laboratory(tmp_path_factory.mktemp("laboratory"), size)
+    return make_test_bed(tmp_path_factory.mktemp("test_bed"), size)
 
 
 def test_every_bug_has_a_name_of_its_own_and_none_that_must_be_there_is_missing() -> None:
@@ -74,11 +80,11 @@ def test_the_docs_list_every_mutant() -> None:
 
 
 @pytest.mark.slow
-def test_every_bug_is_killed_and_what_changes_nothing_is_not(laboratory: Laboratory) -> None:
-    broken = list(try_mutants(laboratory, MUTANTS))
-    equivalent = list(try_mutants(laboratory, EQUIVALENT))
+def test_every_bug_is_killed_and_what_changes_nothing_is_not(test_bed: TestBed) -> None:
+    broken = list(try_mutants(test_bed, MUTANTS))
+    equivalent = list(try_mutants(test_bed, EQUIVALENT))
     assert problems_of(broken, equivalent, []) == []
-    assert not list(laboratory.folder.glob("mutant-*"))
+    assert not list(test_bed.folder.glob("mutant-*"))
     results = {result.mutant.name: result for result in broken}
     # A bug outside of the file is one that nobody sees who looks at nothing but the file.
     assert verdict(results["BGR for RGB"], "Polygraphy") == BLIND
@@ -89,24 +95,24 @@ def test_every_bug_is_killed_and_what_changes_nothing_is_not(laboratory: Laborat
 
 
 @pytest.mark.slow
-def test_nothing_is_left_broken_and_correct_artefacts_pass(laboratory: Laboratory) -> None:
-    for network in laboratory.networks.values():
+def test_nothing_is_left_broken_and_correct_artefacts_pass(test_bed: TestBed) -> None:
+    for network in test_bed.networks.values():
         for precision in ("fp32", "fp16"):
-            assert judge_device(Device(network.bundle, precision), network) == []
+            assert detect(Device(network.bundle, precision), network) == []
     forms = [
-        Correct(name, "onnxruntime", precision, 1, batch, level)
+        NegativeControl(name, "onnxruntime", precision, 1, batch, level)
         for name, precision, batch, level in ((UNET, "fp32", 3, "off"), (DEEPLAB, "fp16", 1, "all"))
     ]
-    assert [result.alarms[OURS] for result in try_correct(laboratory, forms)] == ["", ""]
+    assert [result.alarms[OURS] for result in try_controls(test_bed, forms)] == ["", ""]
 
 
 @pytest.mark.slow
-def test_an_engine_of_this_very_bundle_is_no_bug(laboratory: Laboratory, tmp_path: Path) -> None:
-    network = laboratory.networks[UNET]
+def test_an_engine_of_this_very_bundle_is_no_bug(test_bed: TestBed, tmp_path: Path) -> None:
+    network = test_bed.networks[UNET]
     key = files.engine_key(network.bundle, network.bundle.digest())
     write_engine(tmp_path / key.name(), b"engine", key)
     device = Device(network.bundle, folder=tmp_path)
-    assert judge_device(device, network) == []
+    assert detect(device, network) == []
 
 
 def test_there_are_enough_correct_artefacts_and_each_is_another_one() -> None:
@@ -118,35 +124,35 @@ def test_there_are_enough_correct_artefacts_and_each_is_another_one() -> None:
 
 @pytest.mark.slow
 def test_a_form_that_the_exporter_refused_is_no_correct_artefact(
-    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    test_bed: TestBed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The remedy of the message is taken, and every other refusal stops the trial."""
-    assert {one.backend for one in all_correct(laboratory)} == {form.backend for form in all_forms()}
-    run, size = laboratory.networks[UNET].run, Size(golden=4, targets=("onnx", "mnn"))
-    exported = laboratory_module.export_run
+    assert {one.backend for one in all_controls(test_bed)} == {form.backend for form in all_forms()}
+    run, size = test_bed.networks[UNET].run, Size(golden=4, targets=("onnx", "mnn"))
+    exported = testbed.export_run
 
     def refuse(run: Run, out: Path, *, targets: Sequence[str], golden: int) -> Bundle:
         if targets != size.targets:
             return exported(run, out, targets=targets, golden=golden)
         raise ParityError(reason)
 
-    monkeypatch.setattr(laboratory_module, "export_run", refuse)
+    monkeypatch.setattr(testbed, "export_run", refuse)
     reason = "under mnn on cpu at batch 1 with 1 thread an artefact decides other than PyTorch"
-    bundle, refused = laboratory_module.export(run, tmp_path / "bundle", size)
+    bundle, refused = testbed.export(run, tmp_path / "bundle", size)
     assert refused == {"mnn": reason}
     assert [artefact.format for artefact in bundle.artefacts] == ["onnx", "mnn-exact"]
-    network = dataclasses.replace(laboratory.networks[UNET], bundle=bundle, refused=refused)
-    left = all_correct(Laboratory(tmp_path, {**laboratory.networks, UNET: network}))
+    network = dataclasses.replace(test_bed.networks[UNET], bundle=bundle, refused=refused)
+    left = all_controls(TestBed(tmp_path, {**test_bed.networks, UNET: network}))
     assert {one.network for one in left if one.backend == "mnn"} == {DEEPLAB}
     reason = "under ncnn on cpu at batch 1 an artefact decides other than PyTorch"
     with pytest.raises(ParityError, match="under ncnn"):
-        laboratory_module.export(run, tmp_path / "again", size)
+        testbed.export(run, tmp_path / "again", size)
 
 
 def test_a_survivor_and_a_false_alarm_are_problems() -> None:
     right = Mutant("right", "graph", MUTANTS[0].apply, proof="it is")
     lives = MutantResult(MUTANTS[0], (), {}, seen=True)
-    refused = MutantResult(right, (gate.Finding("proof", "too far"),), {}, seen=True)
+    refused = MutantResult(right, (gate.Detection("proof", "too far"),), {}, seen=True)
     assert problems_of([lives], [refused], []) == [
         "BGR for RGB: lives",
         "right: refused, and changes nothing",

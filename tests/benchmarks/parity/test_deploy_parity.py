@@ -33,11 +33,11 @@ def deploy_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bu
 
 
 def test_right_forms_pass_on_golden_and_split_images(deploy_bundle: Bundle, tiny_run: Run) -> None:
-    rows = [row for row in check_parity(deploy_bundle, tiny_run, "test", 0) if "deploy" in row.subject.format]
-    assert {(row.subject.format, row.images, row.batch) for row in rows} == {
+    rows = [row for row in check_parity(deploy_bundle, tiny_run, "test", 0) if "deploy" in row.variant.format]
+    assert {(row.variant.format, row.images, row.batch) for row in rows} == {
         (format, images, batch)
         for format in ("onnx-deploy", "onnx-deploy-gray")
-        for images, batch in (("golden", 1), ("golden", 4), ("test", 1), ("hard cases", 1))
+        for images, batch in (("golden", 1), ("golden", 4), ("test", 1), ("edge cases", 1))
     }
     for row in rows:
         assert row.status == "passed", row.breaches
@@ -45,12 +45,12 @@ def test_right_forms_pass_on_golden_and_split_images(deploy_bundle: Bundle, tiny
         assert all(image.tensor_differs == 0 for image in row.report.images)
         assert all(math.isnan(image.max_error) for image in row.report.images)
         assert row.report.images[0].decisions is not None
-        assert (row.task is None) == (row.images != "test")
+        assert (row.noninferiority is None) == (row.images != "test")
 
 
 def test_gray_forms_see_gray_images_alone(deploy_bundle: Bundle) -> None:
     reference = golden_reference(deploy_bundle)
-    sessions = {c.subject.format: c.session for c in deploy_candidates(deploy_bundle)}
+    sessions = {c.variant.format: c.session for c in deploy_candidates(deploy_bundle)}
     colour, gray = sessions["onnx-deploy"], sessions["onnx-deploy-gray"]
     assert colour is not None
     assert gray is not None

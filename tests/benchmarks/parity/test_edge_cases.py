@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fakes.session import FakeSession
-from tumorseg_benchmarks.parity.edge_cases import hard_cases, hard_reference
+from tumorseg_benchmarks.parity.edge_cases import edge_cases, edge_reference
 from tumorseg_benchmarks.parity.parity import compare
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 from tumorseg_runtime.core.contract import Contract
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def test_files_hold_the_pixels_that_are_named() -> None:
-    cases = hard_cases()
+    cases = edge_cases()
     assert len({image.name for image, _ in cases}) == len(cases) == 21
     for image, pixels in cases:
         np.testing.assert_array_equal(image.pixels(), pixels, err_msg=image.name)
@@ -29,7 +29,7 @@ def test_files_hold_the_pixels_that_are_named() -> None:
 
 def test_pytorch_passes_itself_and_errors_are_in_the_unit_of_real_images(tiny_run: Run) -> None:
     session = PyTorchSession(tiny_run.model(), "cpu")
-    reference = hard_reference(session, tiny_run.contract, 3.0)
+    reference = edge_reference(session, tiny_run.contract, 3.0)
     report = compare(session, "PyTorch", reference, tiny_run.contract)
     assert report.passed, report.breaches
     assert report.scale == 3
@@ -40,7 +40,7 @@ def test_pytorch_passes_itself_and_errors_are_in_the_unit_of_real_images(tiny_ru
 
 def test_gray_contracts_have_no_colour_and_the_rule_makes_the_tensors() -> None:
     contract = Contract(height=64, width=96, mean=(0.5,), std=(0.2,))
-    reference = hard_reference(FakeSession(), contract, 1.0)
+    reference = edge_reference(FakeSession(), contract, 1.0)
     assert len(reference.images) == 15
     assert all(image.pixels().ndim == 2 for image in reference.images)
     assert reference.tensor is not None

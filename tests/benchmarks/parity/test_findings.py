@@ -19,7 +19,7 @@ from tumorseg_benchmarks.parity.findings import CERTIFICATE, Findings
 from tumorseg_benchmarks.parity.parity import ParityRow
 from tumorseg_benchmarks.parity.preprocess_paths import VectorCheck
 from tumorseg_benchmarks.reports.ci import to_annotations, to_junit
-from tumorseg_benchmarks.variants.variants import SUBJECTS
+from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.errors import InputError, ParityError
 from tumorseg_runtime.device.cache import beside, device_facts
@@ -45,7 +45,7 @@ def test_a_breach_names_image_pixels_and_layer_for_people_and_for_ci(
 ) -> None:
     out, folder, junit = tmp_path / "out", tmp_path / "device", tmp_path / "ci/parity.xml"
     result = invoke(
-        mutate(scale_a_layer), "--run", tiny_run.root, "--limit", "3", "--thinnest", "1", "--drift",
+        mutate(scale_a_layer), "--run", tiny_run.root, "--limit", "3", "--thinnest", "1", "--layer-diff",
         "--out", out, "--device-folder", folder, "--junit", junit, "--annotations",
     )  # fmt: skip
     assert isinstance(result.exception, ParityError)
@@ -55,18 +55,18 @@ def test_a_breach_names_image_pixels_and_layer_for_people_and_for_ci(
         line for line in result.stdout.splitlines() if line.startswith("::error title=tumorseg parity::")
     ]
     assert any(
-        "drift: model.onnx: " in line and "is the first layer that diverges" in line for line in errors
+        "layer_diff: model.onnx: " in line and "is the first layer that diverges" in line for line in errors
     )
     assert not any("model.fp16.onnx" in line for line in errors)
     values = json.loads((out / "parity.json").read_text())
-    first = {drift["artefact"]: drift["first"] for drift in values["drift"]}
+    first = {layer_diff["artefact"]: layer_diff["first"] for layer_diff in values["layer_diff"]}
     assert first["model.fp16.onnx"] is None
     assert first["model.onnx"].startswith("encoder.layer2")
     assert len(values["thinnest"]) == 1
     split = [row for row in values["rows"] if row["images"] == "test"]
     assert all(row["report"]["images"][0]["image"] == values["thinnest"][0]["image"] for row in split)
     assert all(len(row["report"]["images"]) in (3, 4) for row in split)
-    assert {row["task"]["least"] for row in split} == {0.999}
+    assert {row["noninferiority"]["least"] for row in split} == {0.999}
     page = (out / "parity.md").read_text()
     for title in ("Bytes to tensor", "Decisions", "Task", "Thinnest margins", "Layers of model.onnx"):
         assert f"## {title}\n" in page
@@ -108,7 +108,7 @@ def test_the_certificate_holds_what_was_compared_by_what_and_where(
 
 
 def test_what_needs_a_run_says_so(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    for option in (["--drift"], ["--thinnest", "2"]):
+    for option in (["--layer-diff"], ["--thinnest", "2"]):
         result = invoke(tiny_bundle.root, *option, "--out", tmp_path)
         assert isinstance(result.exception, InputError)
         assert f"{option[0]} was given without a run, expected --run" in str(result.exception)
@@ -123,8 +123,8 @@ def findings() -> Findings:
         VectorCheck("runtime", "b.png", "breached", "100% wrong\nbits \x00 & <more>"),
         VectorCheck("GPU", "a.png", "unverified", "no NVIDIA driver"),
     )
-    row = ParityRow(SUBJECTS[1], "golden", 4, "breached", "does not open", None)
-    gone = ParityRow(SUBJECTS[2], "all", None, "unverified", "not exported", None)
+    row = ParityRow(VARIANTS[1], "golden", 4, "breached", "does not open", None)
+    gone = ParityRow(VARIANTS[2], "all", None, "unverified", "not exported", None)
     return Findings(vectors, (row, gone))
 
 

@@ -12,7 +12,7 @@ import torch
 from tumorseg_benchmarks.parity.fp16_reference import NAME, TIMES, is_asked, rounded, rounded_reference
 from tumorseg_benchmarks.parity.parity import compare
 from tumorseg_benchmarks.parity.references import Reference, golden_reference
-from tumorseg_benchmarks.variants.variants import SUBJECTS
+from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.session import Session
@@ -92,7 +92,7 @@ def test_the_limit_is_a_multiple_of_what_the_weights_do(tiny_bundle: Bundle, ref
 
 
 def test_only_onnx_runtime_on_a_cpu_is_asked() -> None:
-    assert [subject.name for subject in SUBJECTS if is_asked(subject)] == ["onnx-fp16-onnxruntime-cpu"]
+    assert [variant.name for variant in VARIANTS if is_asked(variant)] == ["onnx-fp16-onnxruntime-cpu"]
 
 
 def test_decisions_are_not_held_against_the_rounded_network(

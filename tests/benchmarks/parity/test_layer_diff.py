@@ -12,30 +12,30 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tumorseg_benchmarks.parity.layer_diff import Drift, align, measure_drift, snr_db
+from tumorseg_benchmarks.parity.layer_diff import LayerDiff, align, measure_layer_diff, snr_db
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.parity.reference import load_golden
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
-Measure = Callable[..., Drift]
+Measure = Callable[..., LayerDiff]
 
 
 @pytest.fixture
 def measure(tiny_run: Run, tiny_bundle: Bundle, tmp_path: Path) -> Measure:
-    """`measure(edit, file, precision)`: the drift of a graph of the tiny bundle after `edit`."""
+    """`measure(edit, file, precision)`: the layer_diff of a graph of the tiny bundle after `edit`."""
 
     def run(
         edit: Callable[[onnx.ModelProto], None] = lambda model: None,
         file: str = "model.onnx",
         precision: str = "fp32",
-    ) -> Drift:
+    ) -> LayerDiff:
         model = onnx.load(tiny_bundle.root / file)
         edit(model)
         onnx.save(model, tmp_path / file)
         golden = load_golden(tiny_bundle)[0]
-        return measure_drift(
+        return measure_layer_diff(
             tiny_run.model(), tiny_run.contract, tmp_path / file, precision, golden.name, golden.tensor
         )
 
@@ -60,27 +60,27 @@ def scale(index: int, factor: float) -> Callable[[onnx.ModelProto], None]:
     ("file", "precision", "least"), [("model.onnx", "fp32", 95), ("model.fp16.onnx", "fp16", 35)]
 )
 def test_right_files_do_not_diverge(measure: Measure, file: str, precision: str, least: float) -> None:
-    drift = measure(file=file, precision=precision)
-    assert drift.first is None
-    assert drift.unmatched == ()
-    assert len(drift.layers) == 32  # 20 of resnet18, 10 of the decoder, the head, and the logits
-    assert min(layer.db for layer in drift.layers) > least
+    layer_diff = measure(file=file, precision=precision)
+    assert layer_diff.first is None
+    assert layer_diff.unmatched == ()
+    assert len(layer_diff.layers) == 32  # 20 of resnet18, 10 of the decoder, the head, and the logits
+    assert min(layer.db for layer in layer_diff.layers) > least
     assert all(
-        layer.weights_differ is not None and layer.weights_differ < 1e-3 for layer in drift.layers[:-1]
+        layer.weights_differ is not None and layer.weights_differ < 1e-3 for layer in layer_diff.layers[:-1]
     )
-    assert drift.layers[0].module == "encoder.conv1"
-    assert "no layer diverges, lowest SNR" in drift.line
+    assert layer_diff.layers[0].module == "encoder.conv1"
+    assert "no layer diverges, lowest SNR" in layer_diff.line
 
 
 def test_a_scaled_layer_is_named(measure: Measure) -> None:
     right = measure()
-    drift = measure(scale(12, 1.01))
-    assert drift.first is not None
-    assert drift.first.module == right.layers[12].module
-    assert drift.first.db == pytest.approx(40, abs=4)  # an error of one per cent, before its bias
-    assert drift.first.weights_differ == pytest.approx(0.01, rel=1e-3)
-    assert "its weights differ by 0.01 of the largest one" in drift.line
-    assert drift.to_dict()["first"] == drift.first.module
+    layer_diff = measure(scale(12, 1.01))
+    assert layer_diff.first is not None
+    assert layer_diff.first.module == right.layers[12].module
+    assert layer_diff.first.db == pytest.approx(40, abs=4)  # an error of one per cent, before its bias
+    assert layer_diff.first.weights_differ == pytest.approx(0.01, rel=1e-3)
+    assert "its weights differ by 0.01 of the largest one" in layer_diff.line
+    assert layer_diff.to_dict()["first"] == layer_diff.first.module
 
 
 def test_a_missing_activation_is_seen_at_the_entrance_of_the_next_layer(measure: Measure) -> None:
@@ -91,12 +91,12 @@ def test_a_missing_activation_is_seen_at_the_entrance_of_the_next_layer(measure:
         assert node.op_type == "Relu"
         node.op_type = "Abs"
 
-    drift = measure(edit)
-    assert drift.first is not None
-    assert drift.first.module == right.layers[6].module
-    assert drift.first.input_db is not None
-    assert drift.first.input_db < 20
-    assert "look at Abs" in drift.line
+    layer_diff = measure(edit)
+    assert layer_diff.first is not None
+    assert layer_diff.first.module == right.layers[6].module
+    assert layer_diff.first.input_db is not None
+    assert layer_diff.first.input_db < 20
+    assert "look at Abs" in layer_diff.line
 
 
 def test_another_attribute_is_told_from_other_weights(measure: Measure) -> None:
@@ -105,17 +105,17 @@ def test_another_attribute_is_told_from_other_weights(measure: Measure) -> None:
         (tensor,) = [one for one in model.graph.initializer if one.name == bias]
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.1), bias))
 
-    drift = measure(edit)
-    assert drift.first is not None
-    assert drift.first.weights_differ is not None
-    assert drift.first.weights_differ < 1e-5
-    assert "what enters it is right: look at its bias and attributes" in drift.line
+    layer_diff = measure(edit)
+    assert layer_diff.first is not None
+    assert layer_diff.first.weights_differ is not None
+    assert layer_diff.first.weights_differ < 1e-5
+    assert "what enters it is right: look at its bias and attributes" in layer_diff.line
 
 
 def test_nan_diverges(measure: Measure) -> None:
-    drift = measure(scale(5, float("nan")))
-    assert drift.first is not None
-    assert drift.first.db == -math.inf
+    layer_diff = measure(scale(5, float("nan")))
+    assert layer_diff.first is not None
+    assert layer_diff.first.db == -math.inf
 
 
 def test_layers_are_matched_by_weights_then_by_shape_in_order() -> None:

@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tumorseg_benchmarks.parity.noninferiority import BREACHED, PASSED, UNDECIDED, TaskScores, judge_task
+from tumorseg_benchmarks.parity.noninferiority import (
+    BREACHED,
+    PASSED,
+    UNDECIDED,
+    DiceScores,
+    judge_noninferiority,
+)
 from tumorseg_benchmarks.parity.references import Reference
 from tumorseg_benchmarks.variants.inputs import EncodedImage
 from tumorseg_runtime.core.contract import Contract
@@ -26,13 +32,13 @@ def names(count: int) -> list[str]:
 
 def test_equal_dice_passes_however_few_images_there_are() -> None:
     for count in (1, 2, 60):
-        found = judge_task(dice_of(count), dice_of(count), names(count))
+        found = judge_noninferiority(dice_of(count), dice_of(count), names(count))
         assert (found.status, found.ratio) == (PASSED, 1)
     assert "not inferior at 0.999" in found.line
 
 
 def test_two_per_thousand_worse_is_inferior() -> None:
-    found = judge_task(dice_of(60), dice_of(60) * 0.998, names(60))
+    found = judge_noninferiority(dice_of(60), dice_of(60) * 0.998, names(60))
     assert found.status == BREACHED
     assert found.ratio == pytest.approx(0.998)
     assert found.high < 0.999
@@ -42,18 +48,18 @@ def test_two_per_thousand_worse_is_inferior() -> None:
 def test_as_good_in_the_mean_and_too_scattered_to_tell() -> None:
     noise = np.random.default_rng(1).normal(0, 0.02, 60)
     scattered = dice_of(60) + noise - noise.mean()
-    found = judge_task(dice_of(60), scattered, names(60))
+    found = judge_noninferiority(dice_of(60), scattered, names(60))
     assert found.ratio == pytest.approx(1)
     assert found.low < 0.999 < found.high
     assert found.status == BREACHED  # 60 groups are enough: it was to be shown, and was not
-    few = judge_task(dice_of(60), scattered, [f"patient {n % 10}" for n in range(60)])
+    few = judge_noninferiority(dice_of(60), scattered, [f"patient {n % 10}" for n in range(60)])
     assert few.low < 0.999 < few.high
     assert (few.status, few.groups, few.images) == (UNDECIDED, 10, 60)
     assert "too few images to tell" in few.line
 
 
 def test_one_group_has_no_interval() -> None:
-    found = judge_task(dice_of(9), dice_of(9) * 0.9, ["one"] * 9)
+    found = judge_noninferiority(dice_of(9), dice_of(9) * 0.9, ["one"] * 9)
     assert math.isnan(found.low)
     assert found.status == UNDECIDED
 
@@ -66,7 +72,7 @@ def test_scores_are_of_images_with_a_tumour_at_the_networks_size() -> None:
     truths = [truth, truth & False]
     images = tuple(EncodedImage(name, b"") for name in "ab")
     reference = Reference("test", images, (logits, logits), None, lambda index: truths[index], ("a", "b"))
-    scores = TaskScores(reference, Contract(height=32, width=32))
+    scores = DiceScores(reference, Contract(height=32, width=32))
     assert scores.verdict() is None
     scores.add(1, logits >= 0)  # no tumour: no Dice
     assert scores.verdict() is None
@@ -75,6 +81,6 @@ def test_scores_are_of_images_with_a_tumour_at_the_networks_size() -> None:
     found = scores.verdict()
     assert found is not None
     assert (found.images, found.groups, found.pytorch, found.artefact, found.ratio) == (1, 1, 0.5, 1, 2)
-    without = TaskScores(Reference("golden", images, (logits, logits), None), Contract(height=32, width=32))
+    without = DiceScores(Reference("golden", images, (logits, logits), None), Contract(height=32, width=32))
     without.add(0, better)
     assert without.verdict() is None

@@ -25,7 +25,7 @@ from tumorseg_benchmarks.parity.parity import (
     split_reference,
 )
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
-from tumorseg_benchmarks.variants.variants import SUBJECTS
+from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, OutputError, ParityError
 from tumorseg_runtime.processing.preprocess import Preprocessor
@@ -108,25 +108,25 @@ def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
     assert values["run"]["checkpoint_sha256"] == tiny_run.checkpoint_sha256
     assert values["machine"]["packages"]["numpy"] == np.__version__
     rows = values["rows"]
-    passed = {(row["subject"], row["images"], row["batch"]) for row in rows if row["status"] == "passed"}
+    passed = {(row["variant"], row["images"], row["batch"]) for row in rows if row["status"] == "passed"}
     assert passed == {
         ("module-fp32-pytorch-cpu", "golden", 1),
         *(
             (f"onnx-{precision}-onnxruntime-cpu", images, batch)
             for precision in ("fp32", "fp16")
-            for images, batch in (("golden", 1), ("golden", 4), ("test", 1), ("hard cases", 1))
+            for images, batch in (("golden", 1), ("golden", 4), ("test", 1), ("edge cases", 1))
         ),
         ("onnx-fp16-onnxruntime-cpu", ROUNDED, 1),
     }
     unverified = [row for row in rows if row["status"] == "unverified"]
     others = {"ncnn", "mnn", "mnn-exact", "openvino"}  # not in the default bundle
-    assert {row["subject"] for row in unverified} == {
-        s.name for s in SUBJECTS if s.group == "gpu" or s.format in others
+    assert {row["variant"] for row in unverified} == {
+        s.name for s in VARIANTS if s.group == "gpu" or s.format in others
     }
     assert {row["reason"] for row in unverified if row["device"] != "cpu"} == {"no NVIDIA driver"}
     assert {row["reason"] for row in unverified if row["device"] == "cpu"} == {
         f"not exported: the bundle has no {s.precision} {s.format} artefact"
-        for s in SUBJECTS
+        for s in VARIANTS
         if s.format in others
     }
     assert all(row["report"] is None for row in unverified)
@@ -171,7 +171,7 @@ def test_one_wrong_bit_of_the_runtimes_preprocessing_is_a_breach(
     monkeypatch.setattr(Preprocessor, "__call__", one_bit_off)
     rows = check_parity(tiny_bundle, tiny_run, "test", 2)
     compared = [row for row in rows if row.report]
-    assert {row.images for row in compared} == {"golden", "test", "hard cases", ROUNDED}
+    assert {row.images for row in compared} == {"golden", "test", "edge cases", ROUNDED}
     for row in compared:
         assert row.status == "breached"
         assert row.report is not None

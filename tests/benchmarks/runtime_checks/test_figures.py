@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tumorseg_benchmarks.latency.latency import Plan, Sample
+from tumorseg_benchmarks.latency.latency import Sample, TimingPlan
 from tumorseg_benchmarks.reports.report import figures_table
 from tumorseg_benchmarks.runtime_checks import __main__ as runtime_figures
 from tumorseg_benchmarks.runtime_checks import end_to_end, memory, preprocessing, start_up, throughput
@@ -35,7 +35,7 @@ from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputEr
 from tumorseg_runtime.images.read import decode_image
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
-PLAN = Plan(settle_s=0.0)
+PLAN = TimingPlan(settle_s=0.0)
 
 
 def quiet(line: str) -> None:
@@ -71,8 +71,8 @@ def test_verdicts_and_cells() -> None:
 def test_a_ratio_is_paired_by_round() -> None:
     slowing = [1.0, 2, 3, 4, 5, 6, 7, 8]
     figure = ratio("r", samples(*(2 * ms for ms in slowing)), samples(*slowing), Target(1.9))
-    assert figure.spread is not None
-    assert (figure.value, figure.spread.min, figure.spread.max, figure.verdict) == (2.0, 2.0, 2.0, "missed")
+    assert figure.stats is not None
+    assert (figure.value, figure.stats.min, figure.stats.max, figure.verdict) == (2.0, 2.0, 2.0, "missed")
 
 
 def test_a_timed_call_hands_on_its_round() -> None:
@@ -103,15 +103,15 @@ def test_end_to_end_has_a_control_gray_and_colour(tiny_bundle: Bundle, small_fra
     assert (gray.target, colour.target) == (Target(1.06), Target(1.10))
     assert control.target is None
     for figure in (control, gray, colour):
-        assert figure.spread is not None
-        assert figure.spread.samples == PLAN.rounds
+        assert figure.stats is not None
+        assert figure.stats.samples == PLAN.rounds
     assert "bare inference" in control.note
 
 
 def test_end_to_end_is_not_timed_where_the_masks_differ(
     tiny_bundle: Bundle, small_frame: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(end_to_end.BareSession, "run", lambda self, batch: -batch[:, :1])
+    monkeypatch.setattr(end_to_end.RawOnnxRuntime, "run", lambda self, batch: -batch[:, :1])
     with pytest.raises(OutputError, match="give other masks, expected the same"):
         measure_end_to_end(tiny_bundle, 1, PLAN, quiet)
 
@@ -120,8 +120,8 @@ def test_imports_are_timed_in_fresh_interpreters(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(start_up, "OURS", "time.sleep(0.02)")
     monkeypatch.setattr(start_up, "THEIRS", "import sys; assert 'tumorseg_runtime' not in sys.modules")
     (figure,) = measure_imports(PLAN, quiet)
-    assert figure.spread is not None
-    assert figure.spread.min > 1
+    assert figure.stats is not None
+    assert figure.stats.min > 1
     assert figure.verdict == "missed"
     monkeypatch.setattr(start_up, "THEIRS", "import no_such_module")
     with pytest.raises(CheckFailedError, match=r"'import no_such_module' failed .*ModuleNotFoundError"):
@@ -153,9 +153,9 @@ def test_peak_and_growth_run_the_segmenter_and_a_bare_session(
     monkeypatch.setattr(memory, "WARM_UP", 10)
     (peak,) = measure_peak(tiny_bundle, 1, quiet)
     assert seen[:2] == [memory.OURS, memory.BARE]
-    ours, bare = (float(answers[code]) for code in (memory.OURS, memory.BARE))
-    assert peak.value == pytest.approx(ours / bare)
-    assert (peak.note, peak.target) == (f"{ours:.0f} MB against {bare:.0f} MB", Target(1.10))
+    ours, raw = (float(answers[code]) for code in (memory.OURS, memory.BARE))
+    assert peak.value == pytest.approx(ours / raw)
+    assert (peak.note, peak.target) == (f"{ours:.0f} MB against {raw:.0f} MB", Target(1.10))
     (growth,) = measure_growth(tiny_bundle, 1, 20, quiet)
     assert seen[-1] == memory.GROWTH
     assert [number for number, _ in json.loads(answers[memory.GROWTH])] == [0, 10, 20]

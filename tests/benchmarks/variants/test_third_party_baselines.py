@@ -8,29 +8,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tumorseg_benchmarks.variants import third_party_baselines as peers
-from tumorseg_benchmarks.variants.third_party_baselines import PEERS, StockSession, why_no_peer
-from tumorseg_benchmarks.variants.variants import Subject, open_candidate, why_not
+from tumorseg_benchmarks.variants import third_party_baselines as third_party
+from tumorseg_benchmarks.variants.third_party_baselines import (
+    THIRD_PARTY_BASELINES,
+    StockSession,
+    why_no_baseline,
+)
+from tumorseg_benchmarks.variants.variants import Variant, open_candidate, why_not
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.parity.compare import BUDGETS
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
-ON_CPU = [one for one in PEERS if one.group == "cpu" and one.engine != "pytorch-compiled"]
-COMPILED = next(one for one in PEERS if one.engine == "pytorch-compiled")
+ON_CPU = [one for one in THIRD_PARTY_BASELINES if one.group == "cpu" and one.engine != "pytorch-compiled"]
+COMPILED = next(one for one in THIRD_PARTY_BASELINES if one.engine == "pytorch-compiled")
 
 
-@pytest.mark.parametrize("peer", ON_CPU, ids=lambda peer: peer.engine)
-def test_each_peer_gives_the_networks_logits_within_the_budget_of_its_precision(
-    peer: Subject, tiny_bundle: Bundle, tiny_run: Run
+@pytest.mark.parametrize("peer", ON_CPU, ids=lambda baseline: baseline.engine)
+def test_each_baseline_gives_the_networks_logits_within_the_budget_of_its_precision(
+    baseline: Variant, tiny_bundle: Bundle, tiny_run: Run
 ) -> None:
     import torch
 
-    reason = why_not(peer, tiny_bundle, tiny_run)
+    reason = why_not(baseline, tiny_bundle, tiny_run)
     if reason:
         pytest.skip(reason)
-    candidate = open_candidate(peer, tiny_bundle, tiny_run, 1)
+    candidate = open_candidate(baseline, tiny_bundle, tiny_run, 1)
     assert candidate.session is not None, candidate.reason
     contract = tiny_run.contract
     shape = (2, contract.channels, contract.height, contract.width)
@@ -43,20 +47,22 @@ def test_each_peer_gives_the_networks_logits_within_the_budget_of_its_precision(
     assert np.abs(logits - right).max() <= budget.relative_error * right.std()
 
 
-def test_a_peer_that_cannot_be_tried_says_what_is_missing(
+def test_a_baseline_that_cannot_be_tried_says_what_is_missing(
     tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert {why_no_peer(one, None) for one in PEERS} == {"no run was given (--run)"}
+    assert {why_no_baseline(one, None) for one in THIRD_PARTY_BASELINES} == {"no run was given (--run)"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(peers.shutil, "which", lambda name: None)
-    reasons = {one.engine: why_no_peer(one, tiny_run) for one in PEERS if one.device == "cpu"}
+    monkeypatch.setattr(third_party.shutil, "which", lambda name: None)
+    reasons = {
+        one.engine: why_no_baseline(one, tiny_run) for one in THIRD_PARTY_BASELINES if one.device == "cpu"
+    }
     assert reasons == {
         "pytorch-channels-last": None,
         "pytorch-compiled": "torch.compile needs g++, which is not installed",
-        "stock-onnxruntime": "onnxruntime, onnxscript is not installed (extra peers)",
-        "stock-openvino": "openvino, onnxscript is not installed (extra peers)",
-        "stock-ncnn": "ncnn, pnnx, onnxscript is not installed (extra peers)",
-        "stock-mnn": "MNN, onnxscript is not installed (extra peers)",
+        "stock-onnxruntime": "onnxruntime, onnxscript is not installed (extra third-party)",
+        "stock-openvino": "openvino, onnxscript is not installed (extra third-party)",
+        "stock-ncnn": "ncnn, pnnx, onnxscript is not installed (extra third-party)",
+        "stock-mnn": "MNN, onnxscript is not installed (extra third-party)",
     }
 
 
@@ -66,8 +72,8 @@ def test_what_a_stock_tool_raises_becomes_the_rows_reason(
     def fail(*_: object) -> None:
         raise RuntimeError("\n  graph was not understood\nmore")
 
-    monkeypatch.setattr(peers, "why_no_peer", lambda subject, run: None)
-    monkeypatch.setattr(peers, "open_peer", fail)
+    monkeypatch.setattr(third_party, "why_no_baseline", lambda variant, run: None)
+    monkeypatch.setattr(third_party, "open_baseline", fail)
     candidate = open_candidate(COMPILED, tiny_bundle, tiny_run, 1)
     assert (candidate.session, candidate.failed) == (None, True)
     assert candidate.reason == "did not open: graph was not understood"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fakes.session import FakeSession
-from tumorseg_benchmarks.variants import variants as subjects
-from tumorseg_benchmarks.variants.variants import SUBJECTS, Subject, open_candidate, why_not
+from tumorseg_benchmarks.variants import variants as variants
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant, open_candidate, why_not
 from tumorseg_runtime.backends import BACKENDS, MASK_BACKENDS
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import InputError
@@ -20,36 +20,36 @@ from tumorseg_runtime.device.engines import EngineKey, Profile, write_engine
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
-GPU_SUBJECTS = [subject for subject in SUBJECTS if subject.group == "gpu"]
+GPU_SUBJECTS = [variant for variant in VARIANTS if variant.group == "gpu"]
 
 
-def named(name: str) -> Subject:
-    (subject,) = [subject for subject in SUBJECTS if subject.name == name]
-    return subject
+def named(name: str) -> Variant:
+    (variant,) = [variant for variant in VARIANTS if variant.name == name]
+    return variant
 
 
-def test_names_tell_all_subjects_apart() -> None:
-    assert len({subject.name for subject in SUBJECTS}) == len(SUBJECTS)
-    assert len({subject.label for subject in SUBJECTS}) == len(SUBJECTS)
-    assert {subject.group for subject in SUBJECTS} == {"cpu", "gpu"}
+def test_names_tell_all_variants_apart() -> None:
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+    assert len({variant.label for variant in VARIANTS}) == len(VARIANTS)
+    assert {variant.group for variant in VARIANTS} == {"cpu", "gpu"}
 
 
-@pytest.mark.parametrize("subject", GPU_SUBJECTS, ids=lambda subject: subject.name)
-def test_without_a_driver_every_gpu_subject_says_so_and_touches_nothing(
-    subject: Subject, tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("variant", GPU_SUBJECTS, ids=lambda variant: variant.name)
+def test_without_a_driver_every_gpu_variant_says_so_and_touches_nothing(
+    variant: Variant, tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subjects, "why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(variants, "why_no_driver", lambda: "no NVIDIA driver")
     monkeypatch.setattr("tumorseg_runtime.backends.importlib", None)  # no backend may even be imported
-    candidate = open_candidate(subject, tiny_bundle, tiny_run, 1)
+    candidate = open_candidate(variant, tiny_bundle, tiny_run, 1)
     assert (candidate.session, candidate.reason) == (None, "no NVIDIA driver")
 
 
 def test_with_a_driver_the_next_reason_is_found(
     tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subjects, "why_no_driver", lambda: None)
+    monkeypatch.setattr(variants, "why_no_driver", lambda: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(subjects, "why_unavailable", lambda backend, device: f"no {device} provider")
+    monkeypatch.setattr(variants, "why_unavailable", lambda backend, device: f"no {device} provider")
     assert "sees no CUDA device" in str(why_not(named("module-fp32-pytorch-cuda"), tiny_bundle, tiny_run))
     reason = why_not(named("onnx-fp16-onnxruntime-tensorrt"), tiny_bundle, tiny_run)
     assert reason == "no tensorrt provider"
@@ -64,9 +64,9 @@ def test_pytorch_needs_a_run_and_artefacts_must_be_in_the_bundle(tiny_bundle: Bu
     fp32_only = dataclasses.replace(
         tiny_bundle, artefacts=tuple(a for a in tiny_bundle.artefacts if a.precision == "fp32")
     )
-    subject = named("onnx-fp16-onnxruntime-cpu")
-    assert why_not(subject, tiny_bundle, None) is None
-    assert why_not(subject, fp32_only, None) == "not exported: the bundle has no fp16 onnx artefact"
+    variant = named("onnx-fp16-onnxruntime-cpu")
+    assert why_not(variant, tiny_bundle, None) is None
+    assert why_not(variant, fp32_only, None) == "not exported: the bundle has no fp16 onnx artefact"
 
 
 def test_an_artefact_that_does_not_open_keeps_the_reason(tiny_bundle: Bundle, tmp_path: object) -> None:
@@ -76,8 +76,8 @@ def test_an_artefact_that_does_not_open_keeps_the_reason(tiny_bundle: Bundle, tm
     assert "cannot open model.onnx" in candidate.reason
 
 
-def test_every_backend_of_the_runtime_that_gives_logits_is_a_subject() -> None:
-    assert {subject.engine for subject in SUBJECTS} == {"pytorch", *BACKENDS} - set(MASK_BACKENDS)
+def test_every_backend_of_the_runtime_that_gives_logits_is_a_variant() -> None:
+    assert {variant.engine for variant in VARIANTS} == {"pytorch", *BACKENDS} - set(MASK_BACKENDS)
 
 
 @pytest.mark.parametrize("format", ["ncnn", "mnn", "mnn-exact", "openvino"])
@@ -93,11 +93,11 @@ def test_what_was_not_exported_says_so_and_its_backend_is_not_imported(
 def test_one_file_of_mnn_serves_both_of_its_backends(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subjects, "why_unavailable", lambda backend, device: None)
+    monkeypatch.setattr(variants, "why_unavailable", lambda backend, device: None)
     usual, exact = named("mnn-fp32-mnn-cpu"), named("mnn-exact-fp32-mnn-exact-cpu")
     for format, reasons in (("mnn", (False, False)), ("mnn-exact", (True, False))):
         bundle = dataclasses.replace(tiny_bundle, artefacts=(Artefact("f", format, "fp32", None, {}, ()),))
-        assert tuple(why_not(subject, bundle, None) is not None for subject in (usual, exact)) == reasons
+        assert tuple(why_not(variant, bundle, None) is not None for variant in (usual, exact)) == reasons
 
 
 @pytest.fixture
@@ -109,9 +109,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append(options)
         return FakeSession()
 
-    monkeypatch.setattr(subjects, "why_no_driver", lambda: None)
+    monkeypatch.setattr(variants, "why_no_driver", lambda: None)
     monkeypatch.setattr("tumorseg_runtime.backends.tensorrt.why_unavailable", lambda device: None)
-    monkeypatch.setattr(subjects, "open_session", open_session)
+    monkeypatch.setattr(variants, "open_session", open_session)
     return asked
 
 
@@ -140,7 +140,7 @@ def test_engines_of_the_bundle_and_of_the_device_are_told_apart(
 def test_the_device_folder_that_is_there_is_found(
     tiny_bundle: Bundle, tmp_path: Path, opened: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subjects, "find", lambda bundle: tmp_path)
+    monkeypatch.setattr(variants, "find", lambda bundle: tmp_path)
     key = EngineKey(
         "0" * 64, tiny_bundle.digest(), "fp32", "tensorrt", "10.3.0", (87,), "GPU", Profile(1, 1, 1), None
     )
@@ -154,7 +154,7 @@ def test_a_session_that_takes_another_form_is_no_candidate(
 ) -> None:
     session = FakeSession()
     session.input = InputForm(dtype=np.dtype(np.float16).name)
-    monkeypatch.setattr(subjects, "open_session", lambda *_, **__: session)
+    monkeypatch.setattr(variants, "open_session", lambda *_, **__: session)
     candidate = open_candidate(named("onnx-fp32-onnxruntime-cpu"), tiny_bundle, None, 1)
     assert candidate.session is None
     assert candidate.reason == "takes float16 NCHW, not float32 NCHW"
@@ -166,7 +166,7 @@ def test_an_input_that_a_backend_refuses_is_a_reason(
     def refuse(*_: object, **__: object) -> None:
         raise InputError("threads is 2, expected none")
 
-    monkeypatch.setattr(subjects, "open_session", refuse)
+    monkeypatch.setattr(variants, "open_session", refuse)
     candidate = open_candidate(named("onnx-fp32-onnxruntime-cpu"), tiny_bundle, None, 1)
     assert (candidate.session, candidate.failed) == (None, True)
     assert candidate.reason == "threads is 2, expected none"

@@ -16,7 +16,7 @@ from tumorseg_export.checkpoint.provenance import training_facts
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.references.calibration_images import CALIBRATION
 from tumorseg_export.targets.registry import TARGETS, Target, choose
-from tumorseg_export.targets.validate_parity import read_certificate, refuse_breach, require_prover
+from tumorseg_export.targets.validate_parity import read_certificate, refuse_breach, require_validators
 from tumorseg_runtime.backends import onnxruntime as onnxruntime_backend
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import INDEX, Bundle, sha256_of
@@ -167,7 +167,7 @@ def test_interrupted_export_keeps_the_old_bundle(
 ) -> None:
     before = sha256_of(copied_bundle / INDEX)
 
-    def stop(source: object, folder: Path) -> None:
+    def stop(context: object, folder: Path) -> None:
         (folder / "model.onnx").write_bytes(b"half")
         raise error
 
@@ -180,7 +180,7 @@ def test_interrupted_export_keeps_the_old_bundle(
 
 def test_new_bundle_replaces_the_old_one(tiny_run: Run, copied_bundle: Path) -> None:
     said: list[str] = []
-    bundle = export_run(tiny_run, copied_bundle, targets=["onnx"], golden=3, say=said.append)
+    bundle = export_run(tiny_run, copied_bundle, targets=["onnx"], golden=3, log=said.append)
     assert bundle.root == copied_bundle
     assert [artefact.file for artefact in bundle.artefacts] == ["model.onnx"]
     assert len(load_golden(bundle)) == 3
@@ -240,12 +240,12 @@ def test_targets_come_in_the_registrys_order_and_once() -> None:
         assert callable(target.load().make)
 
 
-def test_without_a_prover_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_validator_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_backend, "why_unavailable", lambda device: "onnxruntime is not installed")
     with pytest.raises(
         BackendError, match=r"onnx must be proven by onnxruntime on cpu: onnxruntime is not installed"
     ):
-        require_prover("onnx", Target("unused", (("onnxruntime", "cpu"),)))
+        require_validators("onnx", Target("unused", (("onnxruntime", "cpu"),)))
 
 
 def test_card_says_what_the_network_is(tiny_bundle: Bundle) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tumorseg_export.bundle.export import export_checkpoint
 from tumorseg_export.checkpoint import foreign
-from tumorseg_export.checkpoint.foreign import Told, open_checkpoint, open_foreign
+from tumorseg_export.checkpoint.foreign import CheckpointOptions, open_checkpoint, open_foreign
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import IMAGENET_MEAN, IMAGENET_STD, Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
@@ -23,11 +23,13 @@ from tumorseg_train.networks.models import build_model
 from tumorseg_train.networks.run import Run
 
 State = dict[str, torch.Tensor]
-UNET = Told(architecture="unet", encoder="resnet18", images="phantoms", size=(64, 64), threshold=0.5)
+UNET = CheckpointOptions(
+    architecture="unet", encoder="resnet18", images="phantoms", size=(64, 64), threshold=0.5
+)
 
 
-def told(**changes: object) -> Told:
-    return Told(**{**vars(UNET), **changes})  # type: ignore[arg-type]
+def options(**changes: object) -> CheckpointOptions:
+    return CheckpointOptions(**{**vars(UNET), **changes})  # type: ignore[arg-type]
 
 
 def saved(content: object, path: Path) -> Path:
@@ -125,13 +127,13 @@ def test_pickle_of_a_whole_module_runs_no_code(unet: torch.nn.Module, tmp_path: 
 def test_wrong_architecture_and_encoder_are_refused(state: State, tmp_path: Path) -> None:
     path = saved(state, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"for deeplabv3 on resnet18 do not fit: missing \d+: decoder\.aspp"):
-        open_foreign(path, told(architecture="deeplabv3"))
+        open_foreign(path, options(architecture="deeplabv3"))
     with pytest.raises(InputError, match=r"for unet on resnet34 do not fit: missing \d+: encoder\.layer1\.2"):
-        open_foreign(path, told(encoder="resnet34"))
+        open_foreign(path, options(encoder="resnet34"))
     with pytest.raises(InputError, match="architecture is 'vitseg', expected one of unetplusplus"):
-        open_foreign(path, told(architecture="vitseg"))
+        open_foreign(path, options(architecture="vitseg"))
     with pytest.raises(InputError, match="encoder 'tu-nothing'"):
-        open_foreign(path, told(encoder="tu-nothing"))
+        open_foreign(path, options(encoder="tu-nothing"))
 
 
 @pytest.mark.parametrize("architecture", ["unetplusplus", "unet", "deeplabv3"])
@@ -139,9 +141,9 @@ def test_missing_flags_are_named_and_nothing_is_guessed(architecture: str, tmp_p
     network = build_model(architecture, "resnet34", channels=1, classes=2)
     path = saved(network.state_dict(), tmp_path / "w.pth")
     with pytest.raises(InputError, match=f"keys of --arch {architecture}: give --arch and --encoder"):
-        open_foreign(path, told(architecture=None, encoder=None))
+        open_foreign(path, options(architecture=None, encoder=None))
     with pytest.raises(InputError, match="does not say what network it is: give --encoder "):
-        open_foreign(path, told(architecture=architecture, encoder=None))
+        open_foreign(path, options(architecture=architecture, encoder=None))
 
 
 def gray_state() -> State:
@@ -151,7 +153,7 @@ def gray_state() -> State:
 def test_channels_and_classes_come_from_the_weights(tmp_path: Path) -> None:
     said: list[str] = []
     path = saved(gray_state(), tmp_path / "w.pth")
-    flags = told(classes=("core", "edema"), mean=(0.5,), std=(0.25,), size=(64, 96), threshold=0.4)
+    flags = options(classes=("core", "edema"), mean=(0.5,), std=(0.25,), size=(64, 96), threshold=0.4)
     checkpoint = open_foreign(path, flags, said.append)
     assert checkpoint.contract == Contract(64, 96, (0.5,), (0.25,), classes=("core", "edema"), threshold=0.4)
     assert checkpoint.load()(torch.zeros(1, 1, 64, 96)).shape == (1, 2, 64, 96)
@@ -180,13 +182,13 @@ def test_what_is_missing_or_contradicts_the_file_is_refused(
 ) -> None:
     path = saved(gray_state(), tmp_path / "w.pth")
     with pytest.raises(InputError, match=message):
-        open_foreign(path, told(**changes))
+        open_foreign(path, options(**changes))
 
 
 def test_defaults_are_said(state: State, tmp_path: Path) -> None:
     said: list[str] = []
     path = saved(state, tmp_path / "w.pth")
-    checkpoint = open_foreign(path, Told("unet", "resnet18", images="phantoms"), said.append)
+    checkpoint = open_foreign(path, CheckpointOptions("unet", "resnet18", images="phantoms"), said.append)
     assert checkpoint.contract == Contract(512, 512, IMAGENET_MEAN, IMAGENET_STD, threshold=0.5)
     for expected in ("no --size: the input has 512x512", "no --threshold: ", "no --mean and --std: those of"):
         assert sum(line.startswith(expected) for line in said) == 1
@@ -205,7 +207,7 @@ def test_normalisation_is_the_encoders_own_or_asked_for(
         InputError, match=r"normalisation of encoder 'resnet18' is not known here: give --mean"
     ):
         open_foreign(path, UNET)
-    assert open_foreign(path, told(mean=(0.0,) * 3, std=(1.0,) * 3)).contract.std == (1.0,) * 3
+    assert open_foreign(path, options(mean=(0.0,) * 3, std=(1.0,) * 3)).contract.std == (1.0,) * 3
 
 
 def test_names_of_earlier_versions_of_smp(tmp_path: Path) -> None:
@@ -216,12 +218,12 @@ def test_names_of_earlier_versions_of_smp(tmp_path: Path) -> None:
 
     present = build_model("deeplabv3", "resnet18", channels=3, classes=1).state_dict()
     path = saved({rename(key): value for key, value in present.items()}, tmp_path / "w.pth")
-    assert equal(open_foreign(path, told(architecture="deeplabv3")).load(), present)
+    assert equal(open_foreign(path, options(architecture="deeplabv3")).load(), present)
     regnet = build_model("unet", "timm-regnetx_002", channels=3, classes=1).state_dict()
     path = saved(
         {key.replace("encoder.model.", "encoder."): v for key, v in regnet.items()}, tmp_path / "r.pth"
     )
-    flags = told(encoder="timm-regnetx_002", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    flags = options(encoder="timm-regnetx_002", mean=IMAGENET_MEAN, std=IMAGENET_STD)
     assert equal(open_foreign(path, flags).load(), regnet)
 
 
@@ -231,14 +233,14 @@ def test_timm_encoder_gives_no_warning(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         network = build_model("unetplusplus", encoder, channels=3, classes=1)
         path = saved(network.state_dict(), tmp_path / "w.pth")
-        checkpoint = open_foreign(path, told(architecture="unetplusplus", encoder=encoder))
+        checkpoint = open_foreign(path, options(architecture="unetplusplus", encoder=encoder))
     assert checkpoint.contract.mean == (0.5, 0.5, 0.5)
 
 
 def test_run_and_folders_of_neither_kind(tiny_run: Run, tmp_path: Path) -> None:
-    assert open_checkpoint(tiny_run.root, Told()).sha256 == tiny_run.checkpoint_sha256
+    assert open_checkpoint(tiny_run.root, CheckpointOptions()).sha256 == tiny_run.checkpoint_sha256
     with pytest.raises(InputError, match="is a run, which says itself what it is; got --arch, --images"):
-        open_checkpoint(tiny_run.root, Told(architecture="unet", images="phantoms"))
+        open_checkpoint(tiny_run.root, CheckpointOptions(architecture="unet", images="phantoms"))
     with pytest.raises(BundleError, match=r"has no run\.json and no config\.json"):
         open_checkpoint(tmp_path, UNET)
     with pytest.raises(InputError, match="is not there, expected a run"):
@@ -253,12 +255,12 @@ def test_foreign_checkpoint_becomes_a_bundle_like_any_other(tmp_path: Path) -> N
         shape = (70, 90, 3) if n == 2 else (70, 90)
         write_png(images / f"{n}.png", random.integers(0, 256, shape, dtype=np.uint8))
     path = saved(gray_state(), tmp_path / "secret-name.pth")
-    flags = told(classes=("core", "edema"), mean=(0.5,), std=(0.25,), images=str(images))
+    flags = options(classes=("core", "edema"), mean=(0.5,), std=(0.25,), images=str(images))
     said: list[str] = []
 
     def make(name: str) -> Bundle:
         checkpoint = open_checkpoint(path, flags, said.append)
-        return export_checkpoint(checkpoint, tmp_path / name, targets=["onnx"], golden=3, say=said.append)
+        return export_checkpoint(checkpoint, tmp_path / name, targets=["onnx"], golden=3, log=said.append)
 
     bundle = make("bundle")
     assert "1 colour images are left out: the network takes gray" in said

@@ -9,7 +9,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from tumorseg_export.checkpoint.foreign import Told, open_foreign
+from tumorseg_export.checkpoint.foreign import CheckpointOptions, open_foreign
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import InputError
 
@@ -28,7 +28,7 @@ def test_folder_of_save_pretrained_says_all_itself(tmp_path: Path) -> None:
     ).eval()
     folder = pretrained(tmp_path / "smp", network)
     said: list[str] = []
-    flags = Told(classes=("a", "b", "c"), images="phantoms", size=(64, 64))
+    flags = CheckpointOptions(classes=("a", "b", "c"), images="phantoms", size=(64, 64))
     checkpoint = open_foreign(folder, flags, said.append)
     assert (checkpoint.architecture, checkpoint.encoder) == ("unet", "resnet18")
     assert checkpoint.options == {"decoder_interpolation": "bilinear"}
@@ -61,7 +61,7 @@ def test_folder_that_cannot_be_kept_is_refused(
 ) -> None:
     folder = pretrained(tmp_path / "smp", unet, **config)
     with pytest.raises(InputError, match=message):
-        open_foreign(folder, Told(**{"images": "phantoms", **flags}))  # type: ignore[arg-type]
+        open_foreign(folder, CheckpointOptions(**{"images": "phantoms", **flags}))  # type: ignore[arg-type]
 
 
 def test_old_name_of_an_option_and_old_weights(
@@ -72,7 +72,7 @@ def test_old_name_of_an_option_and_old_weights(
     del values["decoder_use_norm"]
     (folder / "config.json").write_text(json.dumps(values))
     (folder / "model.safetensors").unlink()
-    flags = Told(images="phantoms", size=(64, 64))
+    flags = CheckpointOptions(images="phantoms", size=(64, 64))
     with pytest.raises(InputError, match=r"no weights, expected model\.safetensors or pytorch_model\.bin"):
         open_foreign(folder, flags)
     torch.save(state, folder / "pytorch_model.bin")

@@ -76,18 +76,18 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
 
 def test_an_engine_is_built_proven_and_kept(mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path) -> None:
     folder, said = tmp_path / "device", []
-    made = build_for_device(mean_bundle, folder, OPTIONS, said.append)
-    key = read_key(made.path)
+    results = build_for_device(mean_bundle, folder, OPTIONS, said.append)
+    key = read_key(results.path)
     assert (key.bundle_sha256, key.tool_version, key.capabilities) == (mean_bundle.digest(), "10.3.0", (87,))
     assert (key.gpu, key.profile, key.workspace_mb) == ("Fake GPU", Profile(1, 2, 4), 512)
     assert said[0].startswith("building for Fake GPU (sm_87) with TensorRT 10.3.0")
     assert "Building 100 %" in said
-    stem = made.path.stem
+    stem = results.path.stem
     assert sorted(os.listdir(folder)) == [
         "tensorrt-10.3.0-sm87.timing", f"{stem}.engine", f"{stem}.engine.json", f"{stem}.parity.json",
     ]  # fmt: skip
     certificate = json.loads((folder / f"{stem}.parity.json").read_text())
-    assert certificate["sha256"] == sha256_of(made.path)
+    assert certificate["sha256"] == sha256_of(results.path)
     assert [report["batch_size"] for report in certificate["reports"]] == [1, 3]
     assert all(report["passed"] and report["device"] == "cuda" for report in certificate["reports"])
     assert Bundle.open(mean_bundle.root) == mean_bundle
@@ -108,8 +108,8 @@ def test_the_same_engine_is_not_built_twice_and_the_timing_cache_is_used(
 
 
 def test_an_altered_engine_is_not_used_again(mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path) -> None:
-    made = build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
-    made.path.write_bytes(b"rot")
+    results = build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
+    results.path.write_bytes(b"rot")
     with pytest.raises(BundleError, match="altered"):
         build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
 

@@ -14,7 +14,7 @@ import pytest
 from fakes.cuda import FakeDriver
 from fakes.tensorrt import FakeTensorRt
 from tumorseg_export.bundle.export import export_run
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.engine.tensorrt_build import (
     PROFILE,
     BuildOptions,
@@ -48,26 +48,26 @@ def trt() -> Any:
 
 
 @pytest.fixture
-def graph(small_source: Source, tmp_path: Path) -> bytes:
-    fp16.make(small_source, tmp_path)
+def graph(small_context: ExportContext, tmp_path: Path) -> bytes:
+    fp16.make(small_context, tmp_path)
     return (tmp_path / fp16.FILE).read_bytes()
 
 
-def test_an_engine_says_what_it_is(trt: Any, small_source: Source, tmp_path: Path) -> None:
-    fp16.make(small_source, tmp_path)
-    chosen = dataclasses.replace(small_source, rtx=RtxOptions((89, 86), Profile(1, 2, 4)))
-    made = tensorrt_rtx_export.make(chosen, tmp_path)
+def test_an_engine_says_what_it_is(trt: Any, small_context: ExportContext, tmp_path: Path) -> None:
+    fp16.make(small_context, tmp_path)
+    chosen = dataclasses.replace(small_context, rtx=RtxOptions((89, 86), Profile(1, 2, 4)))
+    results = tensorrt_rtx_export.make(chosen, tmp_path)
     path = tmp_path / "model.rtx-sm89-sm86.engine"
     key = read_key(path)
-    assert (made.artefact.file, made.artefact.format, made.artefact.precision) == (
+    assert (results.artefact.file, results.artefact.format, results.artefact.precision) == (
         path.name, "tensorrt-rtx", "fp16",
     )  # fmt: skip
-    assert made.artefact.max_batch == 4
-    assert made.artefact.tools == {"tensorrt_rtx": trt.__version__}
+    assert results.artefact.max_batch == 4
+    assert results.artefact.tools == {"tensorrt_rtx": trt.__version__}
     assert key.onnx_sha256 == sha256_of(tmp_path / fp16.FILE)
     assert (key.capabilities, key.profile, key.tool_version) == ((89, 86), Profile(1, 2, 4), trt.__version__)
-    assert made.facts["tensorrt-rtx"]["key"] == key.digest()
-    json.dumps(made.facts)
+    assert results.facts["tensorrt-rtx"]["key"] == key.digest()
+    json.dumps(results.facts)
 
 
 def test_equal_input_gives_equal_engines_and_other_options_others(trt: Any, graph: bytes) -> None:
@@ -81,8 +81,10 @@ def test_equal_input_gives_equal_engines_and_other_options_others(trt: Any, grap
         assert build(**options) != first
 
 
-def test_an_fp32_graph_is_built_too(trt: Any, small_source: Source, graph: bytes, tmp_path: Path) -> None:
-    onnx_export.make(small_source, tmp_path)
+def test_an_fp32_graph_is_built_too(
+    trt: Any, small_context: ExportContext, graph: bytes, tmp_path: Path
+) -> None:
+    onnx_export.make(small_context, tmp_path)
     options = BuildOptions(PROFILE, (86,))
     single = build_engine(trt, (tmp_path / "model.onnx").read_bytes(), CONTRACT, options, quiet, name="m")
     half = build_engine(trt, graph, CONTRACT, options, quiet, name="m")
@@ -108,7 +110,7 @@ def test_capabilities_are_checked_before_any_work(
 ) -> None:
     said: list[str] = []
     with pytest.raises(InputError, match=message):
-        export_run(tiny_run, tmp_path / "b", targets=TARGETS, rtx=RtxOptions(capabilities), say=said.append)
+        export_run(tiny_run, tmp_path / "b", targets=TARGETS, rtx=RtxOptions(capabilities), log=said.append)
     assert said == []
 
 
@@ -121,12 +123,12 @@ def test_a_missing_package_is_named_with_its_extra(
 
 
 def test_the_graph_that_it_is_made_from_must_be_chosen(
-    small_source: Source, trt: Any, tmp_path: Path
+    small_context: ExportContext, trt: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="target tensorrt-rtx is made from onnx-fp16: add it to --targets"):
         choose(["onnx", "tensorrt-rtx"])
     with pytest.raises(InputError, match=r"built from model\.fp16\.onnx: add the target onnx-fp16"):
-        tensorrt_rtx_export.make(small_source, tmp_path)
+        tensorrt_rtx_export.make(small_context, tmp_path)
 
 
 @pytest.mark.skipif(why_unavailable("cuda") is None, reason="this machine can run the engine")

@@ -2,7 +2,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx.complexity import count_flops
 from tumorseg_export.onnx.export import to_onnx
 from tumorseg_runtime.core.errors import CheckFailedError
@@ -59,9 +59,9 @@ def test_transposed_convolution_and_matrix_products() -> None:
     assert count_flops(model) == 2 * (8 * 8 * 3 * 5 * 4 + 7 * 5 * 16 * 16)
 
 
-def test_exported_network_is_counted_for_one_image(small_source: Source) -> None:
+def test_exported_network_is_counted_for_one_image(small_context: ExportContext) -> None:
     expected = 2 * 9 * (64 * 64 * 8 * 3 + 32 * 32 * 8 * 8 + 64 * 64 * 1 * 16)
-    assert count_flops(to_onnx(small_source.model, small_source.contract)) == expected
+    assert count_flops(to_onnx(small_context.model, small_context.contract)) == expected
 
 
 def test_open_shape_is_refused() -> None:

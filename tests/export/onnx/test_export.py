@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.onnx.export import check_interface, strip, to_onnx
 from tumorseg_export.targets import onnx_fp16 as fp16
@@ -69,11 +69,12 @@ def test_another_process_gives_the_same_bytes(tiny_bundle: Bundle, tiny_run: Run
         "import sys; from pathlib import Path\n"
         "from tumorseg_export.onnx import export; from tumorseg_export.targets import onnx_fp16\n"
         "from tumorseg_export.checkpoint.provenance import origin_of\n"
-        "from tumorseg_export.checkpoint.context import Source; from tumorseg_train.networks.run import Run\n"
+        "from tumorseg_export.checkpoint.context import ExportContext\n"
+        "from tumorseg_train.networks.run import Run\n"
         "from tumorseg_runtime.bundle.bundle import Bundle\n"
         "from tumorseg_runtime.parity.reference import load_golden\n"
         "run, bundle = Run.open(sys.argv[1]), Bundle.open(sys.argv[2])\n"
-        "source = Source(run.model(), run.contract, origin_of(run), tuple(load_golden(bundle)))\n"
+        "source = ExportContext(run.model(), run.contract, origin_of(run), tuple(load_golden(bundle)))\n"
         "onnx_fp16.make(source, Path.cwd()); export.make(source, Path.cwd())\n"  # the other order, too
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
@@ -85,26 +86,26 @@ def test_another_process_gives_the_same_bytes(tiny_bundle: Bundle, tiny_run: Run
 
 
 def test_same_network_gives_the_same_bytes_and_other_weights_others(
-    small_source: Source, tmp_path: Path
+    small_context: ExportContext, tmp_path: Path
 ) -> None:
     for module in (onnx_export, fp16):
         files = []
         for name in ("first", "second"):
             folder = tmp_path / f"{module.__name__}-{name}"
             folder.mkdir()
-            files.append((folder / module.make(small_source, folder).artefact.file).read_bytes())
+            files.append((folder / module.make(small_context, folder).artefact.file).read_bytes())
         assert files[0] == files[1]
     with torch.no_grad():
-        small_source.model.head.bias.add_(1)
-    onnx_export.make(small_source, tmp_path)
+        small_context.model.head.bias.add_(1)
+    onnx_export.make(small_context, tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() != files[0]
 
 
-def test_strip_reaches_subgraphs(small_source: Source) -> None:
+def test_strip_reaches_subgraphs(small_context: ExportContext) -> None:
     inner = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["x"], ["y"], doc_string="/root/secret")], "g", [], []
     )
-    model = to_onnx(small_source.model, small_source.contract)
+    model = to_onnx(small_context.model, small_context.contract)
     assert b"stack_trace" in model.SerializeToString()  # else this project need not strip
     model.graph.node.append(onnx.helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner))
     model.doc_string = "/root/secret"
@@ -115,27 +116,29 @@ def test_strip_reaches_subgraphs(small_source: Source) -> None:
     assert model.graph.node[-1].attribute[0].g.node[0].op_type == "Relu"
 
 
-def test_network_that_breaks_the_contract_is_refused(small_source: Source, tmp_path: Path) -> None:
+def test_network_that_breaks_the_contract_is_refused(small_context: ExportContext, tmp_path: Path) -> None:
     two = Contract(height=64, width=64, classes=("core", "oedema"))
-    model = to_onnx(small_source.model, small_source.contract)
+    model = to_onnx(small_context.model, small_context.contract)
     with pytest.raises(
         CheckFailedError, match=r"model.onnx: declares .*'batch', 1, 64, 64.*expected .*'batch', 2,"
     ):
         check_interface(model, two, "model.onnx")
 
 
-def test_frozen_batch_is_refused(small_source: Source) -> None:
-    model = to_onnx(small_source.model, small_source.contract)
+def test_frozen_batch_is_refused(small_context: ExportContext) -> None:
+    model = to_onnx(small_context.model, small_context.contract)
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
     with pytest.raises(CheckFailedError, match=r"'logits': \(1, \[2, 1, 64, 64\]\)"):
-        check_interface(model, small_source.contract, "model.onnx")
+        check_interface(model, small_context.contract, "model.onnx")
 
 
-def test_training_mode_is_refused(small_source: Source) -> None:
+def test_training_mode_is_refused(small_context: ExportContext) -> None:
     with pytest.raises(ValueError, match="training mode"):
-        to_onnx(small_source.model.train(), small_source.contract)
+        to_onnx(small_context.model.train(), small_context.contract)
 
 
-def test_export_is_quiet(small_source: Source, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    onnx_export.make(small_source, tmp_path)
+def test_export_is_quiet(
+    small_context: ExportContext, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnx_export.make(small_context, tmp_path)
     assert capfd.readouterr() == ("", "")

@@ -65,9 +65,9 @@ def test_golden_images_hold_pytorchs_answer(tiny_run: Run, tmp_path: Path) -> No
     ]  # fmt: skip
     write_golden(golden, tmp_path)
     preprocess = Preprocessor(tiny_run.contract)
-    for one, source in zip(golden, items, strict=True):
+    for one, context in zip(golden, items, strict=True):
         pixels = read_image(tmp_path / "golden" / f"{one.name}.png")
-        assert np.array_equal(pixels, read_image(data.root / source.image))
+        assert np.array_equal(pixels, read_image(data.root / context.image))
         with np.load(tmp_path / "golden" / f"{one.name}.npz") as arrays:
             assert arrays["tensor"].tobytes() == preprocess(pixels).tobytes()
             with torch.inference_mode():

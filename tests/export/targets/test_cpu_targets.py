@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tumorseg_export.bundle.export import export_run
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.bundle.bundle import Bundle
@@ -22,12 +22,12 @@ BACKENDS = {"ncnn": ("ncnn",), "mnn": ("mnn", "mnn-exact"), "openvino": ("openvi
 CONVERT = """
 import sys
 from pathlib import Path
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.bundle.bundle import Bundle
 folder, bundle, target = Path(sys.argv[1]), Bundle.open(sys.argv[2]), sys.argv[3]
 (folder / "model.onnx").write_bytes((bundle.root / "model.onnx").read_bytes())
-made = TARGETS[target].load().make(Source(None, bundle.contract, {}, ()), folder)
+made = TARGETS[target].load().make(ExportContext(None, bundle.contract, {}, ()), folder)
 for file in made.artefact.files:
     assert (folder / file).read_bytes() == (bundle.root / file).read_bytes(), file
 """
@@ -47,11 +47,11 @@ def bundle(target: str, tiny_run: Run, tmp_path_factory: pytest.TempPathFactory)
     return export_run(tiny_run, tmp_path_factory.mktemp(target) / "bundle", targets=["onnx", target])
 
 
-def make(target: str, source: Source, folder: Path) -> dict[str, bytes]:
+def make(target: str, context: ExportContext, folder: Path) -> dict[str, bytes]:
     """The files of the artefact by name; beside them lies model.onnx, and nothing else."""
     folder.mkdir()
-    onnx_export.make(source, folder)
-    files = TARGETS[target].load().make(source, folder).artefact.files
+    onnx_export.make(context, folder)
+    files = TARGETS[target].load().make(context, folder).artefact.files
     assert {path.name for path in folder.iterdir()} == {onnx_export.FILE, *files}
     return {file: (folder / file).read_bytes() for file in files}
 
@@ -67,9 +67,9 @@ def test_it_serves(target: str, bundle: Bundle, tiny_data: Path) -> None:
 
 
 def test_the_same_network_gives_the_same_bytes_without_a_path(
-    target: str, small_source: Source, tmp_path: Path
+    target: str, small_context: ExportContext, tmp_path: Path
 ) -> None:
-    first, second = (make(target, small_source, tmp_path / name) for name in ("first", "second"))
+    first, second = (make(target, small_context, tmp_path / name) for name in ("first", "second"))
     assert first == second
     for content in first.values():
         assert not [

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tumorseg_export.bundle.export import export_run
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.targets import mnn as mnn_export
 from tumorseg_export.targets.mnn import with_identifier
 from tumorseg_export.targets.registry import TARGETS
-from tumorseg_export.targets.validate_parity import read_certificate, refuse_breach, require_prover
+from tumorseg_export.targets.validate_parity import read_certificate, refuse_breach, require_validators
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, CheckFailedError, ParityError
@@ -87,16 +87,16 @@ def test_the_packages_own_converter_would_start_pip(run_guarded: Callable[..., l
 
 
 def test_a_converter_that_fails_is_reported(
-    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    onnx_export.make(small_source, tmp_path)
+    onnx_export.make(small_context, tmp_path)
     monkeypatch.setattr(mnn_export, "write_folded", lambda graph, to, backend: to.write_bytes(b"no graph"))
     with pytest.raises(CheckFailedError, match=r"the converter of MNN ended with status .*model.mnn"):
-        mnn_export.make(small_source, tmp_path)
+        mnn_export.make(small_context, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [onnx_export.FILE]
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"MNN is not installed.*pip install 'tumorseg\[export,mnn\]'"):
-        require_prover("mnn", TARGETS["mnn"])
+        require_validators("mnn", TARGETS["mnn"])

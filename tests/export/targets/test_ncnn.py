@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tumorseg_export.bundle.export import export_run
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.targets import ncnn as ncnn_export
 from tumorseg_export.targets.registry import TARGETS
-from tumorseg_export.targets.validate_parity import read_certificate, require_prover
+from tumorseg_export.targets.validate_parity import read_certificate, require_validators
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, CheckFailedError, InputError
@@ -30,10 +30,10 @@ def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_run(tiny_run, tmp_path_factory.mktemp("ncnn") / "bundle", targets=["onnx", "ncnn"])
 
 
-def make(source: Source, folder: Path) -> list[bytes]:
+def make(context: ExportContext, folder: Path) -> list[bytes]:
     folder.mkdir()
-    onnx_export.make(source, folder)
-    ncnn_export.make(source, folder)
+    onnx_export.make(context, folder)
+    ncnn_export.make(context, folder)
     return [(folder / file).read_bytes() for file in FILES]
 
 
@@ -49,15 +49,15 @@ def test_the_bundle_holds_it_proven_in_single_images_and_batches(bundle: Bundle)
         assert all(0 < image["relative_error"] < 1e-4 for image in report["images"])
 
 
-def test_weights_are_fp32_and_of_this_network(small_source: Source, tmp_path: Path) -> None:
-    graph, weights = make(small_source, tmp_path / "first")
-    parameters = sum(p.numel() for n, p in small_source.model.named_parameters() if n.endswith(".weight"))
+def test_weights_are_fp32_and_of_this_network(small_context: ExportContext, tmp_path: Path) -> None:
+    graph, weights = make(small_context, tmp_path / "first")
+    parameters = sum(p.numel() for n, p in small_context.model.named_parameters() if n.endswith(".weight"))
     assert len(weights) > 0.9 * 4 * parameters
     assert graph.startswith(b"7767517\n")
     assert b"/" not in graph  # no path of this machine
     with torch.no_grad():
-        small_source.model.head.bias.add_(1)
-    assert make(small_source, tmp_path / "second")[1] != weights
+        small_context.model.head.bias.add_(1)
+    assert make(small_context, tmp_path / "second")[1] != weights
 
 
 def test_changed_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
@@ -75,12 +75,12 @@ def test_it_needs_the_onnx_target(tiny_run: Run, tmp_path: Path) -> None:
 
 
 def test_a_converter_that_fails_is_reported(
-    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    onnx_export.make(small_source, tmp_path)
+    onnx_export.make(small_context, tmp_path)
     monkeypatch.setattr(ncnn_export, "write_folded", lambda graph, to, backend: to.write_bytes(b"no graph"))
     with pytest.raises(CheckFailedError, match=r"pnnx ended with status .* without model.ncnn.param"):
-        ncnn_export.make(small_source, tmp_path)
+        ncnn_export.make(small_context, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [onnx_export.FILE]
 
 
@@ -92,7 +92,7 @@ def test_missing_packages_are_named_with_the_extra(monkeypatch: pytest.MonkeyPat
             importlib.util, "find_spec", lambda name, gone=package: None if name == gone else find(name)
         )
         with pytest.raises(BackendError, match=f"{package}.*not installed.*{remedy}"):
-            require_prover("ncnn", TARGETS["ncnn"])
+            require_validators("ncnn", TARGETS["ncnn"])
     with pytest.raises(BackendError, match=remedy):
         ncnn_export.pnnx_program()
 

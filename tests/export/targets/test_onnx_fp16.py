@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.engine.tensorrt_build import BuildOptions, build_engine
 from tumorseg_export.precision import search as fp16_search
 from tumorseg_export.references.calibration_images import choose_calibration
@@ -26,64 +26,64 @@ from tumorseg_train.networks.run import Run
 FloatArray = npt.NDArray[np.float32]
 
 
-def run(path: Path, source: Source) -> FloatArray:
+def run(path: Path, context: ExportContext) -> FloatArray:
     """Logits (N, K, H, W) of the golden images under ONNX Runtime."""
     session = open_file(path, "cpu", 1)
-    (logits,) = session.run(["logits"], {"image": np.stack([item.tensor for item in source.golden])})
+    (logits,) = session.run(["logits"], {"image": np.stack([item.tensor for item in context.golden])})
     return np.asarray(logits)
 
 
-def reference(source: Source) -> FloatArray:
-    return np.stack([item.logits for item in source.golden])
+def reference(context: ExportContext) -> FloatArray:
+    return np.stack([item.logits for item in context.golden])
 
 
-def test_weights_are_halved_and_both_ends_are_fp32(small_source: Source, tmp_path: Path) -> None:
-    made = fp16.make(small_source, tmp_path)
-    graph = onnx.load(tmp_path / made.artefact.file).graph
-    assert (made.artefact.file, made.artefact.precision) == ("model.fp16.onnx", "fp16")
+def test_weights_are_halved_and_both_ends_are_fp32(small_context: ExportContext, tmp_path: Path) -> None:
+    results = fp16.make(small_context, tmp_path)
+    graph = onnx.load(tmp_path / results.artefact.file).graph
+    assert (results.artefact.file, results.artefact.precision) == ("model.fp16.onnx", "fp16")
     assert {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)} == {1}
     weights = [tensor for tensor in graph.initializer if len(tensor.dims) == 4]
     assert len(weights) == 3
     assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
     assert "BatchNormalization" not in {node.op_type for node in graph.node}
-    logits, expected = run(tmp_path / made.artefact.file, small_source), reference(small_source)
+    logits, expected = run(tmp_path / results.artefact.file, small_context), reference(small_context)
     assert logits.dtype == np.float32
     assert 0 < np.abs(logits - expected).max() < 0.01 * expected.std()
 
 
-def test_the_source_stays_as_it_is(small_source: Source, tmp_path: Path) -> None:
-    before = {name: value.clone() for name, value in small_source.model.state_dict().items()}
-    fp16.make(small_source, tmp_path)
-    after = small_source.model.state_dict()
+def test_the_source_stays_as_it_is(small_context: ExportContext, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in small_context.model.state_dict().items()}
+    fp16.make(small_context, tmp_path)
+    after = small_context.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_variance_beyond_fp16_is_handled(small_source: Source, tmp_path: Path) -> None:
+def test_variance_beyond_fp16_is_handled(small_context: ExportContext, tmp_path: Path) -> None:
     """The same function, but the convolution's output is 3,000 times larger and BatchNorm takes it back."""
-    convolution, norm = small_source.model.second[0], small_source.model.second[1]
+    convolution, norm = small_context.model.second[0], small_context.model.second[1]
     with torch.no_grad():
         convolution.weight.mul_(3000)
         convolution.bias.mul_(3000)
         norm.running_mean.mul_(3000)
         norm.running_var.mul_(3000**2)
     assert float(norm.running_var.max()) > 1e6  # and FP16 ends at 65,504
-    fp16.make(small_source, tmp_path)
-    logits, expected = run(tmp_path / "model.fp16.onnx", small_source), reference(small_source)
+    fp16.make(small_context, tmp_path)
+    logits, expected = run(tmp_path / "model.fp16.onnx", small_context), reference(small_context)
     assert np.abs(logits - expected).max() < 0.01 * expected.std()
 
 
-def test_other_logits_than_the_golden_ones_are_refused(small_source: Source, tmp_path: Path) -> None:
-    first, *rest = small_source.golden
+def test_other_logits_than_the_golden_ones_are_refused(small_context: ExportContext, tmp_path: Path) -> None:
+    first, *rest = small_context.golden
     wrong = dataclasses.replace(first, logits=first.logits + np.float32(0.1))
     with pytest.raises(
         CheckFailedError, match=r"folding BatchNorm changed the network on noise-0 \(logit error"
     ):
-        fp16.make(dataclasses.replace(small_source, golden=(wrong, *rest)), tmp_path)
+        fp16.make(dataclasses.replace(small_context, golden=(wrong, *rest)), tmp_path)
 
 
-def test_facts_name_the_extremes(small_source: Source, tmp_path: Path) -> None:
-    facts = fp16.make(small_source, tmp_path).facts["fp16"]
+def test_facts_name_the_extremes(small_context: ExportContext, tmp_path: Path) -> None:
+    facts = fp16.make(small_context, tmp_path).facts["fp16"]
     assert facts["limit"] == 65504
     assert 0 < facts["largest_weight"]["value"] < 65504
     assert facts["largest_activation"]["layer"].startswith(("head", "first", "second"))
@@ -127,7 +127,7 @@ def chain() -> Chain:
 
 
 CONTRACT = Contract(height=64, width=64)
-WithGolden = Callable[[torch.nn.Module, Contract], Source]
+WithGolden = Callable[[torch.nn.Module, Contract], ExportContext]
 Change = Callable[[Chain], None]
 
 
@@ -195,8 +195,8 @@ def test_what_fp16_cannot_hold_stays_in_fp32(
     change, layers = OVERFLOWS[case]
     with torch.no_grad():
         change(chain)
-    source = with_golden(chain, CONTRACT)
-    facts = fp16.make(source, tmp_path).facts["fp16"]
+    context = with_golden(chain, CONTRACT)
+    facts = fp16.make(context, tmp_path).facts["fp16"]
     by_range = [one for one in facts["kept"] if one["reason"] == "range"]
     modules = {one["layer"].partition(" ")[0] for one in by_range}
     assert layers <= modules
@@ -204,7 +204,7 @@ def test_what_fp16_cannot_hold_stays_in_fp32(
     assert max(one["value"] for one in by_range) * facts["headroom"] > 65504
     assert facts["kept_multiplications"] < 0.5
     assert (facts["kept_multiplications"] > 0) == (case != "variance")  # a BatchNorm multiplies too little
-    logits, expected = run(tmp_path / "model.fp16.onnx", source), reference(source)
+    logits, expected = run(tmp_path / "model.fp16.onnx", context), reference(context)
     assert np.abs(logits - expected).max() < 0.02 * expected.std()
     assert set(types_meet(tmp_path / "model.fp16.onnx")) == ({10} if case == "variance" else {1, 10})
 
@@ -215,19 +215,19 @@ def test_whole_fp16_would_break_those_networks(chain: Chain, tmp_path: Path, wit
         with torch.no_grad():
             model = copy.deepcopy(chain)
             OVERFLOWS[case][0](model)
-        source = with_golden(model, CONTRACT)
-        image = torch.from_numpy(source.golden[0].tensor)[None]
+        context = with_golden(model, CONTRACT)
+        image = torch.from_numpy(context.golden[0].tensor)[None]
         with torch.inference_mode():
             logits = model.half()(image.half())[0].float().numpy()
-        error = np.abs(logits - source.golden[0].logits).max()
-        assert not error < 0.25 * source.golden[0].logits.std(), case
+        error = np.abs(logits - context.golden[0].logits).max()
+        assert not error < 0.25 * context.golden[0].logits.std(), case
 
 
 def test_layer_that_moves_the_masks_is_found(chain: Chain, tmp_path: Path, with_golden: WithGolden) -> None:
     with torch.no_grad():
         offset(chain)
-    source = with_golden(chain, CONTRACT)
-    facts = fp16.make(source, tmp_path).facts["fp16"]
+    context = with_golden(chain, CONTRACT)
+    facts = fp16.make(context, tmp_path).facts["fp16"]
     kept = {one["layer"] for one in facts["kept"]}
     assert {one["reason"] for one in facts["kept"]} == {"effect"}
     assert "squeeze" in kept
@@ -237,7 +237,7 @@ def test_layer_that_moves_the_masks_is_found(chain: Chain, tmp_path: Path, with_
         facts["before"]["relative_error"] > facts["goal"]["relative_error"] > facts["after"]["relative_error"]
     )
     assert facts["after"]["flipped"] < facts["before"]["flipped"]
-    logits, expected = run(tmp_path / "model.fp16.onnx", source), reference(source)
+    logits, expected = run(tmp_path / "model.fp16.onnx", context), reference(context)
     error = float(np.abs(logits - expected).max() / expected.std())
     assert error == pytest.approx(facts["after"]["relative_error"], rel=0.01)
 
@@ -245,11 +245,11 @@ def test_layer_that_moves_the_masks_is_found(chain: Chain, tmp_path: Path, with_
 def test_found_layers_are_the_same_again(chain: Chain, tmp_path: Path, with_golden: WithGolden) -> None:
     with torch.no_grad():
         offset(chain)
-    source = with_golden(chain, CONTRACT)
+    context = with_golden(chain, CONTRACT)
     files = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        fp16.make(source, tmp_path / name)
+        fp16.make(context, tmp_path / name)
         files.append((tmp_path / name / "model.fp16.onnx").read_bytes())
     assert files[0] == files[1]
 
@@ -330,12 +330,12 @@ def test_range_decides_on_calibration_images_too(
         chain.squeeze.weight.mul_(100)
         chain.squeeze.bias.mul_(100)
         chain.expand.weight.mul_(0.01)
-    source = with_golden(chain, CONTRACT)
-    assert fp16.make(source, tmp_path).facts["fp16"]["kept"] == []
-    tensor = source.golden[0].tensor * 1000
+    context = with_golden(chain, CONTRACT)
+    assert fp16.make(context, tmp_path).facts["fp16"]["kept"] == []
+    tensor = context.golden[0].tensor * 1000
     with torch.inference_mode():
         logits = chain(torch.from_numpy(tensor)[None])[0].numpy()
-    bright = dataclasses.replace(source.golden[0], name="bright", tensor=tensor, logits=logits)
-    facts = fp16.make(dataclasses.replace(source, calibration=(bright,)), tmp_path).facts["fp16"]
+    bright = dataclasses.replace(context.golden[0], name="bright", tensor=tensor, logits=logits)
+    facts = fp16.make(dataclasses.replace(context, calibration=(bright,)), tmp_path).facts["fp16"]
     assert facts["images"] == 4
     assert {one["image"] for one in facts["kept"] if one["reason"] == "range"} == {"bright"}

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tumorseg_export.bundle.export import export_run
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.references.golden_images import write_golden
 from tumorseg_export.targets import openvino as openvino_export
 from tumorseg_export.targets import openvino_bf16 as openvino_bf16_export
 from tumorseg_export.targets.registry import TARGETS
-from tumorseg_export.targets.validate_parity import prove, read_certificate, require_prover
+from tumorseg_export.targets.validate_parity import read_certificate, require_validators, validate_parity
 from tumorseg_runtime.backends import openvino as backend
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError
@@ -47,18 +47,18 @@ def test_the_bundle_says_which_passes_its_graph_went_through(bundle: Bundle) -> 
 
 
 def test_bfloat16_is_an_artefact_of_its_own_and_proven_in_its_precision(
-    small_source: Source, tiny_bundle: Bundle, tmp_path: Path
+    small_context: ExportContext, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     # noise has logits around 0: a threshold far from them, so that the errors alone are judged
-    contract = dataclasses.replace(small_source.contract, threshold=0.999)
-    onnx_export.make(small_source, tmp_path)
-    made = openvino_bf16_export.make(small_source, tmp_path)
-    write_golden(small_source.golden, tmp_path)
-    names = tuple(item.name for item in small_source.golden)
+    contract = dataclasses.replace(small_context.contract, threshold=0.999)
+    onnx_export.make(small_context, tmp_path)
+    results = openvino_bf16_export.make(small_context, tmp_path)
+    write_golden(small_context.golden, tmp_path)
+    names = tuple(item.name for item in small_context.golden)
     draft = dataclasses.replace(
-        tiny_bundle, root=tmp_path, contract=contract, artefacts=(made.artefact,), golden=names
+        tiny_bundle, root=tmp_path, contract=contract, artefacts=(results.artefact,), golden=names
     )
-    proven = prove(draft, made.artefact, TARGETS["openvino-bf16"])
+    proven = validate_parity(draft, results.artefact, TARGETS["openvino-bf16"])
     assert proven.files == ("model.bf16.xml", "model.bf16.bin")
     cpu, gpu = proven.parity
     if "BF16" not in backend.load().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -73,17 +73,17 @@ def test_bfloat16_is_an_artefact_of_its_own_and_proven_in_its_precision(
 
 
 def test_bfloat16_on_a_cpu_without_is_unverified_and_says_why(
-    small_source: Source, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_context: ExportContext, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    onnx_export.make(small_source, tmp_path)
-    artefact = openvino_bf16_export.make(small_source, tmp_path).artefact
+    onnx_export.make(small_context, tmp_path)
+    artefact = openvino_bf16_export.make(small_context, tmp_path).artefact
     draft = dataclasses.replace(
-        tiny_bundle, root=tmp_path, contract=small_source.contract, artefacts=(artefact,)
+        tiny_bundle, root=tmp_path, contract=small_context.contract, artefacts=(artefact,)
     )
     monkeypatch.setattr(
         backend.load().Core, "get_property", lambda self, device, name: ["FP32", "INT8"], raising=True
     )
-    cpu = prove(draft, artefact, TARGETS["openvino-bf16"]).parity[0]
+    cpu = validate_parity(draft, artefact, TARGETS["openvino-bf16"]).parity[0]
     assert cpu.status == "unverified"
     assert cpu.detail.startswith("openvino's CPU has FP32, INT8, expected BF16 for bf16: choose another")
 
@@ -93,22 +93,22 @@ def test_weights_are_fp32(bundle: Bundle) -> None:
 
 
 def test_a_graph_that_cannot_be_read_is_reported(
-    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    onnx_export.make(small_source, tmp_path)
+    onnx_export.make(small_context, tmp_path)
     monkeypatch.setattr(
         openvino_export, "write_folded", lambda graph, to, backend: to.write_bytes(b"no graph")
     )
     with pytest.raises(CheckFailedError, match=r"openvino cannot convert model.onnx"):
-        openvino_export.make(small_source, tmp_path)
+        openvino_export.make(small_context, tmp_path)
 
 
 def test_a_missing_package_is_named_with_its_extra(
-    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     remedy = r"pip install 'tumorseg\[export,openvino\]'"
     with pytest.raises(BackendError, match=f"openvino is not installed.*{remedy}"):
-        require_prover("openvino", TARGETS["openvino"])
+        require_validators("openvino", TARGETS["openvino"])
     with pytest.raises(BackendError, match=remedy):
-        openvino_export.make(small_source, tmp_path)
+        openvino_export.make(small_context, tmp_path)

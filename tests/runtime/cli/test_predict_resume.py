@@ -23,7 +23,7 @@ Maker = Callable[..., Path]
 Run = Callable[..., Result]
 
 
-def spy_on_judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def spy_on_scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     judged: list[str] = []
     decide = Segmenter.decide
 
@@ -47,7 +47,7 @@ def test_resume_does_only_what_is_missing(
     (image_folder / "b/0.png").write_bytes(b"not an image")
     run_predict(small_bundle, image_folder, "--out", out)
     whole = json.loads((out / "predictions.json").read_text())
-    judged = spy_on_judged(monkeypatch)
+    judged = spy_on_scored(monkeypatch)
     again = run_predict(small_bundle, image_folder, "--out", out, "--resume")
     assert judged == []  # the failed file is tried again, and fails
     assert "3 of 4 files are done already" in again.output
@@ -77,7 +77,7 @@ def test_a_killed_run_leaves_a_half_line_and_is_resumed(
     text = (out / "predictions.jsonl").read_text()
     (out / "predictions.json").unlink()
     (out / "predictions.jsonl").write_text(text[: len(text) - 40])
-    judged = spy_on_judged(monkeypatch)
+    judged = spy_on_scored(monkeypatch)
     assert run_predict(small_bundle, image_folder, "--out", out, "--resume").exit_code == 0
     assert judged == ["2.png"]
     assert (out / "predictions.jsonl").read_text() == text

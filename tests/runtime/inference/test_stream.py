@@ -15,7 +15,7 @@ from fakes.session import FakeSession
 from tumorseg_runtime import Contract, Segmenter
 from tumorseg_runtime.core.errors import BackendError, InputError, OutputError
 from tumorseg_runtime.images.read import write_png
-from tumorseg_runtime.inference.stage_queue import CancelledError, Channel
+from tumorseg_runtime.inference.stage_queue import CancelledError, StageQueue
 from tumorseg_runtime.inference.stream import STAGES
 
 CONTRACT = Contract(height=64, width=64)
@@ -269,7 +269,7 @@ def test_options_are_checked_at_once(options: dict[str, Any], message: str) -> N
 
 
 def test_a_channel_ends_and_is_cancelled() -> None:
-    channel: Channel[int] = Channel(2)
+    channel: StageQueue[int] = StageQueue(2)
     channel.put(1)
     channel.put(2)
     channel.finish()

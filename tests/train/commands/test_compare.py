@@ -170,9 +170,9 @@ def test_an_evaluation_stands_for_a_run_that_lies_elsewhere(variant: Variant, tm
         ({"scale": "512"}, "part, scale and draws are (1, 'pytorch', 'test', '512', 2000), expected"),
         ({"kind": "bench"}, "kind is bench, expected evaluation"),
         ({"images": None, "strata": None, "data": None}, "cannot be read"),
-        ({"subject": {**values["subject"], "backend": "mnn"}}, "'mnn'"),
-        ({"subject": {k: v for k, v in values["subject"].items() if k != "gflop"}}, "'gflop'"),
-        ({"subject": {**values["subject"], "parameters": None}}, "not 'NoneType'"),
+        ({"predictor": {**values["predictor"], "backend": "mnn"}}, "'mnn'"),
+        ({"predictor": {k: v for k, v in values["predictor"].items() if k != "gflop"}}, "'gflop'"),
+        ({"predictor": {**values["predictor"], "parameters": None}}, "not 'NoneType'"),
     ):
         kept.write_text(json.dumps({**values, **changes}), encoding="utf-8")
         result = invoke(here.root, kept, "--out", tmp_path / "no")
@@ -204,7 +204,7 @@ def test_latencies_and_what_belongs_to_nobody(variant: Variant, tmp_path: Path) 
         "kind": "bench", "machine": {"cpu": "A CPU", "gpu": "none"},
         "load_average": {"before": [0, 0, 0]}, "run": {"checkpoint_sha256": run.checkpoint_sha256},
         "rows": [
-            {"label": "MNN FP32", "subject": {"engine": "mnn", "device": "cpu"}, "role": "subject",
+            {"label": "MNN FP32", "predictor": {"engine": "mnn", "device": "cpu"}, "role": "predictor",
              "batch": 1, "threads": 2, "status": "measured",
              "stages": {"infer": spread, "end_to_end": spread}}
         ],

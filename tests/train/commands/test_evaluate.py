@@ -74,7 +74,7 @@ def test_report_of_a_run(run: Run) -> None:
     assert page.count("data:image/jpeg;base64,") == pictures >= 3
     for heading in ("Worst cases", "Best cases", "Marked without a tumour", "Training", "Calibration"):
         assert f">{heading}</h2>" in page
-    assert values["subject"]["checkpoint_sha256"] == run.checkpoint_sha256
+    assert values["predictor"]["checkpoint_sha256"] == run.checkpoint_sha256
 
 
 def test_training_figures_are_plain_json(run: Run) -> None:
@@ -87,7 +87,7 @@ def test_training_figures_are_plain_json(run: Run) -> None:
 def test_a_bundle_is_judged_like_its_run(run: Run, tiny_bundle: Bundle, tmp_path: Path) -> None:
     of_run = values_of(run.root, "--out", tmp_path / "a")
     of_bundle = values_of(tiny_bundle.root, "--split", run.root, "--out", tmp_path / "b")
-    assert of_bundle["subject"]["backend"] == "onnxruntime"
+    assert of_bundle["predictor"]["backend"] == "onnxruntime"
     assert of_bundle["notes"] == []
     assert [row["predicted_px"] for row in of_bundle["images"]] == pytest.approx(
         [row["predicted_px"] for row in of_run["images"]], abs=2
@@ -96,7 +96,7 @@ def test_a_bundle_is_judged_like_its_run(run: Run, tiny_bundle: Bundle, tmp_path
         tiny_bundle.root, "--split", run.root / SPLIT, "--data", run.data["root"], "--precision", "fp16",
         "--out", tmp_path / "c",
     )  # fmt: skip
-    assert half["subject"]["precision"] == "fp16"
+    assert half["predictor"]["precision"] == "fp16"
     assert {path.name for path in (tmp_path / "c").iterdir()} == {
         f"evaluation.{s}" for s in ("html", "md", "json")
     }

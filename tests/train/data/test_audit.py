@@ -14,7 +14,7 @@ from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.images.read import write_png
 from tumorseg_train.commands.data import data
 from tumorseg_train.data.audit import audit_data
-from tumorseg_train.data.near_duplicates import alike, likeness, look_of
+from tumorseg_train.data.near_duplicates import alike, fingerprint_of, similarity
 from tumorseg_train.data.split import make_manifest
 
 
@@ -58,16 +58,16 @@ def test_copies_of_a_scene_are_alike_and_strangers_are_not() -> None:
     noisy = np.clip(one + np.random.default_rng(0).normal(0, 6, one.shape), 0, 255).astype(np.uint8)
     coloured = np.repeat(one[:, :, None], 3, axis=2)
     for other in (smaller, brighter, noisy, coloured):
-        assert likeness(look_of(one), look_of(other)) > 0.9
-    assert likeness(look_of(one), look_of(cropped)) > 0.5
-    looks = [look_of(image) for image in (one, scene(2), smaller, scene(3), cropped)]
-    assert [pair[:2] for pair in alike(looks, 0.5)] == [(0, 2), (0, 4), (2, 4)]
-    assert max(likeness(looks[0], look_of(scene(seed))) for seed in range(2, 30)) < 0.3
+        assert similarity(fingerprint_of(one), fingerprint_of(other)) > 0.9
+    assert similarity(fingerprint_of(one), fingerprint_of(cropped)) > 0.5
+    fingerprints = [fingerprint_of(image) for image in (one, scene(2), smaller, scene(3), cropped)]
+    assert [pair[:2] for pair in alike(fingerprints, 0.5)] == [(0, 2), (0, 4), (2, 4)]
+    assert max(similarity(fingerprints[0], fingerprint_of(scene(seed))) for seed in range(2, 30)) < 0.3
 
 
 def test_even_images_are_like_nothing() -> None:
-    even = look_of(np.full((50, 60), 90, np.uint8))
-    assert likeness(even, even) == 0
+    even = fingerprint_of(np.full((50, 60), 90, np.uint8))
+    assert similarity(even, even) == 0
     assert alike([], 0.5) == []
 
 

@@ -31,8 +31,8 @@ def row(engine: str, median: float, **changes: Any) -> dict[str, Any]:
     spread = {"median": median, "p25": median - 1, "p75": median + 1}
     return {
         "label": f"label of {engine}",
-        "subject": {"engine": engine, "device": "cpu"},
-        "role": "subject",
+        "predictor": {"engine": engine, "device": "cpu"},
+        "role": "predictor",
         "batch": 1,
         "threads": 2,
         "status": "measured",

@@ -13,7 +13,7 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError, OutputError
 from tumorseg_train.data.datasets import read_pair
 from tumorseg_train.data.split import Manifest
-from tumorseg_train.evaluation.predictions import ORIGINAL, judge
+from tumorseg_train.evaluation.predictions import ORIGINAL, score_part
 from tumorseg_train.networks.run import Run
 
 CONTRACT = Contract(height=64, width=64)
@@ -36,29 +36,29 @@ def left_half(image: np.ndarray, name: str) -> np.ndarray:
 
 def test_masks_are_compared_at_the_networks_size(manifest: Manifest) -> None:
     seen: list[tuple[int, int]] = []
-    judgement = judge(left_half, manifest, "test", CONTRACT, say=lambda *pair: seen.append(pair))
+    predictions = score_part(left_half, manifest, "test", CONTRACT, log=lambda *pair: seen.append(pair))
     assert seen == [(i, 5) for i in range(1, 6)]
-    for item, score in zip(judgement.items, judgement.scores, strict=True):
+    for item, score in zip(predictions.items, predictions.scores, strict=True):
         _, mask = read_pair(manifest.root, item)
         truth = cv2.resize(mask.astype(np.uint8), (64, 64), interpolation=cv2.INTER_NEAREST_EXACT) > 0
         assert score.pixels == 64 * 64
         assert score.truth_px == truth.sum()
         assert score.predicted_px == 64 * 32
         assert score.both_px == truth[:, :32].sum()
-    assert sum(score.truth_px > 0 for score in judgement.scores) == len(judgement.near) == 3
+    assert sum(score.truth_px > 0 for score in predictions.scores) == len(predictions.near) == 3
 
 
 def test_or_at_the_images_own_size(manifest: Manifest) -> None:
-    judgement = judge(left_half, manifest, "test", CONTRACT, scale=ORIGINAL)
-    for item, score in zip(judgement.items, judgement.scores, strict=True):
+    predictions = score_part(left_half, manifest, "test", CONTRACT, scale=ORIGINAL)
+    for item, score in zip(predictions.items, predictions.scores, strict=True):
         assert score.pixels == item.height * item.width
         assert score.truth_px == item.tumour_px
         assert score.predicted_px == pytest.approx(item.height * item.width / 2, rel=0.05)
 
 
 def test_or_at_a_square_of_any_size(manifest: Manifest) -> None:
-    judgement = judge(left_half, manifest, "test", CONTRACT, scale="160")
-    for item, score in zip(judgement.items, judgement.scores, strict=True):
+    predictions = score_part(left_half, manifest, "test", CONTRACT, scale="160")
+    for item, score in zip(predictions.items, predictions.scores, strict=True):
         _, mask = read_pair(manifest.root, item)
         truth = cv2.resize(mask.astype(np.uint8), (160, 160), interpolation=cv2.INTER_NEAREST_EXACT) > 0
         assert (score.pixels, score.truth_px) == (160 * 160, truth.sum())
@@ -68,7 +68,7 @@ def test_or_at_a_square_of_any_size(manifest: Manifest) -> None:
 @pytest.mark.parametrize("scale", ["", "0", "-512", "512x512", "9000", "²", "own"])
 def test_a_scale_that_is_none_is_refused(manifest: Manifest, scale: str) -> None:
     with pytest.raises(InputError, match="expected contract, original, or 1 to 8192 pixels"):
-        judge(left_half, manifest, "test", CONTRACT, scale=scale)
+        score_part(left_half, manifest, "test", CONTRACT, scale=scale)
 
 
 def test_the_threshold_is_the_contracts(manifest: Manifest) -> None:
@@ -77,9 +77,9 @@ def test_the_threshold_is_the_contracts(manifest: Manifest) -> None:
 
     for threshold, marked in ((0.69, 64 * 64), (0.71, 0)):
         contract = dataclasses.replace(CONTRACT, threshold=threshold)
-        judgement = judge(doubtful, manifest, "test", contract)
-        assert {score.predicted_px for score in judgement.scores} == {marked}
-    found = judgement.calibration(draws=50)["all"]
+        predictions = score_part(doubtful, manifest, "test", contract)
+        assert {score.predicted_px for score in predictions.scores} == {marked}
+    found = predictions.calibration(draws=50)["all"]
     assert [point["predicted"] for point in found["points"]] == [pytest.approx(0.7, abs=1e-6)]
 
 
@@ -88,14 +88,14 @@ def test_any_class_counts(manifest: Manifest) -> None:
         return np.concatenate([nothing(image, name), left_half(image, name)])
 
     contract = dataclasses.replace(CONTRACT, classes=("one", "two"))
-    assert {score.predicted_px for score in judge(two, manifest, "test", contract).scores} == {64 * 32}
+    assert {score.predicted_px for score in score_part(two, manifest, "test", contract).scores} == {64 * 32}
 
 
 def test_millimetres_follow_the_resizing(manifest: Manifest) -> None:
-    judgement = judge(left_half, manifest, "test", CONTRACT, spacing={"brain": 0.5})
-    at_own_size = judge(left_half, manifest, "test", CONTRACT, spacing={"brain": 0.5}, scale=ORIGINAL)
+    predictions = score_part(left_half, manifest, "test", CONTRACT, spacing={"brain": 0.5})
+    at_own_size = score_part(left_half, manifest, "test", CONTRACT, spacing={"brain": 0.5}, scale=ORIGINAL)
     compared = 0
-    for item, score, own in zip(judgement.items, judgement.scores, at_own_size.scores, strict=True):
+    for item, score, own in zip(predictions.items, predictions.scores, at_own_size.scores, strict=True):
         if item.organ == "breast":
             assert math.isnan(score.hd95_mm)
         elif score.truth_px:
@@ -106,7 +106,7 @@ def test_millimetres_follow_the_resizing(manifest: Manifest) -> None:
 
 
 def test_strata_hold_every_image_once(manifest: Manifest) -> None:
-    strata = judge(left_half, manifest, "test", CONTRACT).strata(draws=50)
+    strata = score_part(left_half, manifest, "test", CONTRACT).strata(draws=50)
     assert {kind: sum(each.images for each in found) for kind, found in strata.items()} == dict.fromkeys(
         ("all", "organ", "class", "size"), 5
     )
@@ -117,7 +117,7 @@ def test_strata_hold_every_image_once(manifest: Manifest) -> None:
 
 def test_groups_come_from_the_split(manifest: Manifest) -> None:
     items = tuple(dataclasses.replace(item, group="patient-1") for item in manifest.items)
-    grouped = judge(left_half, dataclasses.replace(manifest, items=items), "test", CONTRACT)
+    grouped = score_part(left_half, dataclasses.replace(manifest, items=items), "test", CONTRACT)
     all_images = grouped.strata(draws=50)["all"][0]
     assert all_images.groups == 1
     assert math.isnan(all_images.figures["mean_dice"].low)  # one patient tells nothing about others
@@ -131,28 +131,28 @@ def test_other_files_than_the_splits_are_refused(manifest: Manifest, tmp_path: P
     original = mask.read_bytes()
     mask.write_bytes((tmp_path / "data" / moved.part("test")[1].masks[0]).read_bytes())
     with pytest.raises(InputError, match="differs from the file of the split, expected the very data"):
-        judge(nothing, moved, "test", CONTRACT)
+        score_part(nothing, moved, "test", CONTRACT)
     mask.unlink()
     with pytest.raises(InputError, match="is missing, expected the very data"):
-        judge(nothing, moved, "test", CONTRACT)
+        score_part(nothing, moved, "test", CONTRACT)
     mask.write_bytes(original)
-    assert len(judge(nothing, moved, "test", CONTRACT).scores) == 5
+    assert len(score_part(nothing, moved, "test", CONTRACT).scores) == 5
 
 
 def test_broken_networks_and_empty_parts_are_refused(manifest: Manifest) -> None:
     with pytest.raises(OutputError, match="logits are not finite"):
-        judge(lambda image, name: nothing(image, name) * np.nan, manifest, "test", CONTRACT)
+        score_part(lambda image, name: nothing(image, name) * np.nan, manifest, "test", CONTRACT)
     only_training = tuple(item for item in manifest.items if item.part == "train")
     with pytest.raises(InputError, match="no image in 'test'"):
-        judge(nothing, dataclasses.replace(manifest, items=only_training), "test", CONTRACT)
+        score_part(nothing, dataclasses.replace(manifest, items=only_training), "test", CONTRACT)
 
 
 def test_a_tumour_lost_in_resizing_is_named(manifest: Manifest) -> None:
-    assert judge(nothing, manifest, "test", CONTRACT).vanished == ()
+    assert score_part(nothing, manifest, "test", CONTRACT).vanished == ()
     items = tuple(
         dataclasses.replace(item, masks=(), tumour_px=1) if item.tumour_px else item
         for item in manifest.items
     )
     # The split speaks of a pixel of tumour that the masks, once resized, no longer show.
-    lost = judge(nothing, dataclasses.replace(manifest, items=items), "test", CONTRACT)
+    lost = score_part(nothing, dataclasses.replace(manifest, items=items), "test", CONTRACT)
     assert len(lost.vanished) == 3

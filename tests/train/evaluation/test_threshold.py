@@ -5,7 +5,7 @@ import pytest
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.evaluation.figures import torch_infer
-from tumorseg_train.evaluation.predictions import judge
+from tumorseg_train.evaluation.predictions import score_part
 from tumorseg_train.evaluation.summary import ratios
 from tumorseg_train.evaluation.threshold import GRID, choose_threshold
 from tumorseg_train.networks.run import Run
@@ -17,7 +17,7 @@ def test_figures_are_those_of_an_evaluation_at_that_threshold(tiny_run: Run) -> 
     assert sorted(choice.threshold for choice in choices) == list(GRID)
     for choice in choices[:3] + choices[-3:]:
         contract = dataclasses.replace(tiny_run.contract, threshold=choice.threshold)
-        figures = ratios(judge(infer, manifest, "test", contract).scores)
+        figures = ratios(score_part(infer, manifest, "test", contract).scores)
         # a probability may be rounded to the other side of a threshold that its logit is compared with
         assert choice.mean_dice == pytest.approx(figures["mean_dice"].value(), abs=1e-3)
         assert choice.pooled_f1 == pytest.approx(figures["pooled_f1"].value(), abs=1e-3)

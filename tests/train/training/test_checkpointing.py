@@ -18,8 +18,8 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_train.config.recipe import load_recipe
 from tumorseg_train.training import checkpointing as module
-from tumorseg_train.training.checkpointing import CURVES, RESUME, Recorder, save_weights, write_csv
-from tumorseg_train.training.lightning_module import SegmentationTask
+from tumorseg_train.training.checkpointing import CURVES, RESUME, CheckpointWriter, save_weights, write_csv
+from tumorseg_train.training.lightning_module import SegmentationModule
 
 
 class Killed(BaseException):
@@ -32,9 +32,9 @@ class Training:
     def __init__(self, out: Path, patience: int = 0, first: bool = True) -> None:
         self.out = out
         self.said: list[str] = []
-        self.recorder = Recorder(out, patience, self.said.append)
+        self.recorder = CheckpointWriter(out, patience, self.said.append)
         recipe = dataclasses.replace(load_recipe("quick"), average=0.0)
-        self.task = SegmentationTask(torch.nn.Conv2d(3, 1, 1), Contract(64, 64), recipe, steps=1)
+        self.task = SegmentationModule(torch.nn.Conv2d(3, 1, 1), Contract(64, 64), recipe, steps=1)
         self.trainer: Any = SimpleNamespace(
             max_epochs=9,
             optimizers=[SimpleNamespace(param_groups=[{"lr": 0.25}])],

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from tumorseg_runtime.core.errors import BundleError, InputError, TumorsegError
 from tumorseg_train.commands.train import move_aside, train
-from tumorseg_train.config.plan import Plan
+from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.config.recipe import load_recipe
 from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.data.split import SPLIT
@@ -100,10 +100,11 @@ def test_logs_are_for_tensorboard_and_the_plan_is_there_to_go_on_with(run: Run) 
     assert [event.value for event in events.Scalars("val_dice")][-1] == pytest.approx(
         float((run.root / "curves.csv").read_text(encoding="utf-8").splitlines()[-1].split(",")[3]), rel=1e-4
     )
-    assert Plan.read(run.root).recipe == load_recipe(str(run.root / "recipe.toml"))
-    assert {"name": Plan.read(run.root).recipe_name, **vars(Plan.read(run.root).recipe)} == run.training[
-        "recipe"
-    ]
+    assert TrainingPlan.read(run.root).recipe == load_recipe(str(run.root / "recipe.toml"))
+    assert {
+        "name": TrainingPlan.read(run.root).recipe_name,
+        **vars(TrainingPlan.read(run.root).recipe),
+    } == run.training["recipe"]
     assert not list(run.root.glob("*.part"))
     assert not list(run.root.glob("epoch-*"))
 

@@ -46,14 +46,16 @@ def compare(
     from tumorseg_train.report.tables import json_text, text_table, write_report
 
     latencies, notes = read_latencies(bench)
-    contestants = gather(runs, latencies, part=part, scale=scale, say=lambda line: click.echo(line, err=True))
-    known = {each.evaluation["subject"]["checkpoint_sha256"] for each in contestants}
+    compared_runs = gather(
+        runs, latencies, part=part, scale=scale, log=lambda line: click.echo(line, err=True)
+    )
+    known = {each.evaluation["predictor"]["checkpoint_sha256"] for each in compared_runs}
     notes += [
         f"The benchmark of checkpoint {sha256[:12]} belongs to none of these runs."
         for sha256 in latencies
         if sha256 not in known
     ]
-    values = compare_runs(contestants, notes)
+    values = compare_runs(compared_runs, notes)
     write_report(out, NAME, values=values, markdown=comparison_markdown(values), page=comparison_page(values))
     if as_json:
         click.echo(json_text(values), nl=False)

@@ -51,7 +51,7 @@ def describe(audit: Audit) -> str:
     lines.append(f"{sum(pair.same_bytes for pair in audit.pairs)} pairs with the same bytes")
     conflicts = [pair for pair in audit.pairs if pair.conflicting]
     lines.append(f"{len(conflicts)} pairs of one scene in two classes")
-    lines += [f"  {pair.first} and {pair.second}: likeness {pair.likeness:.2f}" for pair in conflicts]
+    lines += [f"  {pair.first} and {pair.second}: similarity {pair.similarity:.2f}" for pair in conflicts]
     lines.append(f"{len(audit.coloured())} images with colour among gray ones")
     lines.append(f"{len(audit.several_masks())} images with several masks, which are OR-ed")
     if audit.split:

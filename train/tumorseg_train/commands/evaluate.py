@@ -12,7 +12,7 @@ from tumorseg_runtime.core.errors import InputError
 
 
 @click.command()
-@click.argument("subject", metavar="RUN_OR_BUNDLE", type=click.Path(path_type=Path))
+@click.argument("predictor", metavar="RUN_OR_BUNDLE", type=click.Path(path_type=Path))
 @click.option(
     "--part",
     default="test",
@@ -54,7 +54,7 @@ from tumorseg_runtime.core.errors import InputError
 )
 @click.option("--json", "as_json", is_flag=True, help="Print evaluation.json instead of tables.")
 def evaluate(
-    subject: Path,
+    predictor: Path,
     part: str,
     split: Path | None,
     data: Path | None,
@@ -77,25 +77,25 @@ def evaluate(
     from tumorseg_train.evaluation.evaluate import NAME, run_evaluation
     from tumorseg_train.evaluation.evaluation_report import evaluation_markdown, evaluation_page, read_curves
     from tumorseg_train.evaluation.predictions import size_of
-    from tumorseg_train.evaluation.predictor import open_subject
+    from tumorseg_train.evaluation.predictor import open_predictor
     from tumorseg_train.evaluation.tables import facts, tables
     from tumorseg_train.report.tables import json_text, text_table, write_report
 
-    opened = open_subject(subject, backend=backend, device=device, precision=precision, size=size)
+    opened = open_predictor(predictor, backend=backend, device=device, precision=precision, size=size)
     size_of(scale, opened.contract.height, opened.contract.width)  # is the scale one at all?
     millimetres = read_spacing(spacing)
     progress = click.progressbar(length=1, label="images", file=sys.stderr)
 
-    def say(done: int, images: int) -> None:
+    def log(done: int, images: int) -> None:
         progress.length = images
         progress.update(1)
 
     with progress:
         found = run_evaluation(
-            opened, part=part, split=split, data=data, scale=scale, spacing=millimetres, say=say
+            opened, part=part, split=split, data=data, scale=scale, spacing=millimetres, log=log
         )
     values = found.values
-    folder = out or default_folder(subject, opened.run is not None)
+    folder = out or default_folder(predictor, opened.run is not None)
     curves = read_curves(opened.run.root / "curves.csv") if opened.run else {}
     write_report(
         folder,
@@ -114,9 +114,11 @@ def evaluate(
     click.echo(f"report: {folder / NAME}.html", err=True)
 
 
-def default_folder(subject: Path, is_run: bool) -> Path:
+def default_folder(predictor: Path, is_run: bool) -> Path:
     """A run takes its report in; a bundle is sealed."""
-    return subject / "evaluation" if is_run else subject.with_name(f"{subject.resolve().name}.evaluation")
+    return (
+        predictor / "evaluation" if is_run else predictor.with_name(f"{predictor.resolve().name}.evaluation")
+    )
 
 
 def read_spacing(texts: tuple[str, ...]) -> dict[str, float]:

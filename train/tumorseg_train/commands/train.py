@@ -12,7 +12,7 @@ import click
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_train.config.plan import Plan
+from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.data.split import SPLIT, Manifest
 from tumorseg_train.training.distributed import is_first
 
@@ -80,7 +80,7 @@ def train(
     from tumorseg_train.networks.run import INDEX
     from tumorseg_train.training.train import train as run_training
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         if is_first():
             click.echo(line, err=True)
 
@@ -92,14 +92,14 @@ def train(
             raise InputError(f"--resume goes on with the run's own plan, got also {also}: leave them out")
         out = resume
         plan, manifest = reopen(resume, finished=INDEX)
-        say(f"{resume}: going on with {plan.architecture} {plan.encoder}, {plan.recipe.epochs} epochs")
+        log(f"{resume}: going on with {plan.architecture} {plan.encoder}, {plan.recipe.epochs} epochs")
     elif data is None or out is None:
         raise click.UsageError("expected DATA and --out RUN, or --resume RUN")
     else:
-        plan, manifest = prepare(data, devices, nodes, say, **flags)
+        plan, manifest = prepare(data, devices, nodes, log, **flags)
         if is_first() and (aside := move_aside(out)):
-            say(f"{out} held a run, which is now {aside}")
-    run = run_training(plan, manifest, out, say=say, progress_seconds=report)
+            log(f"{out} held a run, which is now {aside}")
+    run = run_training(plan, manifest, out, log=log, progress_seconds=report)
     if run is not None:
         click.echo((out / INDEX).read_text(encoding="utf-8") if as_json else describe(run))
 
@@ -112,7 +112,7 @@ def prepare(
     data: Path,
     devices: int,
     nodes: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     *,
     arch: str,
     encoder: str,
@@ -121,7 +121,7 @@ def prepare(
     split: str,
     settings: tuple[str, ...],
     **overrides: Any,
-) -> tuple[Plan, Manifest]:
+) -> tuple[TrainingPlan, Manifest]:
     """Plan and split of a new training; raises InputError."""
     import torch
 
@@ -136,28 +136,28 @@ def prepare(
         name = "full" if torch.cuda.is_available() else "quick"
         reason = "a CUDA device is here" if name == "full" else "no CUDA device"
         other = "quick" if name == "full" else "full"
-        say(f"recipe {name} ({reason}); the other one: make train RECIPE={other}")
+        log(f"recipe {name} ({reason}); the other one: make train RECIPE={other}")
     named = {field: value for field, value in overrides.items() if value is not None}
     asked = load_recipe(name, **{**parse_settings(settings), **named})
     chosen = resolve_precision(asked)
     if chosen != asked:
-        say(f"precision {chosen.precision} (what this machine does best)")
+        log(f"precision {chosen.precision} (what this machine does best)")
     mean, std = encoder_normalisation(encoder, chosen.encoder_weights)
     contract = Contract(height=size, width=size, mean=mean, std=std)
     if not is_first() and not data.exists():
         raise InputError(f"{data} does not exist, expected the images: run `tumorseg data prepare` first")
     if ensure_data(data):
-        say(f"{data} did not exist: phantoms were drawn into it (docs/data.md)")
+        log(f"{data} did not exist: phantoms were drawn into it (docs/data.md)")
     manifest = make_manifest(data, chosen.seed, method=split)
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
-    say(f"{data}: {len(manifest.items)} images: {counts}")
+    log(f"{data}: {len(manifest.items)} images: {counts}")
     root = str(manifest.root.resolve())
-    return Plan(root, arch, encoder, contract, chosen, name, devices, nodes), manifest
+    return TrainingPlan(root, arch, encoder, contract, chosen, name, devices, nodes), manifest
 
 
-def reopen(out: Path, finished: str) -> tuple[Plan, Manifest]:
+def reopen(out: Path, finished: str) -> tuple[TrainingPlan, Manifest]:
     """Plan and split of a training that was broken off; raises InputError and BundleError."""
-    plan = Plan.read(out)
+    plan = TrainingPlan.read(out)
     if (out / finished).is_file():
         raise InputError(f"{out}: is finished, expected a training that was broken off: start a new one")
     manifest = Manifest.read(out / SPLIT, root=Path(plan.data))

@@ -19,7 +19,7 @@ PLAN, RECIPE = "plan.json", "recipe.toml"
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What is trained, on what, and how.
 
     data: absolute path of the images. devices: processes on each of `nodes` machines.
@@ -52,7 +52,7 @@ class Plan:
             part.replace(out / name)
 
     @classmethod
-    def read(cls, out: Path) -> Plan:
+    def read(cls, out: Path) -> TrainingPlan:
         """Read what `write` wrote; raises InputError where there is nothing to go on with."""
         try:
             values = json.loads((out / PLAN).read_text(encoding="utf-8"))

@@ -25,12 +25,12 @@ FATAL = (UNREADABLE, MISMATCHED, EMPTY)
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
-    """Two images that look alike. likeness: 1 for equal bytes. parts: of the split, empty without one."""
+class DuplicatePair:
+    """Two images that look alike. similarity: 1 for equal bytes. parts: of the split, empty without one."""
 
     first: str
     second: str
-    likeness: float
+    similarity: float
     same_bytes: bool
     classes: tuple[str, str]
     parts: tuple[str, str] = ("", "")
@@ -70,13 +70,13 @@ class SplitCheck:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What was found under `root`. facts: of the sound samples, by image. pairs: by falling likeness."""
+    """What was found under `root`. facts: of the sound samples, by image. pairs: by falling similarity."""
 
     root: Path
     samples: tuple[Sample, ...]
     facts: Mapping[str, Facts]
     problems: tuple[Problem, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[DuplicatePair, ...]
     unread_folders: tuple[str, ...]
     split: SplitCheck | None
 
@@ -211,8 +211,8 @@ def audit_data(root: Path, split: Path | None = None) -> Audit:
         classes = labels[first], labels[second]
         sides = parts.get(first, ""), parts.get(second, "")
         same = hashes[one] == hashes[other]
-        pairs.append(Pair(first, second, round(value, 4), same, classes, sides))
-    pairs.sort(key=lambda pair: (-pair.likeness, pair.first, pair.second))
+        pairs.append(DuplicatePair(first, second, round(value, 4), same, classes, sides))
+    pairs.sort(key=lambda pair: (-pair.similarity, pair.first, pair.second))
     check = None
     if manifest:
         check = check_split(str(split), manifest, group_samples(sound, facts, hashes, drawn=drawn), hashes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tumorseg_train.data.audit import Audit, Pair, SplitCheck, quantiles
+from tumorseg_train.data.audit import Audit, DuplicatePair, SplitCheck, quantiles
 from tumorseg_train.data.checks import KINDS, MEANING
 from tumorseg_train.data.datasets import Sample, UInt8Array, read_pair
 from tumorseg_train.report.charts import histogram
@@ -101,7 +101,7 @@ def _split(audit: Audit, split: SplitCheck) -> Html:
     return Html(bullets(lines) + (details(f"{len(rows)} groups", leaks) if rows else "") + pictures)
 
 
-def _pairs(audit: Audit, pairs: Sequence[Pair]) -> Html:
+def _pairs(audit: Audit, pairs: Sequence[DuplicatePair]) -> Html:
     if not pairs:
         return paragraph("None.")
     shown = []
@@ -110,9 +110,9 @@ def _pairs(audit: Audit, pairs: Sequence[Pair]) -> Html:
             f"{image} ({', '.join(filter(None, (label, part)))})"
             for image, label, part in zip((pair.first, pair.second), pair.classes, pair.parts, strict=True)
         ]
-        same = "same bytes" if pair.same_bytes else f"likeness {pair.likeness:.2f}"
+        same = "same bytes" if pair.same_bytes else f"similarity {pair.similarity:.2f}"
         shown.append(_strip(audit, (pair.first, pair.second), f"{' and '.join(names)}: {same}"))
-    rest = [f"{pair.first} and {pair.second}: {pair.likeness:.2f}" for pair in pairs[PICTURES:]]
+    rest = [f"{pair.first} and {pair.second}: {pair.similarity:.2f}" for pair in pairs[PICTURES:]]
     return Html(gallery(shown) + bullets(rest))
 
 
@@ -125,10 +125,12 @@ def _clusters(audit: Audit) -> Html:
         f"{len(clusters)} clusters of {sum(map(len, clusters))} images, {len(audit.pairs)} pairs, "
         f"{copies} of them with the same bytes. Outlines are those of the masks."
     )
-    likeness = histogram("Likeness of the pairs", [pair.likeness for pair in audit.pairs], x="likeness")
+    similarity = histogram(
+        "Similarity of the pairs", [pair.similarity for pair in audit.pairs], x="similarity"
+    )
     shown = [_strip(audit, images, ", ".join(images)) for images in clusters[:PICTURES]]
     rest = [", ".join(images) for images in clusters[PICTURES:]]
-    return Html(paragraph(said) + likeness + gallery(shown) + bullets(rest))
+    return Html(paragraph(said) + similarity + gallery(shown) + bullets(rest))
 
 
 def _listed(audit: Audit, images: Sequence[str]) -> Html:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_train.data import figshare_mat as cheng
+from tumorseg_train.data import figshare_mat as figshare_mat
 from tumorseg_train.data.datasets import (
     MASK,
     BoolArray,
@@ -23,7 +23,7 @@ from tumorseg_train.data.datasets import (
     read_pixels,
     size_problem,
 )
-from tumorseg_train.data.near_duplicates import Look, look_of
+from tumorseg_train.data.near_duplicates import Fingerprint, fingerprint_of
 
 UNREADABLE, MISMATCHED, EMPTY, STRAY = KINDS = ("unreadable", "mismatched", "empty", "stray")
 MEANING = {
@@ -51,7 +51,7 @@ class Facts:
     width: int
     tumour_px: int
     coloured: bool
-    look: Look = dataclasses.field(repr=False, compare=False)
+    fingerprint: Fingerprint = dataclasses.field(repr=False, compare=False)
 
 
 def check_samples(root: Path, samples: list[Sample]) -> list[str]:
@@ -86,8 +86,8 @@ def _examine_one(root: Path, sample: Sample) -> tuple[Facts | None, list[Problem
     image: UInt8Array | None = None
     try:
         image = read_pixels(root / sample.image)
-        if cheng.is_slice(root / sample.image):
-            cheng.read_origin(root / sample.image)
+        if figshare_mat.is_slice(root / sample.image):
+            figshare_mat.read_origin(root / sample.image)
     except InputError as error:
         wrong(UNREADABLE, sample.image, _relative(root, error))
     union: BoolArray | None = None
@@ -120,7 +120,7 @@ def _examine_one(root: Path, sample: Sample) -> tuple[Facts | None, list[Problem
         )  # fmt: skip
     if problems or image is None:
         return None, problems
-    return Facts(image.shape[0], image.shape[1], area, image.ndim == 3, look_of(image)), []
+    return Facts(image.shape[0], image.shape[1], area, image.ndim == 3, fingerprint_of(image)), []
 
 
 def _expected_mask(sample: Sample) -> str:

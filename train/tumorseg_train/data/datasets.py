@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.read import SUFFIXES, read_image
-from tumorseg_train.data import figshare_mat as cheng
+from tumorseg_train.data import figshare_mat as figshare_mat
 
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
@@ -118,13 +118,13 @@ def image_files(folder: Path) -> list[Path]:
 
 def slice_files(folder: Path) -> list[Path]:
     """Cheng's `.mat` slices in a folder and in the folders in it that his archives unpack to; sorted."""
-    folders = [folder, *folder.glob(cheng.FOLDERS)] if folder.is_dir() else []
+    folders = [folder, *folder.glob(figshare_mat.FOLDERS)] if folder.is_dir() else []
     return sorted(
         path
         for one in folders
         if one.is_dir()
         for path in one.iterdir()
-        if cheng.is_slice(path) and path.is_file()
+        if figshare_mat.is_slice(path) and path.is_file()
     )
 
 
@@ -146,7 +146,7 @@ def _brain_samples(root: Path, folder: Path) -> list[Sample]:
 def _slice_sample(root: Path, path: Path) -> Sample:
     name = path.relative_to(root).as_posix()
     try:
-        label, patient = cheng.read_origin(path)
+        label, patient = figshare_mat.read_origin(path)
     except InputError:  # reading its pixels says what is wrong (`tumorseg_train.data.checks`)
         label, patient = "tumour", ""
     return Sample(name, (name,), "brain", label, patient)
@@ -174,8 +174,8 @@ def read_pixels(path: Path) -> UInt8Array:
 
     An image whose channels are all equal is gray.
     """
-    if cheng.is_slice(path):
-        return cheng.read_slice_image(path)
+    if figshare_mat.is_slice(path):
+        return figshare_mat.read_slice_image(path)
     image = read_image(path)
     if image.ndim == 3 and all(np.array_equal(image[:, :, 0], image[:, :, i]) for i in (1, 2)):
         image = np.ascontiguousarray(image[:, :, 0])
@@ -184,7 +184,7 @@ def read_pixels(path: Path) -> UInt8Array:
 
 def read_mask(path: Path) -> UInt8Array:
     """A mask file's values, uint8 (H, W) or (H, W, 3), without alpha; raises InputError."""
-    return cheng.read_slice_mask(path) if cheng.is_slice(path) else read_image(path)
+    return figshare_mat.read_slice_mask(path) if figshare_mat.is_slice(path) else read_image(path)
 
 
 def read_pair(root: Path, sample: Pair) -> tuple[UInt8Array, BoolArray]:

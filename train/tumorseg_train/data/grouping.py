@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 
 from tumorseg_train.data.checks import Facts
 from tumorseg_train.data.datasets import Sample
-from tumorseg_train.data.near_duplicates import Look, alike, likeness
+from tumorseg_train.data.near_duplicates import Fingerprint, alike, similarity
 
 PATIENT, SLICES, LIKE, ALONE = KINDS = ("patient", "slices", "near-duplicates", "image")
 MEANING = {
@@ -29,8 +29,8 @@ MEANING = {
     LIKE: "near-duplicates by perceptual hash and correlation",
     ALONE: "a single image",
 }
-# Least likeness of near-duplicates. Brain slices of strangers reach 0.50 (one outline, one place); frames of
-# strangers reach 0.35, and below 0.5 they still are of one lesion (both looked at, docs/data.md).
+# Least similarity of near-duplicates. Brain slices of strangers reach 0.50 (one outline, one place); frames
+# of strangers reach 0.35, and below 0.5 they still are of one lesion (both looked at, docs/data.md).
 NEAR = {"brain": 0.55, "breast": 0.40}
 SPAN = (20, 40)  # numbers in a block of slices: at least, at most. A patient has 13 slices on average
 _SEEN = 2  # slices on each side of a cut that are compared
@@ -84,14 +84,14 @@ def group_samples(
 def near_duplicates(
     samples: Sequence[Sample], facts: dict[str, Facts], hashes: dict[str, str], *, drawn: bool = False
 ) -> list[tuple[str, str, float]]:
-    """(image, image, likeness) of all pairs of one organ that look alike, in any class; 1 for equal bytes.
+    """(image, image, similarity) of all pairs of one organ that look alike, in any class; 1 for equal bytes.
 
     Of phantoms (`drawn`) and across organs only images with equal bytes.
     """
     pairs: dict[tuple[str, str], float] = {}
     for organ, least in NEAR.items():
         images = [sample.image for sample in samples if sample.organ == organ and not drawn]
-        found = alike([facts[image].look for image in images], least)
+        found = alike([facts[image].fingerprint for image in images], least)
         pairs |= {(images[i], images[j]): value for i, j, value in found}
     first: dict[str, str] = {}
     for sample in samples:
@@ -119,13 +119,13 @@ def _blocks(samples: Sequence[Sample], facts: dict[str, Facts]) -> list[tuple[st
     pairs = []
     for slices in folders.values():
         slices.sort()
-        looks = [facts[image].look for _, image in slices]
-        for block in cut_blocks([number for number, _ in slices], looks):
+        fingerprints = [facts[image].fingerprint for _, image in slices]
+        for block in cut_blocks([number for number, _ in slices], fingerprints):
             pairs += [(slices[block.start][1], slices[n][1]) for n in block]
     return pairs
 
 
-def cut_blocks(numbers: Sequence[int], looks: Sequence[Look]) -> list[range]:
+def cut_blocks(numbers: Sequence[int], fingerprints: Sequence[Fingerprint]) -> list[range]:
     """Cut ascending slice numbers into blocks that span `SPAN` numbers; the last one may be shorter.
 
     Of the places where a block may end, the one where the slices on both sides are least alike.
@@ -138,13 +138,13 @@ def cut_blocks(numbers: Sequence[int], looks: Sequence[Look]) -> list[range]:
         beyond = next((start + n for n, width in enumerate(span) if width > SPAN[1]), len(numbers))
         end = beyond
         if beyond < len(numbers):
-            end = min([*ends, beyond], key=lambda end: _across(looks, end))
+            end = min([*ends, beyond], key=lambda end: _across(fingerprints, end))
         blocks.append(range(start, end))
         start = end
     return blocks
 
 
-def _across(looks: Sequence[Look], cut: int) -> float:
-    """The greatest likeness of slices on the two sides of a cut before slice `cut`."""
-    before = looks[max(cut - _SEEN, 0) : cut]
-    return max(likeness(a, b) for a in before for b in looks[cut : cut + _SEEN])
+def _across(fingerprints: Sequence[Fingerprint], cut: int) -> float:
+    """The greatest similarity of slices on the two sides of a cut before slice `cut`."""
+    before = fingerprints[max(cut - _SEEN, 0) : cut]
+    return max(similarity(a, b) for a in before for b in fingerprints[cut : cut + _SEEN])

@@ -27,14 +27,14 @@ BATCH = 64  # candidates whose correlations are computed together: 5 MB, which c
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class Fingerprint:
     """What is compared of an image. bits: bool (64,). spectrum: complex64 (SIDE, SIDE // 2 + 1)."""
 
     bits: BoolArray
     spectrum: npt.NDArray[np.complex64]
 
 
-def look_of(pixels: npt.NDArray[np.uint8]) -> Look:
+def fingerprint_of(pixels: npt.NDArray[np.uint8]) -> Fingerprint:
     """The look of an image, uint8 (H, W) or RGB (H, W, 3)."""
     gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -46,22 +46,22 @@ def look_of(pixels: npt.NDArray[np.uint8]) -> Look:
     fine -= fine.mean()
     norm = float(np.sqrt((fine * fine).sum()))
     spectrum = np.fft.rfft2(fine / norm if norm > 1e-3 else np.zeros_like(fine))  # an even image is like none
-    return Look(low > np.median(low[1:]), spectrum.astype(np.complex64))
+    return Fingerprint(low > np.median(low[1:]), spectrum.astype(np.complex64))
 
 
-def likeness(first: Look, second: Look) -> float:
+def similarity(first: Fingerprint, second: Fingerprint) -> float:
     """Correlation of two images' textures at the best shift: 1 for copies, near 0 for strangers."""
     return float(_correlations(first.spectrum[None], second.spectrum[None])[0])
 
 
-def alike(looks: Sequence[Look], least: float) -> list[tuple[int, int, float]]:
-    """(i, j, likeness) of all pairs i < j of at least this likeness, in the order of i and j."""
-    if not looks:
+def alike(fingerprints: Sequence[Fingerprint], least: float) -> list[tuple[int, int, float]]:
+    """(i, j, similarity) of all pairs i < j of at least this similarity, in the order of i and j."""
+    if not fingerprints:
         return []
-    signs = np.stack([look.bits for look in looks]).astype(np.float32) * 2 - 1
-    spectra = np.stack([look.spectrum for look in looks])
+    signs = np.stack([fingerprint.bits for fingerprint in fingerprints]).astype(np.float32) * 2 - 1
+    spectra = np.stack([fingerprint.spectrum for fingerprint in fingerprints])
     found: list[tuple[int, int, float]] = []
-    for i in range(len(looks) - 1):
+    for i in range(len(fingerprints) - 1):
         apart = (64 - signs[i + 1 :] @ signs[i]) / 2
         candidates = i + 1 + np.flatnonzero(apart <= BITS_APART)
         for start in range(0, len(candidates), BATCH):

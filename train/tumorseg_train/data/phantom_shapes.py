@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.floating[Any]]  # float32; the stubs of some numpy v
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesion:
+class DrawnLesion:
     """Shape of one lesion. level: float32 (H, W), 0 at its centre, 1 on its border, more outside."""
 
     y: float
@@ -41,12 +41,12 @@ def place(
     *,
     jagged: bool = False,
     flat: bool = False,
-) -> list[Lesion]:
+) -> list[DrawnLesion]:
     """`count` lesions that do not touch, each where `fits(y, x, radius)`; raises InputError if none fits.
 
     flat: wider than deep and never one behind the other, as an ultrasound beam needs it.
     """
-    lesions: list[Lesion] = []
+    lesions: list[DrawnLesion] = []
     for attempt in range(400):
         if len(lesions) == count:
             return lesions
@@ -63,7 +63,7 @@ def place(
         angle = rng.normal(0, 0.2) if flat else rng.uniform(0, np.pi)
         roughness = 0.11 if jagged else 0.03 if flat else 0.07
         level = star(rng, size, (y, x), radii, angle, roughness)
-        lesions.append(Lesion(y, x, radius, level))
+        lesions.append(DrawnLesion(y, x, radius, level))
     raise InputError(
         f"{count} lesions do not fit an image of {size[1]}x{size[0]} pixels: ask for at most three"
     )
@@ -119,7 +119,7 @@ def highest(level: FloatArray, y: float, x: float, radius: float) -> float:
     return float(level[rows.astype(np.intp), columns.astype(np.intp)].max())
 
 
-def union(lesions: list[Lesion], size: tuple[int, int]) -> BoolArray:
+def union(lesions: list[DrawnLesion], size: tuple[int, int]) -> BoolArray:
     mask = np.zeros(size, np.bool_)
     for lesion in lesions:
         mask |= lesion.mask

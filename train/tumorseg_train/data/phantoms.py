@@ -26,8 +26,8 @@ from tumorseg_runtime.images.read import write_png
 from tumorseg_train.data.datasets import PHANTOMS
 from tumorseg_train.data.phantom_shapes import (
     BoolArray,
+    DrawnLesion,
     FloatArray,
-    Lesion,
     UInt8Array,
     highest,
     noise,
@@ -168,7 +168,9 @@ def draw_brain(rng: np.random.Generator, size: tuple[int, int], lesions: int) ->
     return to_uint8(magnitude), union(shapes, size)
 
 
-def _paint_brain_lesion(rng: np.random.Generator, tissue: FloatArray, lesion: Lesion, unit: float) -> None:
+def _paint_brain_lesion(
+    rng: np.random.Generator, tissue: FloatArray, lesion: DrawnLesion, unit: float
+) -> None:
     """Solid, ring-enhancing or mottled, in a dark soft oedema; in place."""
     level, size = lesion.level, tissue.shape[:2]
     oedema = np.exp(-((np.maximum(level - 1, 0) / rng.uniform(0.15, 0.35)) ** 2))
@@ -200,7 +202,7 @@ def draw_breast(
 
 def _breast(
     rng: np.random.Generator, size: tuple[int, int], lesions: int, *, malignant: bool
-) -> tuple[UInt8Array, list[Lesion]]:
+) -> tuple[UInt8Array, list[DrawnLesion]]:
     height, unit = size[0], min(size) / 512
     y = (np.arange(height, dtype=np.float32) / height)[:, None]  # depth, 0..1
     depth = y + 0.02 * noise(rng, size, 130 * unit) + 0.004 * noise(rng, size, 30 * unit)
@@ -256,7 +258,12 @@ def _shadows(rng: np.random.Generator, size: tuple[int, int], unit: float) -> Fl
 
 
 def _paint_breast_lesion(
-    rng: np.random.Generator, echo: FloatArray, beam: FloatArray, lesion: Lesion, unit: float, malignant: bool
+    rng: np.random.Generator,
+    echo: FloatArray,
+    beam: FloatArray,
+    lesion: DrawnLesion,
+    unit: float,
+    malignant: bool,
 ) -> None:
     """Dark lesion with its rim in `echo`, and what it does to the `beam` behind it; both in place."""
     size, level = echo.shape[:2], lesion.level

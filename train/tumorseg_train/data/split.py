@@ -20,7 +20,7 @@ from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_train.data.checks import Facts, examine
 from tumorseg_train.data.datasets import PHANTOMS, Sample, find_samples
 from tumorseg_train.data.grouping import Group, group_samples
-from tumorseg_train.data.stratify import Member, share_out
+from tumorseg_train.data.stratify import Member, stratify
 
 SCHEMA = 2
 UNGROUPED = 1  # the schema of splits without groups; they are still read, so that their runs can be opened
@@ -185,7 +185,7 @@ def split_samples(
         for sample in samples
     ]
     shares = {str(n): 1 / folds for n in range(folds)} if folds else FRACTIONS
-    parts = share_out(members, shares, seed)
+    parts = stratify(members, shares, seed)
     if folds:
         names = {str(fold): "test", str((fold + 1) % folds): "val"}
         parts = {image: names.get(part, "train") for image, part in parts.items()}

@@ -33,7 +33,7 @@ class Member:
     size: float
 
 
-def share_out(members: Sequence[Member], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+def stratify(members: Sequence[Member], shares: Mapping[str, float], seed: int) -> dict[str, str]:
     """The part of every member by its name; groups stay whole. shares: part -> fraction, in order."""
     features: dict[str, tuple[Feature, ...]] = {
         member.name: ((member.stratum, None), (member.stratum, size)) for member, size in _sizes(members)

@@ -54,13 +54,13 @@ def choose(scores: Sequence[ImageScore], count: int = SHOWN) -> dict[str, list[I
 
 def draw_cases(evaluation: Evaluation, count: int = SHOWN) -> list[Case]:
     """The chosen cases, drawn at the images' own sizes."""
-    items = {item.image: item for item in evaluation.judgement.items}
+    items = {item.image: item for item in evaluation.predictions.items}
     cases = []
-    for kind, scores in choose(evaluation.judgement.scores, count).items():
+    for kind, scores in choose(evaluation.predictions.scores, count).items():
         for score in scores:
             found = answer(
-                evaluation.subject.infer,
-                evaluation.subject.contract,
+                evaluation.predictor.infer,
+                evaluation.predictor.contract,
                 evaluation.manifest,
                 items[score.image],
                 ORIGINAL,

@@ -24,7 +24,7 @@ from tumorseg_train.evaluation.evaluate import NAME as EVALUATION
 from tumorseg_train.evaluation.evaluate import SCHEMA as EVALUATION_SCHEMA
 from tumorseg_train.evaluation.evaluate import read_scores, run_evaluation
 from tumorseg_train.evaluation.predictions import CONTRACT
-from tumorseg_train.evaluation.predictor import PYTORCH, open_subject
+from tumorseg_train.evaluation.predictor import PYTORCH, open_predictor
 from tumorseg_train.evaluation.summary import ratios
 from tumorseg_train.networks.run import Run
 from tumorseg_train.report.bootstrap import DRAWS, FloatArray, draw_weights, interval
@@ -35,7 +35,7 @@ COMPARED = ("mean_dice", "pooled_f1")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Contestant:
+class ComparedRun:
     """A network with its evaluation (the values of evaluation.json) and its latency.
 
     path: of its run, or of the evaluation.json alone.
@@ -54,10 +54,10 @@ class Contestant:
     @property
     def network(self) -> tuple[str, str, int, int]:
         """Architecture, encoder, height and width."""
-        subject = self.evaluation["subject"]
+        predictor = self.evaluation["predictor"]
         return (
-            subject["architecture"],
-            subject["encoder"],
+            predictor["architecture"],
+            predictor["encoder"],
             self.evaluation["height"],
             self.evaluation["width"],
         )
@@ -81,12 +81,12 @@ def gather(
     part: str = "test",
     scale: str = CONTRACT,
     draws: int = DRAWS,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[Contestant]:
+    log: Callable[[str], None] = lambda line: None,
+) -> list[ComparedRun]:
     """Open runs and evaluate them, or read evaluations of runs that lie elsewhere.
 
     paths: folders of runs, of which an evaluation that lies there and fits is taken as it is, and files
-    evaluation.json. scale: at which masks are compared, as `tumorseg_train.evaluation.predictions.judge`
+    evaluation.json. scale: at which masks are compared, as `tumorseg_train.evaluation.predictions.score`
     takes it. Raises InputError where one is given twice or is not there, or a file is no evaluation of a run
     that fits.
     """
@@ -99,16 +99,16 @@ def gather(
     found = []
     for path in paths:
         evaluation = (
-            _of_file(path, part, scale, draws) if path.is_file() else _of_run(path, part, scale, draws, say)
+            _of_file(path, part, scale, draws) if path.is_file() else _of_run(path, part, scale, draws, log)
         )
-        subject = evaluation["subject"]
-        found.append(Contestant(path, f"{subject['architecture']} {subject['encoder']}", evaluation))
+        predictor = evaluation["predictor"]
+        found.append(ComparedRun(path, f"{predictor['architecture']} {predictor['encoder']}", evaluation))
     plain = Counter(each.name for each in found)
     return [
         dataclasses.replace(
             each,
             name=each.name if plain[each.name] == 1 else f"{each.name} ({_label(each.path)})",
-            latency=latencies.get(each.evaluation["subject"]["checkpoint_sha256"]),
+            latency=latencies.get(each.evaluation["predictor"]["checkpoint_sha256"]),
         )
         for each in found
     ]
@@ -119,19 +119,19 @@ def _label(path: Path) -> str:
     return str(path) if path.is_file() else path.resolve().name
 
 
-def _of_run(root: Path, part: str, scale: str, draws: int, say: Callable[[str], None]) -> dict[str, Any]:
+def _of_run(root: Path, part: str, scale: str, draws: int, log: Callable[[str], None]) -> dict[str, Any]:
     run = Run.open(root)
     evaluation = find_evaluation(run, part, scale, draws)
     if evaluation is None:
-        say(f"{root}: evaluating on {part} (`tumorseg evaluate` keeps the result for the next time)")
-        evaluation = run_evaluation(open_subject(root), part=part, scale=scale, draws=draws).values
+        log(f"{root}: evaluating on {part} (`tumorseg evaluate` keeps the result for the next time)")
+        evaluation = run_evaluation(open_predictor(root), part=part, scale=scale, draws=draws).values
     return evaluation
 
 
 def _of_file(path: Path, part: str, scale: str, draws: int) -> dict[str, Any]:
     values = _read(path, "give a run, or an evaluation.json of `tumorseg evaluate`")
     found = (
-        values["schema"], values["subject"]["backend"], values["data"]["part"], values["scale"],
+        values["schema"], values["predictor"]["backend"], values["data"]["part"], values["scale"],
         values["draws"],
     )  # fmt: skip
     wanted = (EVALUATION_SCHEMA, PYTORCH, part, scale, draws)
@@ -150,7 +150,7 @@ def find_evaluation(run: Run, part: str, scale: str, draws: int) -> dict[str, An
         return None
     values = _read(path, "delete it, or evaluate the run again")
     found = (
-        values["schema"], values["subject"]["checkpoint_sha256"], values["subject"]["backend"],
+        values["schema"], values["predictor"]["checkpoint_sha256"], values["predictor"]["backend"],
         values["data"]["split_sha256"], values["data"]["part"], values["scale"],
         values["height"], values["width"], values["threshold"], values["draws"],
     )  # fmt: skip
@@ -173,32 +173,32 @@ def _read(path: Path, advice: str) -> dict[str, Any]:
         for name in ("split_sha256", "part", "method", "groups", "mates"):
             values["data"][name]
         for name in ("checkpoint_sha256", "backend", "architecture", "encoder"):
-            values["subject"][name]
-        int(values["subject"]["parameters"]), float(values["subject"]["gflop"])
+            values["predictor"][name]
+        int(values["predictor"]["parameters"]), float(values["predictor"]["gflop"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error}): {advice}") from error
     return values
 
 
-def difference(first: Contestant, second: Contestant, figure: str, *, paired: bool) -> dict[str, float]:
+def difference(first: ComparedRun, second: ComparedRun, figure: str, *, paired: bool) -> dict[str, float]:
     """first - second with its interval; paired: on the same images, draw by draw."""
     gaps = first.draws(figure, 0) - second.draws(figure, 0 if paired else 1)
     low, high = interval(gaps)
     return {"value": first.value(figure) - second.value(figure), "low": low, "high": high}
 
 
-def compare(contestants: Sequence[Contestant], notes: Sequence[str] = ()) -> dict[str, Any]:
+def compare(compared_runs: Sequence[ComparedRun], notes: Sequence[str] = ()) -> dict[str, Any]:
     """The plain values of comparison.json (docs/evaluation.md)."""
-    fields: dict[str, list[Contestant]] = {}
-    for each in contestants:
+    fields: dict[str, list[ComparedRun]] = {}
+    for each in compared_runs:
         fields.setdefault(each.evaluation["data"]["split_sha256"], []).append(each)
     return {
         "schema": SCHEMA,
         "kind": NAME,
         "tumorseg": importlib.metadata.version("tumorseg"),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "part": contestants[0].evaluation["data"]["part"],
-        "scale": contestants[0].evaluation["scale"],
+        "part": compared_runs[0].evaluation["data"]["part"],
+        "scale": compared_runs[0].evaluation["scale"],
         "notes": list(notes),
         "splits": [
             {
@@ -225,14 +225,14 @@ def compare(contestants: Sequence[Contestant], notes: Sequence[str] = ()) -> dic
                     for figure in COMPARED
                 },
             }
-            for clean in contestants
-            for leaky in contestants
+            for clean in compared_runs
+            for leaky in compared_runs
             if (clean.method, leaky.method) == (GROUPED, RANDOM) and clean.network == leaky.network
         ],
     }
 
 
-def _ranked(rivals: Sequence[Contestant]) -> list[dict[str, Any]]:
+def _ranked(rivals: Sequence[ComparedRun]) -> list[dict[str, Any]]:
     """Runs on one split, the best mean Dice first, each against the best."""
     order = sorted(rivals, key=lambda each: (-np.nan_to_num(each.value("mean_dice"), nan=-1), each.name))
     best = order[0]
@@ -241,9 +241,9 @@ def _ranked(rivals: Sequence[Contestant]) -> list[dict[str, Any]]:
             "name": each.name,
             "path": str(each.path),
             **dict(zip(("architecture", "encoder", "height", "width"), each.network, strict=True)),
-            "checkpoint_sha256": each.evaluation["subject"]["checkpoint_sha256"],
-            "parameters": each.evaluation["subject"]["parameters"],
-            "gflop": each.evaluation["subject"]["gflop"],
+            "checkpoint_sha256": each.evaluation["predictor"]["checkpoint_sha256"],
+            "parameters": each.evaluation["predictor"]["parameters"],
+            "gflop": each.evaluation["predictor"]["gflop"],
             "latency": None if each.latency is None else dataclasses.asdict(each.latency),
             "figures": each.evaluation["strata"]["all"][0]["figures"],
             "organs": {

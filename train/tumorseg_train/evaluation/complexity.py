@@ -101,7 +101,7 @@ def _best(values: dict[str, Any]) -> Latency | None:
         if row["batch"] == 1
         and row["status"] == "measured"
         and row["role"] != "control"
-        and row["subject"]["engine"] != "pytorch"
+        and row["predictor"]["engine"] != "pytorch"
     ]
     if not rows:
         return None
@@ -115,7 +115,7 @@ def _best(values: dict[str, Any]) -> Latency | None:
         high_ms=infer["p75"],
         end_to_end_ms=whole["median"],
         machine=f"{machine['cpu']}, {row['threads']} threads"
-        if row["subject"]["device"] == "cpu"
+        if row["predictor"]["device"] == "cpu"
         else str(machine["gpu"]),
         busy=values["load_average"]["before"][0] > BUSY,
     )

@@ -1,4 +1,4 @@
-"""An evaluation: a judgement with all that a reader must know of it; the values of evaluation.json."""
+"""An evaluation: a predictions with all that a reader must know of it; the values of evaluation.json."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from typing import Any
 from tumorseg_train.data.datasets import PHANTOMS
 from tumorseg_train.data.split import Manifest
 from tumorseg_train.evaluation.metrics import NAN, ImageScore
-from tumorseg_train.evaluation.predictions import CONTRACT, Judgement, judge
-from tumorseg_train.evaluation.predictor import Subject, find_manifest, seen_in_training
+from tumorseg_train.evaluation.predictions import CONTRACT, Predictions, score_part
+from tumorseg_train.evaluation.predictor import Predictor, find_manifest, seen_in_training
 from tumorseg_train.evaluation.summary import size_class
 from tumorseg_train.report.bootstrap import DRAWS
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "evaluation"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A subject judged on a part of a split; `values` are those of evaluation.json (docs/evaluation.md)."""
+    """A predictor judged on a part of a split; `values` are those of evaluation.json (docs/evaluation.md)."""
 
-    subject: Subject
+    predictor: Predictor
     manifest: Manifest
-    judgement: Judgement
+    predictions: Predictions
     values: dict[str, Any]
 
 
 def run_evaluation(
-    subject: Subject,
+    predictor: Predictor,
     *,
     part: str = "test",
     split: Path | None = None,
@@ -41,47 +41,49 @@ def run_evaluation(
     scale: str = CONTRACT,
     spacing: Mapping[str, float] | None = None,
     draws: int = DRAWS,
-    say: Callable[[int, int], None] = lambda done, images: None,
+    log: Callable[[int, int], None] = lambda done, images: None,
 ) -> Evaluation:
-    """Judge the subject; arguments as `find_manifest` and `judge` take them."""
-    manifest, notes = find_manifest(subject, split, data)
-    seen = seen_in_training(subject, manifest, part)
+    """Judge the predictor; arguments as `find_manifest` and `score_part` take them."""
+    manifest, notes = find_manifest(predictor, split, data)
+    seen = seen_in_training(predictor, manifest, part)
     if seen and part != "train":
         notes.append(
             f"{len(seen)} of these images were in its training part ({', '.join(seen[:3])}, ...): "
             "the figures do not tell how it does on new images."
         )
-    judgement = judge(subject.infer, manifest, part, subject.contract, scale=scale, spacing=spacing, say=say)
-    if judgement.vanished:
+    predictions = score_part(
+        predictor.infer, manifest, part, predictor.contract, scale=scale, spacing=spacing, log=log
+    )
+    if predictions.vanished:
         notes.append(
-            f"The tumour of {len(judgement.vanished)} images is lost in resizing, and they count as images "
-            f"without one: {', '.join(judgement.vanished)}."
+            f"The tumour of {len(predictions.vanished)} images is lost in resizing, and they count as images "
+            f"without one: {', '.join(predictions.vanished)}."
         )
     if part == "train":
         notes.append("These are the images that it was trained on.")
     return Evaluation(
-        subject, manifest, judgement, _values(subject, manifest, part, scale, judgement, notes, draws)
+        predictor, manifest, predictions, _values(predictor, manifest, part, scale, predictions, notes, draws)
     )
 
 
 def _values(
-    subject: Subject,
+    predictor: Predictor,
     manifest: Manifest,
     part: str,
     scale: str,
-    judgement: Judgement,
+    predictions: Predictions,
     notes: list[str],
     draws: int,
 ) -> dict[str, Any]:
-    contract = subject.contract
-    strata = judgement.strata(draws)
-    kinds = Counter({item.group: item.group_kind for item in judgement.items if item.group}.values())
+    contract = predictor.contract
+    strata = predictions.strata(draws)
+    kinds = Counter({item.group: item.group_kind for item in predictions.items if item.group}.values())
     return {
         "schema": SCHEMA,
         "kind": NAME,
         "tumorseg": importlib.metadata.version("tumorseg"),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "subject": subject.facts,
+        "predictor": predictor.facts,
         "data": {
             "root": str(manifest.root),
             "phantoms": (manifest.root / PHANTOMS).is_file(),
@@ -89,7 +91,7 @@ def _values(
             "split_sha256": manifest.digest(),
             "method": manifest.method,
             "mates": count_mates(manifest, part),
-            "groups": len(set(judgement.groups)),
+            "groups": len(set(predictions.groups)),
             "group_kinds": dict(sorted(kinds.items())),
         },
         "scale": scale,
@@ -99,8 +101,8 @@ def _values(
         "draws": draws,
         "notes": notes,
         "strata": {kind: [each.to_dict() for each in found] for kind, found in strata.items()},
-        "calibration": judgement.calibration(draws),
-        "threshold_baseline": judgement.baseline,
+        "calibration": predictions.calibration(draws),
+        "threshold_baseline": predictions.baseline,
         "images": [
             {
                 "organ": item.organ,
@@ -110,7 +112,7 @@ def _values(
                 **dataclasses.asdict(score),
                 **{name: getattr(score, name) for name in ("dice", "iou", "precision", "recall", "accuracy")},
             }
-            for item, score in zip(judgement.items, judgement.scores, strict=True)
+            for item, score in zip(predictions.items, predictions.scores, strict=True)
         ],
     }
 

@@ -72,7 +72,7 @@ def evaluation_page(
         ("Distances and lesions", _table(lesion_table(values))),
         ("Images without a tumour", _table(healthy_table(values))),
         ("By organ, class and size", _strata(values)),
-        ("Spread of the Dice", _spread(values)),
+        ("Spread of the Dice", _stats(values)),
         ("Calibration", _calibration(values)),
     ]
     sections += [
@@ -93,7 +93,7 @@ def title(values: Mapping[str, Any]) -> str:
     """The page's title."""
     figures = whole(values)["figures"]
     return (
-        f"{values['subject']['name']}: Dice {share(figures['mean_dice']['value'])}, "
+        f"{values['predictor']['name']}: Dice {share(figures['mean_dice']['value'])}, "
         f"pooled F1 {share(figures['pooled_f1']['value'])}"
     )
 
@@ -145,7 +145,7 @@ def _strata(values: Mapping[str, Any]) -> Html:
     )
 
 
-def _spread(values: Mapping[str, Any]) -> Html:
+def _stats(values: Mapping[str, Any]) -> Html:
     sick = [image for image in values["images"] if image["truth_px"]]
     charts = [
         histogram("Dice of the images with a tumour", [i["dice"] for i in sick], x="Dice", edges=TENTHS)

@@ -1,6 +1,6 @@
 """What training asks of a finished network: its figures on one part of a split, at the network's own size.
 
-The command `tumorseg evaluate` (`tumorseg_train.evaluation.evaluate`) tells more of the same judgement.
+The command `tumorseg evaluate` (`tumorseg_train.evaluation.evaluate`) tells more of the same predictions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_train.data.split import Manifest
 from tumorseg_train.evaluation.metrics import ImageScore, mean_dice
-from tumorseg_train.evaluation.predictions import Infer, judge
+from tumorseg_train.evaluation.predictions import Infer, score_part
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +32,9 @@ def evaluate(
     compared at the contract's height x width. intervals: 95 %, over groups
     (`tumorseg_train.report.bootstrap`). A figure that is not defined is None.
     """
-    judgement = judge(torch_infer(model, contract), manifest, part, contract)
-    scores = list(judgement.scores)
-    strata = judgement.strata()
+    predictions = score_part(torch_infer(model, contract), manifest, part, contract)
+    scores = list(predictions.scores)
+    strata = predictions.strata()
     figures = strata["all"][0].figures
     healthy = [score for score in scores if not score.truth_px]
     return {
@@ -44,7 +44,7 @@ def evaluate(
         "pooled_f1": figures["pooled_f1"].value,
         "healthy_left_empty": sum(not score.predicted_px for score in healthy),
         "by_organ": {each.name: each.figures["mean_dice"].value for each in strata["organ"]},
-        "threshold_baseline": judgement.baseline,
+        "threshold_baseline": predictions.baseline,
         **{name: _known(figures[name].value) for name in TOLD},
         "intervals": {
             name: [_known(figures[name].low), _known(figures[name].high)]
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def torch_infer(model: torch.nn.Module, contract: Contract) -> Infer:
-    """A network as `judge` asks for it, in evaluation mode on the device where it lies."""
+    """A network as `score_part` asks for it, in evaluation mode on the device where it lies."""
     import torch
 
     device = next(model.parameters()).device

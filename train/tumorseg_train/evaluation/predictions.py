@@ -51,7 +51,7 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judgement:
+class Predictions:
     """Items of the part in order, and what each came to.
 
     near: pixels around the tumour, of images with one (`calibration.around`).
@@ -157,7 +157,7 @@ def answer(infer: Infer, contract: Contract, manifest: Manifest, item: Item, sca
     return Answer(image, truth, predicted, probabilities(logits, *truth.shape).max(axis=0))
 
 
-def judge(
+def score_part(
     infer: Infer,
     manifest: Manifest,
     part: str,
@@ -165,13 +165,13 @@ def judge(
     *,
     scale: str = CONTRACT,
     spacing: Mapping[str, float] | None = None,
-    say: Callable[[int, int], None] = lambda done, images: None,
-) -> Judgement:
+    log: Callable[[int, int], None] = lambda done, images: None,
+) -> Predictions:
     """Judge a network on 'train', 'val' or 'test'.
 
     infer: (uint8 image of any size (H, W[, 3]), its name) -> logits float32 (K, h, w) at the contract's size.
     spacing: mm between neighbouring pixels of the image files, by organ, for distances in mm.
-    say: is called after each image with the number of images done and of all.
+    log: is called after each image with the number of images done and of all.
     Raises InputError for a part without images.
     """
     items = manifest.part(part)
@@ -192,5 +192,5 @@ def judge(
         elif item.tumour_px:
             vanished.append(item.image)
         baseline.add(found.image, found.truth)
-        say(index + 1, len(items))
-    return Judgement(items, tuple(scores), tuple(bins), tuple(near), baseline.best(), tuple(vanished))
+        log(index + 1, len(items))
+    return Predictions(items, tuple(scores), tuple(bins), tuple(near), baseline.best(), tuple(vanished))

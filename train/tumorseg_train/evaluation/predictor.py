@@ -24,7 +24,7 @@ RUN_INDEX = "run.json"  # read here, since the module `run` needs torch, and a b
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Subject:
+class Predictor:
     """A network that answers. run: None for a bundle. split_sha256: of the split it was trained on.
 
     facts: kind, name, path, architecture, encoder, parameters, gflop (of one image at the contract's size),
@@ -39,14 +39,14 @@ class Subject:
     run: Run | None = None
 
 
-def open_subject(
+def open_predictor(
     path: Path,
     *,
     backend: str | None = None,
     device: str | None = None,
     precision: str | None = None,
     size: int | None = None,
-) -> Subject:
+) -> Predictor:
     """Open the run or bundle at `path`.
 
     backend: None for PyTorch where it is a run, for onnxruntime where it is a bundle.
@@ -68,7 +68,7 @@ def open_subject(
     return _open_run(path, size)
 
 
-def _open_run(path: Path, size: int | None) -> Subject:
+def _open_run(path: Path, size: int | None) -> Predictor:
     import torch
 
     from tumorseg_train.evaluation.complexity import count_costs
@@ -94,10 +94,10 @@ def _open_run(path: Path, size: int | None) -> Subject:
         "precision": "fp32",
         "versions": {"torch": torch.__version__.partition("+")[0]},
     }
-    return Subject(path, contract, torch_infer(model, contract), facts, run.data["split_sha256"], run)
+    return Predictor(path, contract, torch_infer(model, contract), facts, run.data["split_sha256"], run)
 
 
-def _open_bundle(path: Path, backend: str, device: str | None, precision: str | None) -> Subject:
+def _open_bundle(path: Path, backend: str, device: str | None, precision: str | None) -> Predictor:
     from tumorseg_runtime.bundle.bundle import Bundle
     from tumorseg_runtime.images.frame import Frame
     from tumorseg_runtime.inference.segmenter import Segmenter
@@ -114,7 +114,7 @@ def _open_bundle(path: Path, backend: str, device: str | None, precision: str | 
         return np.asarray(segmenter.infer([segmenter.prepare(Frame(name, image))])[0])
 
     info, facts = segmenter.info, bundle.provenance
-    return Subject(
+    return Predictor(
         path,
         bundle.contract,
         infer,
@@ -136,18 +136,18 @@ def _open_bundle(path: Path, backend: str, device: str | None, precision: str | 
     )
 
 
-def find_manifest(subject: Subject, split: Path | None, data: Path | None) -> tuple[Manifest, list[str]]:
+def find_manifest(predictor: Predictor, split: Path | None, data: Path | None) -> tuple[Manifest, list[str]]:
     """The split to evaluate on, and what a reader must know about it, a line each.
 
     split: a split.json, or a folder that holds one, such as a run; None for the run's own.
     data: folder of the images; None for the one the run names.
     Raises InputError where one of them is needed, BundleError for a damaged split.
     """
-    run = subject.run
+    run = predictor.run
     if split is None:
         if run is None:
             raise InputError(
-                f"{subject.path}: is a bundle, which holds no split, expected --split with the run that it "
+                f"{predictor.path}: is a bundle, which holds no split, expected --split with the run that it "
                 "was made from, or with a split.json"
             )
         split = run.root
@@ -156,7 +156,7 @@ def find_manifest(subject: Subject, split: Path | None, data: Path | None) -> tu
     manifest = Manifest.read(path, root)
     if not root.is_dir():
         raise InputError(f"{root}: is not a folder, expected the images of the split: give it with --data")
-    if manifest.digest() == subject.split_sha256:
+    if manifest.digest() == predictor.split_sha256:
         return manifest, []
     if run is None:
         return manifest, ["It was not trained on this split: whether it has seen these images is not known."]
@@ -180,10 +180,10 @@ def _data_of(run: Run | None, split: Path) -> Path:
     return Path(run.data["root"]) if run is not None else split.parent
 
 
-def seen_in_training(subject: Subject, manifest: Manifest, part: str) -> list[str]:
+def seen_in_training(predictor: Predictor, manifest: Manifest, part: str) -> list[str]:
     """Images of the part whose very bytes were in the training part of the run; none for a bundle."""
-    if subject.run is None:
+    if predictor.run is None:
         return []
-    own = subject.run.manifest()
+    own = predictor.run.manifest()
     trained = {item.files[item.image] for item in own.part("train")}
     return [item.image for item in manifest.part(part) if item.files[item.image] in trained]

@@ -203,8 +203,8 @@ def size_words(values: Mapping[str, Any]) -> str:
 
 def facts(values: Mapping[str, Any]) -> list[str]:
     """What was evaluated, and how, a sentence each; then the notes."""
-    subject, data = values["subject"], values["data"]
-    versions = ", ".join(f"{name} {version}" for name, version in subject["versions"].items())
+    predictor, data = values["predictor"], values["data"]
+    versions = ", ".join(f"{name} {version}" for name, version in predictor["versions"].items())
     size = f"{values['height']}x{values['width']} (height x width in pixels)"
     where = (
         f"Masks are compared at the network's size, {size}, with the true mask at that size."
@@ -220,8 +220,8 @@ def facts(values: Mapping[str, Any]) -> list[str]:
     }[data["method"]]
     kinds = "".join(f", {count} of kind '{kind}'" for kind, count in data["group_kinds"].items())
     network = (
-        f"Network: {subject['name']}, checkpoint {str(subject['checkpoint_sha256'])[:12]}, under "
-        f"{subject['backend']} on {subject['device']} in {subject['precision']} ({versions})."
+        f"Network: {predictor['name']}, checkpoint {str(predictor['checkpoint_sha256'])[:12]}, under "
+        f"{predictor['backend']} on {predictor['device']} in {predictor['precision']} ({versions})."
     )
     images = (
         f"Images: {whole(values)['images']} of part '{data['part']}' in {data['groups']} groups{kinds}; "

@@ -20,7 +20,7 @@ GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class ThresholdChoice:
     """A threshold of GRID with its figures on the images it was chosen on."""
 
     threshold: float
@@ -33,10 +33,12 @@ class Choice:
         return (self.mean_dice + self.pooled_f1) / 2
 
 
-def choose_threshold(infer: Infer, manifest: Manifest, contract: Contract, part: str = "val") -> list[Choice]:
+def choose_threshold(
+    infer: Infer, manifest: Manifest, contract: Contract, part: str = "val"
+) -> list[ThresholdChoice]:
     """All thresholds of GRID, the best first, by the images of a part at the contract's size.
 
-    infer: as `judge` takes it. Raises InputError where no image of the part has a tumour.
+    infer: as `score_part` takes it. Raises InputError where no image of the part has a tumour.
     """
     dice, sick = np.zeros(len(GRID)), 0
     both, total = np.zeros(len(GRID)), np.zeros(len(GRID))  # pixels over all images
@@ -55,7 +57,7 @@ def choose_threshold(infer: Infer, manifest: Manifest, contract: Contract, part:
     if not sick:
         raise InputError(f"no image of '{part}' has a tumour, expected some: a threshold cannot be chosen")
     choices = [
-        Choice(threshold, float(dice[i] / sick), float(2 * both[i] / total[i]))
+        ThresholdChoice(threshold, float(dice[i] / sick), float(2 * both[i] / total[i]))
         for i, threshold in enumerate(GRID)
     ]
     return sorted(choices, key=lambda choice: (-choice.merit, abs(choice.threshold - 0.5)))

@@ -23,18 +23,18 @@ from pytorch_lightning.callbacks import Callback
 from safetensors.torch import save_file
 
 from tumorseg_runtime.core.errors import TumorsegError
-from tumorseg_train.training.lightning_module import SegmentationTask
+from tumorseg_train.training.lightning_module import SegmentationModule
 
 CURVES, RESUME = "curves.csv", "resume.ckpt"
 
 
-class Recorder(Callback):
+class CheckpointWriter(Callback):
     """Keeps curves, best weights and checkpoint, says a line per epoch, stops without progress."""
 
-    def __init__(self, out: Path, patience: int, say: Callable[[str], None]) -> None:
+    def __init__(self, out: Path, patience: int, log: Callable[[str], None]) -> None:
         self.out = out
         self.patience = patience
-        self.say = say
+        self.log = log
         self.rows: list[dict[str, float]] = []
         self.best = -1.0
         self.best_epoch = 0
@@ -65,7 +65,7 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Lightning calls it in every process, after the epoch's validation."""
-        assert isinstance(module, SegmentationTask)
+        assert isinstance(module, SegmentationModule)
         metrics = trainer.callback_metrics
         row = {
             "epoch": trainer.current_epoch + 1,
@@ -84,7 +84,7 @@ class Recorder(Callback):
         if row["val_dice"] > self.best:
             self.best, self.best_epoch = row["val_dice"], trainer.current_epoch + 1
             if trainer.is_global_zero:
-                save_weights(module.judged, self.best_weights)
+                save_weights(module.scored, self.best_weights)
         part = self.out / f"{RESUME}.part"
         trainer.save_checkpoint(part)  # in every process: Lightning gathers what they hold
         if trainer.is_global_zero:
@@ -93,12 +93,12 @@ class Recorder(Callback):
             for path in self.out.glob("epoch-*"):  # also what a process left that died while it wrote
                 if path != self.best_weights:
                     path.unlink()
-        self.say(
+        self.log(
             f"epoch {row['epoch']} of {trainer.max_epochs}: training loss {row['train_loss']:.3f}, "
             f"validation loss {row['val_loss']:.3f}, Dice {row['val_dice']:.3f} ({row['seconds']:.0f} s)"
         )
         if self.exhausted:
-            self.say(f"no better Dice in {self.patience} epochs: the training ends here")
+            self.log(f"no better Dice in {self.patience} epochs: the training ends here")
             trainer.should_stop = True
 
 

@@ -17,7 +17,7 @@ from tumorseg_train.training.schedule import factor
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-class SegmentationTask(lightning.LightningModule):
+class SegmentationModule(lightning.LightningModule):
     """Loss, validation Dice and optimiser of a network under a recipe.
 
     Batches are (images float32 (N, C, h, w), masks float32 (N, K, h, w) of 0 and 1). steps: optimiser steps
@@ -42,7 +42,7 @@ class SegmentationTask(lightning.LightningModule):
         self.sums = torch.zeros(4)
 
     @property
-    def judged(self) -> torch.nn.Module:
+    def scored(self) -> torch.nn.Module:
         """The network that is validated and kept: the running average of the weights where there is one."""
         return self.model if self.average is None else self.average.module
 
@@ -76,7 +76,7 @@ class SegmentationTask(lightning.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Loss, and Dice of each whole image that has a tumour."""
         images, masks = batch
-        logits = self.judged(images.to(memory_format=self.layout)).float()
+        logits = self.scored(images.to(memory_format=self.layout)).float()
         predicted = logits >= self.contract.logit_threshold
         both = (predicted & (masks > 0)).sum(dim=(1, 2, 3))
         truth = masks.sum(dim=(1, 2, 3))

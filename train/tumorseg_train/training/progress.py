@@ -19,10 +19,10 @@ class Progress(Callback):
     validation included.
     """
 
-    def __init__(self, training: SplitDataset, seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(self, training: SplitDataset, seconds: float, log: Callable[[str], None]) -> None:
         self.training = training
         self.seconds = seconds
-        self.say = say
+        self.log = log
         self._pixels = 0  # seen since the start of this process
         self._started = self._said = self._epoch_started = 0.0
 
@@ -55,7 +55,7 @@ class Progress(Callback):
         left = sum(of_epoch) - of_epoch[0] * (index + 1) / batches
         rate = images * (index + 1) / (now - self._epoch_started)
         seconds = (now - self._started) * left / self._pixels
-        self.say(
+        self.log(
             f"epoch {epoch + 1} of {epochs}, batch {index + 1} of {batches}: "
             f"{rate:.1f} images/s, {duration(seconds)} left"
         )

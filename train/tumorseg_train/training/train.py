@@ -20,7 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_train.config.plan import Plan
+from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.data.loader import SplitDataset
 from tumorseg_train.data.loading import Loaders
 from tumorseg_train.data.phantoms import NOTE
@@ -30,10 +30,10 @@ from tumorseg_train.evaluation.threshold import choose_threshold
 from tumorseg_train.networks.models import build_model, load_encoder_weights
 from tumorseg_train.networks.precision import speed_up_depthwise
 from tumorseg_train.networks.run import CHECKPOINT, Run
-from tumorseg_train.training.checkpointing import RESUME, Recorder, write_csv
+from tumorseg_train.training.checkpointing import RESUME, CheckpointWriter, write_csv
 from tumorseg_train.training.curves import draw_curves
 from tumorseg_train.training.distributed import check_equal, is_first, weights_digest
-from tumorseg_train.training.lightning_module import SegmentationTask
+from tumorseg_train.training.lightning_module import SegmentationModule
 from tumorseg_train.training.progress import Progress
 
 SCORES, TENSORBOARD = "test_scores.csv", "tensorboard"
@@ -44,11 +44,11 @@ PACKAGES = (
 
 
 def train(
-    plan: Plan,
+    plan: TrainingPlan,
     manifest: Manifest,
     out: Path,
     *,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     progress_seconds: float = 60,
 ) -> Run | None:
     """Train a network and write the run into the folder `out`, or go on with the one that lies there.
@@ -56,7 +56,7 @@ def train(
     The checkpoint is the epoch with the best mean Dice over the validation images that have a tumour. The
     whole validation part then chooses the contract's threshold, and the test part judges both once, beside
     the best global intensity threshold.
-    say: gets a line per epoch and, every `progress_seconds`, how far it is.
+    log: gets a line per epoch and, every `progress_seconds`, how far it is.
     Returns None in all processes of a distributed training but the first, which writes the run.
     Raises InputError where the data or the recipe cannot be trained on.
     """
@@ -67,9 +67,9 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
         manifest.write(out / SPLIT)
         plan.write(out)
-    recorder = Recorder(out, plan.recipe.patience, say)
+    recorder = CheckpointWriter(out, plan.recipe.patience, log)
     with quiet_lightning():
-        trainer = make_trainer(plan, out, [recorder, Progress(training, progress_seconds, say)])
+        trainer = make_trainer(plan, out, [recorder, Progress(training, progress_seconds, log)])
         trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
     digests = gather_digests(task)
     check_equal(digests)
@@ -80,7 +80,7 @@ def train(
     return finish(plan, manifest, out, recorder, task, digests, len(validation.items))
 
 
-def datasets(plan: Plan, manifest: Manifest) -> tuple[SplitDataset, SplitDataset]:
+def datasets(plan: TrainingPlan, manifest: Manifest) -> tuple[SplitDataset, SplitDataset]:
     """Training and validation images; raises InputError where the plan cannot be carried out on them."""
     recipe, contract = plan.recipe, plan.contract
     side = min(recipe.scaled(contract.height, 0), recipe.scaled(contract.width, 0))
@@ -107,7 +107,7 @@ def datasets(plan: Plan, manifest: Manifest) -> tuple[SplitDataset, SplitDataset
     return training, validation
 
 
-def make_task(plan: Plan, training: SplitDataset, *, fresh: bool) -> SegmentationTask:
+def make_task(plan: TrainingPlan, training: SplitDataset, *, fresh: bool) -> SegmentationModule:
     """The network and what is done with it; its weights are loaded only if no checkpoint will bring them."""
     recipe, contract = plan.recipe, plan.contract
     lightning.seed_everything(recipe.seed, verbose=False)
@@ -119,10 +119,10 @@ def make_task(plan: Plan, training: SplitDataset, *, fresh: bool) -> Segmentatio
     if not torch.cuda.is_available():
         speed_up_depthwise(model)
     batches = len(training) // plan.processes // recipe.batch_size
-    return SegmentationTask(model, contract, recipe, steps=-(-batches // recipe.accumulate) * recipe.epochs)
+    return SegmentationModule(model, contract, recipe, steps=-(-batches // recipe.accumulate) * recipe.epochs)
 
 
-def make_trainer(plan: Plan, out: Path, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+def make_trainer(plan: TrainingPlan, out: Path, callbacks: list[lightning.Callback]) -> lightning.Trainer:
     """Lightning's trainer for the plan; the callbacks keep the checkpoints."""
     recipe = plan.recipe
     return lightning.Trainer(
@@ -176,9 +176,9 @@ def quiet_lightning() -> Iterator[None]:
         log.setLevel(level)
 
 
-def gather_digests(task: SegmentationTask) -> list[str]:
+def gather_digests(task: SegmentationModule) -> list[str]:
     """SHA-256 of the network that each process holds, by its number."""
-    own = weights_digest(task.judged)
+    own = weights_digest(task.scored)
     if not torch.distributed.is_initialized():
         return [own]
     digests: list[Any] = [None] * torch.distributed.get_world_size()
@@ -187,11 +187,11 @@ def gather_digests(task: SegmentationTask) -> list[str]:
 
 
 def finish(
-    plan: Plan,
+    plan: TrainingPlan,
     manifest: Manifest,
     out: Path,
-    recorder: Recorder,
-    task: SegmentationTask,
+    recorder: CheckpointWriter,
+    task: SegmentationModule,
     digests: list[str],
     validation_images: int,
 ) -> Run:

@@ -38,8 +38,8 @@ def to_deploy(model: onnx.ModelProto, contract: Contract, *, gray: bool) -> Pass
     """
     image, logits = model.graph.input[0], model.graph.output[0]
     size = [contract.height, contract.width]
-    front, weights, source = _normalise(image.name, contract, gray=gray)
-    nodes, first_weight = _renamed(model, image.name, source, contract, gray=gray)
+    front, weights, context = _normalise(image.name, contract, gray=gray)
+    nodes, first_weight = _renamed(model, image.name, context, contract, gray=gray)
     back, limits = _decide(logits.name, contract)
     result = rebuilt(model, [*front, *nodes, *back], [*weights, *first_weight, *limits])
     batch = image.type.tensor_type.shape.dim[0].dim_param
@@ -80,8 +80,8 @@ def _normalise(
                     axis=1, num_outputs=len(sources),
                 )
             )  # fmt: skip
-    for name, source in sources.items():
-        nodes.append(helper.make_node("Gather", [name, source], [f"{image}_{name}"], f"node_{image}_{name}"))
+    for name, context in sources.items():
+        nodes.append(helper.make_node("Gather", [name, context], [f"{image}_{name}"], f"node_{image}_{name}"))
     nodes.append(
         helper.make_node("Concat", [f"{image}_{name}" for name in tables], [normal], f"node_{normal}", axis=1)
     )  # (N, C, H, W)
@@ -89,9 +89,9 @@ def _normalise(
 
 
 def _renamed(
-    model: onnx.ModelProto, image: str, source: str, contract: Contract, *, gray: bool
+    model: onnx.ModelProto, image: str, context: str, contract: Contract, *, gray: bool
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The network's nodes, reading `source`; with `gray`, its first convolution has other weights."""
+    """The network's nodes, reading `context`; with `gray`, its first convolution has other weights."""
     view = View(model)
     weights = []
     if gray:
@@ -114,7 +114,7 @@ def _renamed(
         copy.CopyFrom(node)
         for i, name in enumerate(node.input):
             if name == image:
-                copy.input[i] = source
+                copy.input[i] = context
                 if gray:
                     copy.input[1] = weights[0].name
         nodes.append(copy)

@@ -153,9 +153,9 @@ def _fold(model: onnx.ModelProto, view: View, region: Set[str], dilation: int) -
     def inside(name: str) -> str:
         return f"{name}_parts{dilation}"
 
-    def reshape(source: str, target: str, channels: int, height: int, width: int) -> onnx.NodeProto:
+    def reshape(context: str, target: str, channels: int, height: int, width: int) -> onnx.NodeProto:
         shapes.append(constant(f"{target}_shape", np.array([-1, channels, height, width], np.int64)))
-        return helper.make_node("Reshape", [source, f"{target}_shape"], [target], f"node_{target}")
+        return helper.make_node("Reshape", [context, f"{target}_shape"], [target], f"node_{target}")
 
     def take_apart(name: str) -> None:
         _, channels, height, width = view.shapes[name]

@@ -59,9 +59,9 @@ def _parts(view: View, node: onnx.NodeProto) -> list[str] | None:
     if form is None or (form.kernel, form.stride, form.dilation, form.pads, form.group) != SAME_3X3:
         return None
     parts = [node.input[0]]
-    source = view.producer.get(node.input[0])
-    if source is not None and source.op_type == "Concat" and attributes(source)["axis"] == 1:
-        parts = list(source.input)
+    context = view.producer.get(node.input[0])
+    if context is not None and context.op_type == "Concat" and attributes(context)["axis"] == 1:
+        parts = list(context.input)
         if len(view.readers[node.input[0]]) > 1 or node.input[0] in view.results:
             return None  # the Concat stays, and a second reading of its parts does not pay
     if any(len(view.shapes.get(name, ())) != 4 or not view.shapes[name][1] for name in parts):
@@ -142,7 +142,7 @@ def _summed(nodes: list[onnx.NodeProto], terms: list[str], output: str) -> list[
 
 
 def _phases(
-    source: str, target: str, kernel: npt.NDArray[np.float32], bias: list[str]
+    context: str, target: str, kernel: npt.NDArray[np.float32], bias: list[str]
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Four 2x2 convolutions of the small image, and their interleaving: (N, C, h, w) -> (N, K, 2h, 2w)."""
     nodes, weights, names = [], [], []
@@ -152,7 +152,7 @@ def _phases(
             weights.append(constant(f"{name}_weight", phase_kernel(kernel, row, column)))
             nodes.append(
                 helper.make_node(
-                    "Conv", [source, f"{name}_weight", *bias], [name], f"node_{name}",
+                    "Conv", [context, f"{name}_weight", *bias], [name], f"node_{name}",
                     pads=[1 - row, 1 - column, row, column],
                 )
             )  # fmt: skip
@@ -167,12 +167,12 @@ def _phases(
 
 
 def _transposed(
-    source: str, target: str, kernel: npt.NDArray[np.float32], bias: list[str]
+    context: str, target: str, kernel: npt.NDArray[np.float32], bias: list[str]
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """The same as one transposed convolution."""
     weight = constant(f"{target}_weight", transposed_kernel(kernel))
     node = helper.make_node(
-        "ConvTranspose", [source, weight.name, *bias], [target], f"node_{target}",
+        "ConvTranspose", [context, weight.name, *bias], [target], f"node_{target}",
         strides=[2, 2], pads=[1, 1, 1, 1],
     )  # fmt: skip
     return [node], [weight]

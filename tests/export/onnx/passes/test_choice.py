@@ -5,7 +5,7 @@ import onnx
 import pytest
 import torch
 
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.onnx.complexity import count_flops
 from tumorseg_export.onnx.export import to_onnx
@@ -23,15 +23,15 @@ UPSAMPLING = {
 
 @pytest.mark.parametrize("backend", PASSES)
 def test_the_folded_graph_gives_the_same_logits_with_fewer_operations(
-    backend: str, small_source: Source, tmp_path: Path
+    backend: str, small_context: ExportContext, tmp_path: Path
 ) -> None:
-    onnx_export.make(small_source, tmp_path)
+    onnx_export.make(small_context, tmp_path)
     graph, folded = tmp_path / onnx_export.FILE, tmp_path / "folded.onnx"
     before = graph.read_bytes()
     assert write_folded(graph, folded, backend) == {UPSAMPLING[backend]: 1}
     assert graph.read_bytes() == before
     assert count_flops(onnx.load(folded)) < count_flops(onnx.load(graph))
-    batch = np.stack([item.tensor for item in small_source.golden])
+    batch = np.stack([item.tensor for item in small_context.golden])
     expected, got = (open_file(path, "cpu", 1).run(None, {"image": batch})[0] for path in (graph, folded))
     assert np.abs(got - expected).max() < 1e-5 * expected.std()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tumorseg_export.bundle.export import export_run
-from tumorseg_export.checkpoint.context import Source
+from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.engine.tensorrt_build import BuildOptions, build_engine
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.onnx.export import to_onnx
@@ -59,8 +59,10 @@ class Identity(torch.nn.Module):
         return image[:, :1] * 1.0
 
 
-def test_every_value_is_normalised_to_the_contracts_bits(small_source: Source, tmp_path: Path) -> None:
-    model = to_onnx(small_source.model, CONTRACT)
+def test_every_value_is_normalised_to_the_contracts_bits(
+    small_context: ExportContext, tmp_path: Path
+) -> None:
+    model = to_onnx(small_context.model, CONTRACT)
     result = to_deploy(model, CONTRACT, gray=False).model
     onnx.checker.check_model(result, full_check=True)
     pixels = all_values()
@@ -72,8 +74,10 @@ def test_every_value_is_normalised_to_the_contracts_bits(small_source: Source, t
 
 @pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_mask_is_that_of_the_float_graph(small_source: Source, tmp_path: Path, gray: bool, size: int) -> None:
-    model = to_onnx(small_source.model, CONTRACT)
+def test_mask_is_that_of_the_float_graph(
+    small_context: ExportContext, tmp_path: Path, gray: bool, size: int
+) -> None:
+    model = to_onnx(small_context.model, CONTRACT)
     result = to_deploy(model, CONTRACT, gray=gray).model
     onnx.checker.check_model(result, full_check=True)
     random = np.random.default_rng(1)
@@ -141,48 +145,48 @@ def test_threshold_itself_is_inside(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("format", "channels"), [(FORMAT, 3), (FORMAT_GRAY, 1)])
 def test_target_writes_proves_and_records(
-    small_source: Source, tmp_path: Path, format: str, channels: int
+    small_context: ExportContext, tmp_path: Path, format: str, channels: int
 ) -> None:
-    onnx_export.make(small_source, tmp_path)
+    onnx_export.make(small_context, tmp_path)
     module = deploy_gray_export if format == FORMAT_GRAY else deploy_export
-    made = module.make(small_source, tmp_path)
-    assert (made.artefact.file, made.artefact.format) == (FILES[format], format)
-    assert [verdict.status for verdict in made.artefact.parity] == ["passed"]
-    facts = made.facts[format]
+    results = module.make(small_context, tmp_path)
+    assert (results.artefact.file, results.artefact.format) == (FILES[format], format)
+    assert [verdict.status for verdict in results.artefact.parity] == ["passed"]
+    facts = results.facts[format]
     assert facts["input"] == {
         "dtype": "uint8", "channels": channels, "layout": "NCHW", "height": 64, "width": 64,
     }  # fmt: skip
-    certificate = json.loads((tmp_path / made.artefact.parity[0].detail).read_text())
+    certificate = json.loads((tmp_path / results.artefact.parity[0].detail).read_text())
     assert [report["batch_size"] for report in certificate["reports"]] == [1, 3]
     assert all(image["flipped"] <= 2 for report in certificate["reports"] for image in report["images"])
     session = open_file(tmp_path / FILES[format], "cpu", 1)
-    pixels = np.stack([planes(item, small_source, channels) for item in small_source.golden])
+    pixels = np.stack([planes(item, small_context, channels) for item in small_context.golden])
     (masks,) = session.run(["mask"], {"image": pixels})
-    for mask, item in zip(masks, small_source.golden, strict=True):
+    for mask, item in zip(masks, small_context.golden, strict=True):
         assert np.count_nonzero((mask == 1) != (item.logits >= 0)) <= 2
-    assert pixels.nbytes * (12 if channels == 1 else 4) == sum(i.tensor.nbytes for i in small_source.golden)
+    assert pixels.nbytes * (12 if channels == 1 else 4) == sum(i.tensor.nbytes for i in small_context.golden)
 
 
-def test_colour_does_not_fit_the_gray_form(small_source: Source, tmp_path: Path) -> None:
-    onnx_export.make(small_source, tmp_path)
-    deploy_gray_export.make(small_source, tmp_path)
+def test_colour_does_not_fit_the_gray_form(small_context: ExportContext, tmp_path: Path) -> None:
+    onnx_export.make(small_context, tmp_path)
+    deploy_gray_export.make(small_context, tmp_path)
     session = open_file(tmp_path / FILES[FORMAT_GRAY], "cpu", 1)
     with pytest.raises(Exception, match="Got: 3 Expected: 1"):  # onnxruntime's own error
         session.run(None, {"image": all_values()})
 
 
-def test_network_that_is_not_the_golden_one_is_refused(small_source: Source, tmp_path: Path) -> None:
-    onnx_export.make(small_source, tmp_path)
-    first, *rest = small_source.golden
+def test_network_that_is_not_the_golden_one_is_refused(small_context: ExportContext, tmp_path: Path) -> None:
+    onnx_export.make(small_context, tmp_path)
+    first, *rest = small_context.golden
     wrong = dataclasses.replace(first, logits=first.logits + np.float32(0.1))
     with pytest.raises(ParityError, match=r"model\.deploy\.onnx: noise-0: logit error"):
-        deploy_export.make(dataclasses.replace(small_source, golden=(wrong, *rest)), tmp_path)
+        deploy_export.make(dataclasses.replace(small_context, golden=(wrong, *rest)), tmp_path)
 
 
 def test_mask_that_its_logits_do_not_say_is_refused(
-    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    onnx_export.make(small_source, tmp_path)
+    onnx_export.make(small_context, tmp_path)
     decide = deploy._decide
 
     def other(logits: str, contract: Contract) -> object:
@@ -190,13 +194,13 @@ def test_mask_that_its_logits_do_not_say_is_refused(
 
     monkeypatch.setattr(deploy, "_decide", other)
     with pytest.raises(ParityError, match=r"noise-0: \d+ pixels of the mask are not what its logits say"):
-        deploy_export.make(small_source, tmp_path)
+        deploy_export.make(small_context, tmp_path)
 
 
-def test_gray_form_is_refused_where_it_does_not_fit(small_source: Source, tmp_path: Path) -> None:
+def test_gray_form_is_refused_where_it_does_not_fit(small_context: ExportContext, tmp_path: Path) -> None:
     gray = Contract(height=64, width=64, mean=(0.5,), std=(0.2,))
     with pytest.raises(InputError, match="gray already: take onnx-deploy"):
-        deploy_gray_export.make(dataclasses.replace(small_source, contract=gray), tmp_path)
+        deploy_gray_export.make(dataclasses.replace(small_context, contract=gray), tmp_path)
     model = to_onnx(Identity().eval(), CONTRACT)
     with pytest.raises(CheckFailedError, match="expected one plain Conv and 3: take the target onnx-deploy"):
         to_deploy(model, CONTRACT, gray=True)
@@ -214,9 +218,9 @@ def test_gray_contract_takes_one_plane(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gray", [False, True])
-def test_tensorrt_rtx_builds_it(small_source: Source, tmp_path: Path, gray: bool) -> None:
+def test_tensorrt_rtx_builds_it(small_context: ExportContext, tmp_path: Path, gray: bool) -> None:
     trt = pytest.importorskip("tensorrt_rtx")
-    model = to_deploy(to_onnx(small_source.model, CONTRACT), CONTRACT, gray=gray).model
+    model = to_deploy(to_onnx(small_context.model, CONTRACT), CONTRACT, gray=gray).model
     contract = Contract(height=64, width=64, mean=(0.5,), std=(0.2,)) if gray else CONTRACT
     options = BuildOptions(Profile(1, 2, 3), capabilities=(89,))
     built = build_engine(trt, model.SerializeToString(), contract, options, lambda line: None, name="deploy")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.mutants.testbed import CONTRACT, Network
+from tumorseg_benchmarks.mutants.testbed import CONTRACT, BedNetwork
 from tumorseg_runtime.core.errors import TumorsegError
 
 FloatArray = npt.NDArray[np.float32]
@@ -29,11 +29,11 @@ class Criterion:
 
     name: str
     source: str
-    inputs: Callable[[Network, int | None], FloatArray]
+    inputs: Callable[[BedNetwork, int | None], FloatArray]
     refuses: Callable[[FloatArray, FloatArray], str]
 
 
-def refusal(criterion: Criterion, network: Network, run: Runner, batch: int | None = None) -> str:
+def refusal(criterion: Criterion, network: BedNetwork, run: Runner, batch: int | None = None) -> str:
     """Why a tool refuses what `run` computes; empty where it accepts it."""
     inputs = criterion.inputs(network, batch)
     try:
@@ -47,17 +47,17 @@ def refusal(criterion: Criterion, network: Network, run: Runner, batch: int | No
         return criterion.refuses(reference, logits)
 
 
-def noise(default_batch: int, seed: int) -> Callable[[Network, int | None], FloatArray]:
+def noise(default_batch: int, seed: int) -> Callable[[BedNetwork, int | None], FloatArray]:
     """Evenly drawn from 0 to 1, of the network's size."""
 
-    def inputs(network: Network, batch: int | None) -> FloatArray:
+    def inputs(network: BedNetwork, batch: int | None) -> FloatArray:
         shape = (batch or default_batch, CONTRACT.channels, CONTRACT.height, CONTRACT.width)
         return np.random.default_rng(seed).uniform(0, 1, shape).astype(np.float32)
 
     return inputs
 
 
-def images(network: Network, batch: int | None) -> FloatArray:
+def images(network: BedNetwork, batch: int | None) -> FloatArray:
     """The user's own data, as the tool's data loader gives it: preprocessed golden images, all in turn."""
     return np.stack([item.tensor for item in network.golden[:batch]])
 

@@ -10,7 +10,7 @@ from tumorseg_runtime.bundle.bundle import Bundle
 FloatArray = npt.NDArray[np.float32]
 
 
-class BareSession:
+class RawOnnxRuntime:
     """The bundle's FP32 graph under ONNX Runtime's CPU provider, as its own documentation opens it."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
