@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tumorseg_benchmarks.commands.bench import set_threads
 from tumorseg_benchmarks.latency.latency import MIN_ROUNDS
 from tumorseg_benchmarks.latency.stages import staged_call
 from tumorseg_benchmarks.parity.parity import check_provenance, compare, golden_reference
-from tumorseg_benchmarks.variants.variants import VARIANTS, Variant, open_candidate
+from tumorseg_benchmarks.variants.candidates import open_candidate
+from tumorseg_benchmarks.variants.machine import set_threads
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.processing.preprocess import Preprocessor

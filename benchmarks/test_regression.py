@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tumorseg_benchmarks.commands.bench import set_threads
 from tumorseg_benchmarks.latency.regression import (
     Timing,
     read_baseline,
@@ -16,7 +15,7 @@ from tumorseg_benchmarks.latency.regression import (
     write_baseline,
 )
 from tumorseg_benchmarks.runtime_checks.scenes import encoded, scene
-from tumorseg_benchmarks.variants.machine import cpu_model
+from tumorseg_benchmarks.variants.machine import cpu_model, set_threads
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.images.read import decode_image
 from tumorseg_runtime.inference.segmenter import Segmenter

@@ -25,10 +25,11 @@ from tumorseg_runtime.core.errors import (
     ParityError,
     TumorsegError,
 )
-from tumorseg_runtime.images.frame import Frame, read_frames
-from tumorseg_runtime.inference.segmenter import Prediction, Segmenter
+from tumorseg_runtime.images.frame import Frame, Spacing
+from tumorseg_runtime.images.frames import read_frames
+from tumorseg_runtime.inference.prediction import Prediction
+from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.processing.postprocess import Lesion
-from tumorseg_runtime.processing.spacing import Spacing
 
 __all__ = [
     "BackendError",

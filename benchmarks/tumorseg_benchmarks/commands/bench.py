@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorseg_benchmarks.commands.parity import open_run
 from tumorseg_benchmarks.latency.bench import run_bench
 from tumorseg_benchmarks.latency.choice import BATCH, UNFIT, Budgets, choose
 from tumorseg_benchmarks.latency.cold_start import ColdStart, measure_cold
@@ -22,10 +21,11 @@ from tumorseg_benchmarks.parity.parity import check_provenance
 from tumorseg_benchmarks.reports.bench_report import bench_markdown, bench_text
 from tumorseg_benchmarks.reports.html_report import PAGE, read_report, report_page
 from tumorseg_benchmarks.reports.report import SCHEMA, to_json, variant_facts, write_report
+from tumorseg_benchmarks.variants.candidates import open_run, sort_out
 from tumorseg_benchmarks.variants.inputs import EncodedImage, file_inputs, golden_inputs, split_inputs
-from tumorseg_benchmarks.variants.machine import load_average, machine_facts, usable_cores
+from tumorseg_benchmarks.variants.machine import load_average, machine_facts, set_threads, usable_cores
 from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
-from tumorseg_benchmarks.variants.variants import STOCK, VARIANTS, Variant, sort_out
+from tumorseg_benchmarks.variants.variants import STOCK, VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.files import write_text
@@ -255,17 +255,6 @@ def choose_inputs(bundle: Bundle, run: Run | None, files: tuple[Path, ...], limi
     if files:
         return file_inputs(files, limit)
     return golden_inputs(bundle)[:limit] if run is None else split_inputs(run, "test", limit)
-
-
-def set_threads(count: int, *, torch_too: bool) -> None:
-    """CPU threads of OpenCV and PyTorch in this process; the backends are told when they are opened."""
-    import cv2
-
-    cv2.setNumThreads(count)
-    if torch_too:
-        from tumorseg_benchmarks.variants.pytorch import set_threads as set_torch_threads
-
-        set_torch_threads(count)
 
 
 def reference_facts(rows: Sequence[BenchRow], run: Run | None) -> dict[str, str]:

@@ -18,13 +18,14 @@ from tumorseg_benchmarks.reports.report import (
     variant_facts,
     write_report,
 )
+from tumorseg_benchmarks.variants.candidates import open_run
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_text
 
 if TYPE_CHECKING:
-    from tumorseg_train.networks.run import Run
+    pass
 
 SHOWN = 3  # breaches in the error message
 
@@ -145,12 +146,3 @@ def parity(
             f"{bundle}: {len(breaches)} breaches of parity, expected none: {first}{more}: "
             f"do not use what is named breached in {out}/parity.md; export it again{layer}"
         )
-
-
-def open_run(folder: Path | None) -> Run | None:
-    """The run in a folder; only where one is given is torch imported."""
-    if folder is None:
-        return None
-    from tumorseg_train.networks.run import Run
-
-    return Run.open(folder)

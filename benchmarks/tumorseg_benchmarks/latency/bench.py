@@ -27,8 +27,9 @@ from tumorseg_benchmarks.latency.rows import CONTROL, BenchRow, fill, rank
 from tumorseg_benchmarks.latency.stages import Clock, staged_call
 from tumorseg_benchmarks.parity.parity import Reference, compare, golden_reference
 from tumorseg_benchmarks.parity.worst_cases import worst_pictures
+from tumorseg_benchmarks.variants.candidates import Candidate, open_candidate
 from tumorseg_benchmarks.variants.inputs import EncodedImage
-from tumorseg_benchmarks.variants.variants import VARIANTS, Candidate, Variant, open_candidate
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError, ParityError

@@ -111,11 +111,11 @@ def main(bundle: Path, name: str, threads: int, run_folder: Path | None, device_
     """Open the variant NAME of BUNDLE, run it, and print one line of JSON."""
     import numpy as np
 
-    from tumorseg_benchmarks.commands.bench import set_threads
-    from tumorseg_benchmarks.commands.parity import open_run
+    from tumorseg_benchmarks.variants.candidates import open_candidate, open_run
     from tumorseg_benchmarks.variants.inputs import golden_inputs
+    from tumorseg_benchmarks.variants.machine import set_threads
     from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
-    from tumorseg_benchmarks.variants.variants import VARIANTS, open_candidate
+    from tumorseg_benchmarks.variants.variants import VARIANTS
     from tumorseg_runtime.processing.preprocess import Preprocessor
 
     opened = Bundle.read_index(bundle)

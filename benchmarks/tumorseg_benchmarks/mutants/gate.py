@@ -32,7 +32,8 @@ from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.device.cache import read_ranking
 from tumorseg_runtime.device.engines import engines_in, find_engine
-from tumorseg_runtime.inference.segmenter import Prediction, Segmenter
+from tumorseg_runtime.inference.prediction import Prediction
+from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.compare import BUDGETS, FinalMasks, ImageParity, compare_image, logit_scale
 from tumorseg_runtime.parity.reference import replay
 

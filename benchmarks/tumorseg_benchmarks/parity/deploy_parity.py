@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_benchmarks.parity.references import Reference
-from tumorseg_benchmarks.variants.variants import Candidate, Variant
+from tumorseg_benchmarks.variants.candidates import Candidate
+from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.backends import FORMATS, MASK_BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract

@@ -28,14 +28,8 @@ from tumorseg_benchmarks.parity.references import (
     golden_reference,
     split_reference,
 )
-from tumorseg_benchmarks.variants.variants import (
-    PYTORCH,
-    VARIANTS,
-    Candidate,
-    Variant,
-    open_candidate,
-    why_not,
-)
+from tumorseg_benchmarks.variants.candidates import Candidate, open_candidate, why_not
+from tumorseg_benchmarks.variants.variants import PYTORCH, VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import (

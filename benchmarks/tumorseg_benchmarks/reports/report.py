@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorseg_benchmarks.parity.parity import ParityRow
+from tumorseg_benchmarks.reports.figure import Figure
 from tumorseg_benchmarks.reports.tables import Table, error_cell
-from tumorseg_benchmarks.runtime_checks.figure import Figure
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_train.report.tables import json_text

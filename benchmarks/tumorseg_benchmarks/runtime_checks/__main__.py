@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from tumorseg_benchmarks.commands.bench import set_threads
 from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, TimingPlan
+from tumorseg_benchmarks.reports.figure import Figure
 from tumorseg_benchmarks.reports.report import (
     SCHEMA,
     figures_markdown,
@@ -23,13 +23,12 @@ from tumorseg_benchmarks.reports.report import (
     write_report,
 )
 from tumorseg_benchmarks.runtime_checks.end_to_end import measure_end_to_end
-from tumorseg_benchmarks.runtime_checks.figure import Figure
 from tumorseg_benchmarks.runtime_checks.install_size import measure_install
 from tumorseg_benchmarks.runtime_checks.memory import measure_growth, measure_peak
 from tumorseg_benchmarks.runtime_checks.preprocessing import measure_preprocessing
 from tumorseg_benchmarks.runtime_checks.start_up import measure_imports
 from tumorseg_benchmarks.runtime_checks.throughput import measure_throughput
-from tumorseg_benchmarks.variants.machine import load_average, machine_facts, usable_cores
+from tumorseg_benchmarks.variants.machine import load_average, machine_facts, set_threads, usable_cores
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.main import one_line_errors
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from tumorseg_benchmarks.latency.latency import PRIME_BELOW_S, LatencyStats, TimingPlan, measure
-from tumorseg_benchmarks.runtime_checks.figure import STAGE, Figure, Progress, Target, median_ms, ratio, timed
+from tumorseg_benchmarks.reports.figure import STAGE, Figure, Progress, Target, median_ms, ratio, timed
 from tumorseg_benchmarks.runtime_checks.raw_onnxruntime import RawOnnxRuntime
 from tumorseg_benchmarks.runtime_checks.scenes import encoded, scene
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import OutputError
 from tumorseg_runtime.images.read import decode_image
-from tumorseg_runtime.inference.segmenter import Prediction, Segmenter
+from tumorseg_runtime.inference.prediction import Prediction
+from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.processing.postprocess import masks_from_logits
 from tumorseg_runtime.processing.preprocess import Preprocessor
 

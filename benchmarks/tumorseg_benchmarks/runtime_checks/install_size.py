@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 
-from tumorseg_benchmarks.runtime_checks.figure import Figure
+from tumorseg_benchmarks.reports.figure import Figure
 from tumorseg_runtime.core.errors import BackendError
 
 DISTRIBUTION, EXTRA = "tumorseg", "cpu"

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, LatencyStats
+from tumorseg_benchmarks.reports.figure import Figure, Progress, Target
 from tumorseg_benchmarks.runtime_checks.end_to_end import HEIGHT, WIDTH
-from tumorseg_benchmarks.runtime_checks.figure import Figure, Progress, Target
 from tumorseg_benchmarks.runtime_checks.scenes import scene
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError

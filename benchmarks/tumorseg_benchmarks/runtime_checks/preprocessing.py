@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_benchmarks.latency.latency import Call, TimingPlan, measure
-from tumorseg_benchmarks.runtime_checks.figure import Figure, Progress, Target, median_ms, ratio, timed
+from tumorseg_benchmarks.reports.figure import Figure, Progress, Target, median_ms, ratio, timed
 from tumorseg_benchmarks.runtime_checks.scenes import scene
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract

@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 from tumorseg_benchmarks.latency.latency import Call, TimingPlan, measure
-from tumorseg_benchmarks.runtime_checks.figure import STAGE, Figure, Progress, Target, median_ms, ratio
+from tumorseg_benchmarks.reports.figure import STAGE, Figure, Progress, Target, median_ms, ratio
 from tumorseg_runtime.core.errors import CheckFailedError
 
 TARGET = Target(1.2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, TimingPlan, measure
-from tumorseg_benchmarks.runtime_checks.figure import Figure, Progress, Target, median_ms, ratio, timed
+from tumorseg_benchmarks.reports.figure import Figure, Progress, Target, median_ms, ratio, timed
 from tumorseg_benchmarks.runtime_checks.raw_onnxruntime import RawOnnxRuntime
 from tumorseg_benchmarks.runtime_checks.scenes import scene
 from tumorseg_runtime.bundle.bundle import Bundle

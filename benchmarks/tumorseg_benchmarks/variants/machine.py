@@ -76,3 +76,14 @@ def package_version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def set_threads(count: int, *, torch_too: bool) -> None:
+    """CPU threads of OpenCV and PyTorch in this process; the backends are told when they are opened."""
+    import cv2
+
+    cv2.setNumThreads(count)
+    if torch_too:
+        import torch
+
+        torch.set_num_threads(count)

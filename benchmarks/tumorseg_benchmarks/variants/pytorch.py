@@ -70,8 +70,3 @@ class StagedPyTorchSession(PyTorchSession):
     def _wait(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-
-
-def set_threads(threads: int) -> None:
-    """CPU threads of every PyTorch inference of this process."""
-    torch.set_num_threads(threads)

@@ -17,9 +17,10 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, output_name, stamp
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import make_folder
-from tumorseg_runtime.images.frame import DICOM_SUFFIXES, is_dicom
+from tumorseg_runtime.images.frames import DICOM_SUFFIXES, is_dicom
 from tumorseg_runtime.images.read import SUFFIXES, write_png
-from tumorseg_runtime.inference.segmenter import Prediction, Segmenter
+from tumorseg_runtime.inference.prediction import Prediction
+from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
 from tumorseg_runtime.processing.overlay import draw_overlay
 from tumorseg_runtime.processing.postprocess import Lesion

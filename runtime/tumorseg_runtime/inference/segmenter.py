@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,104 +17,21 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError, ParityError
 from tumorseg_runtime.core.session import MASKS, Session, SessionInfo, output_of
-from tumorseg_runtime.images.frame import Frame, read_frame
-from tumorseg_runtime.images.read import check_image
+from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.inference.prediction import Image, Prediction, to_frame
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
 from tumorseg_runtime.parity.margin import Band, read_band
 from tumorseg_runtime.processing.batching import open_form
 from tumorseg_runtime.processing.crew import Crew
 from tumorseg_runtime.processing.postprocess import (
-    Lesion,
-    close_share,
     find_lesions,
     masks_from_logits,
-    probabilities,
     resize_masks,
 )
 from tumorseg_runtime.processing.spacing import measure
 
 if TYPE_CHECKING:
     from tumorseg_runtime.inference.stream import StreamResult
-
-Image = npt.NDArray[np.uint8] | str | Path | Frame
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prediction:
-    """Masks of one image.
-
-    frame: its name (the path, or 'image <index>' for an array), pixels and spacing.
-    masks: bool (K, H, W) at the image's own size, one per class of the contract.
-    lesions: connected components of all classes, largest first within a class.
-    own_logits: float32 (K, h, w) at the network's own size; None from a session that gives masks alone.
-    contract, band: what `margin` needs to know.
-    """
-
-    frame: Frame
-    masks: npt.NDArray[np.bool_]
-    lesions: tuple[Lesion, ...]
-    own_logits: npt.NDArray[np.float32] | None
-    contract: Contract
-    band: Band | None
-
-    @property
-    def name(self) -> str:
-        """The path, with '[index]' for one of several frames, or 'image <index>' for an array."""
-        return self.frame.name
-
-    @property
-    def image(self) -> npt.NDArray[np.uint8]:
-        """The pixels that were judged, uint8 (H, W) or (H, W, 3) RGB."""
-        return self.frame.pixels
-
-    @property
-    def logits(self) -> npt.NDArray[np.float32]:
-        """float32 (K, h, w) at the network's own size; raises InputError where the session gives masks alone,
-        from which neither probability map nor margin can be had."""
-        if self.own_logits is None:
-            raise InputError(
-                f"{self.name}: has no logits, probability map or margin: the session gives masks alone; "
-                "open a backend that gives logits, such as onnxruntime"
-            )
-        return self.own_logits
-
-    def probabilities(self) -> npt.NDArray[np.float32]:
-        """Sigmoid of the resized logits, float32 (K, H, W) at the image's own size; computed at each call.
-
-        Raises InputError where there are no logits.
-        """
-        return probabilities(self.logits, *self.masks.shape[1:])
-
-    @functools.cached_property
-    def margin(self) -> float | None:
-        """Share of the pixels, 0..1, that another backend could decide otherwise: those whose logit lies
-        within `band` of the threshold (`tumorseg_runtime.parity.margin`); None without a bundle.
-
-        Raises InputError where there are no logits.
-        """
-        logits = self.logits
-        if self.band is None:
-            return None
-        height, width = self.masks.shape[1:]
-        return close_share(logits, self.contract, height, width, self.band.logits)
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """bool (H, W): pixels that belong to any class."""
-        return np.asarray(self.masks.any(axis=0))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without pixels."""
-        height, width = self.masks.shape[1:]
-        lesions = [lesion.to_dict() for lesion in self.lesions]
-        return {
-            "image": self.name,
-            "height": height,
-            "width": width,
-            "margin": None if self.own_logits is None else self.margin,
-            "spacings": [dataclasses.asdict(spacing) for spacing in self.frame.spacings],
-            "lesions": lesions,
-        }
 
 
 class Segmenter:
@@ -326,15 +242,6 @@ class Segmenter:
 
     def _decide(self, judged: tuple[Frame, npt.NDArray[Any]]) -> Prediction:
         return self.decide(*judged)
-
-
-def to_frame(image: Image, name: str) -> Frame:
-    """An image in any form that is taken, as a frame; `name` is for an array. Raises InputError."""
-    if isinstance(image, Frame):
-        return image
-    if isinstance(image, (str, Path)):
-        return read_frame(image)
-    return Frame(name, check_image(image, name))
 
 
 def _self_test(bundle: Bundle, session: Session) -> None:

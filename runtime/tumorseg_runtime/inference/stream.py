@@ -18,22 +18,40 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError, OutputError, TumorsegError
-from tumorseg_runtime.images.frame import Frame, read_frames
+from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.images.frames import read_frames
+from tumorseg_runtime.inference.prediction import Image, Prediction, to_frame
 from tumorseg_runtime.inference.session_guard import check_timeout
 from tumorseg_runtime.inference.stage_queue import CancelledError, StageQueue
-
-if TYPE_CHECKING:
-    from tumorseg_runtime.inference.segmenter import Image, Prediction, Segmenter
 
 STAGES = ("pending", "decode", "preprocess", "infer", "postprocess", "total")
 POLICIES = ("oldest", "block")
 SOURCE_GRACE_S = 1.0  # how long `close` waits for a source that may be blocked
+
+
+class Stages(Protocol):
+    """The three stages of a prediction, as `Segmenter` has them."""
+
+    @property
+    def batch_size(self) -> int:
+        """Most frames of one inference."""
+
+    def prepare(self, frame: Frame) -> npt.NDArray[Any]:
+        """What is made of one frame alone."""
+
+    def infer(
+        self, prepared: Sequence[npt.NDArray[Any]], *, timeout_s: float | None = None
+    ) -> npt.NDArray[Any]:
+        """The network's answers (N, K, h, w) to prepared frames."""
+
+    def decide(self, frame: Frame, answer: npt.NDArray[Any]) -> Prediction:
+        """Masks and lesions of one frame from the network's answer (K, h, w)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +89,7 @@ class _Work:
 
 
 def run_stream(
-    segmenter: Segmenter,
+    segmenter: Stages,
     images: Iterable[Image],
     *,
     max_pending: int,
@@ -95,7 +113,7 @@ def run_stream(
 class _Pipeline:
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Stages,
         max_pending: int,
         drop_oldest: bool,
         batch_size: int,
@@ -187,8 +205,6 @@ class _Pipeline:
         if _is_path(task.image):
             yield from read_frames(task.image)  # type: ignore[arg-type]
         else:
-            from tumorseg_runtime.inference.segmenter import to_frame
-
             yield to_frame(task.image, task.name)
 
     def infer(self) -> None:

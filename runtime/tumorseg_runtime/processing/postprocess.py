@@ -31,7 +31,7 @@ class Lesion:
     contour: outer border as (x, y) points in pixels of the original image.
     area_mm2, box_mm (width, height), diameter_mm (largest distance between two corners of its pixels):
         None where the input does not say how far apart its pixels are
-        (`tumorseg_runtime.processing.spacing`).
+        (`tumorseg_runtime.images.frame`).
     """
 
     label: str

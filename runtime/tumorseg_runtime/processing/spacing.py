@@ -1,4 +1,4 @@
-"""From pixels to millimetres: what a file says about the distance between its pixels, applied to lesions.
+"""From pixels to millimetres: the spacing that a file gives, applied to lesions.
 
 Only a DICOM file says so. The distance may hold in a part of the image alone (an ultrasound image has
 regions); a lesion that no such part holds completely stays without millimetres: nothing is guessed.
@@ -12,23 +12,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from tumorseg_runtime.images.frame import Spacing
 from tumorseg_runtime.processing.postprocess import Lesion
-
-
-@dataclasses.dataclass(frozen=True)
-class Spacing:
-    """Distance between the centres of neighbouring pixels.
-
-    row_mm: from one row to the next, downwards. column_mm: from one column to the next, to the right.
-    source: the DICOM attribute that says it. 'ImagerPixelSpacing' is measured at the detector: the
-        anatomy is smaller by the unknown magnification.
-    box: left, top, width, height in pixels of the part in which it holds; None: everywhere.
-    """
-
-    row_mm: float
-    column_mm: float
-    source: str
-    box: tuple[int, int, int, int] | None = None
 
 
 def measure(lesion: Lesion, spacings: Sequence[Spacing]) -> Lesion:

@@ -31,7 +31,7 @@ def invoke(*arguments: str | Path) -> click.testing.Result:
 def test_command_with_a_run_writes_everything(
     tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tumorseg_benchmarks.variants.variants.why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr("tumorseg_benchmarks.variants.candidates.why_no_driver", lambda: "no NVIDIA driver")
     result = invoke(tiny_bundle.root, "--run", tiny_run.root, "--batches", "1,2", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "batch 2: round 8/8" in result.stderr

@@ -17,7 +17,8 @@ from tumorseg_benchmarks.latency.latency import Sample, TimingPlan
 from tumorseg_benchmarks.latency.rows import BenchRow, fill, rank
 from tumorseg_benchmarks.parity.parity import Reference, golden_reference
 from tumorseg_benchmarks.reports.bench_report import bench_table, noise_lines
-from tumorseg_benchmarks.variants.variants import Candidate, Variant
+from tumorseg_benchmarks.variants.candidates import Candidate
+from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, ParityError
 from tumorseg_runtime.processing.preprocess import Preprocessor

@@ -97,7 +97,7 @@ def test_command_fails_on_every_mutant(bug: str, mutate: Callable[..., Path], tm
 def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
     tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tumorseg_benchmarks.variants.variants.why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr("tumorseg_benchmarks.variants.candidates.why_no_driver", lambda: "no NVIDIA driver")
     result = invoke(
         tiny_bundle.root, "--run", tiny_run.root, "--out", tmp_path, "--device-folder", tmp_path / "device"
     )
@@ -256,7 +256,7 @@ def test_a_run_that_is_not_the_bundles_is_refused(tiny_bundle: Bundle, tiny_run:
 def test_where_nothing_can_be_compared_the_check_does_not_pass(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tumorseg_benchmarks.variants.variants.why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr("tumorseg_benchmarks.variants.candidates.why_no_driver", lambda: "no NVIDIA driver")
     monkeypatch.setattr(
         "tumorseg_runtime.backends.onnxruntime.why_unavailable", lambda device: "onnxruntime is not installed"
     )

@@ -26,7 +26,7 @@ from tumorseg_benchmarks.parity.preprocess_paths import (
 from tumorseg_benchmarks.variants.host_kernel import HostKernel, why_no_compiler
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError
-from tumorseg_runtime.images.frame import read_frame
+from tumorseg_runtime.images.frames import read_frame
 from tumorseg_runtime.processing import kernels
 from tumorseg_runtime.processing.preprocess import Preprocessor
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tumorseg_benchmarks.latency.latency import Sample, TimingPlan
+from tumorseg_benchmarks.reports.figure import STAGE, Figure, Target, ratio, timed
 from tumorseg_benchmarks.reports.report import figures_table
 from tumorseg_benchmarks.runtime_checks import __main__ as runtime_figures
 from tumorseg_benchmarks.runtime_checks import end_to_end, memory, preprocessing, start_up, throughput
 from tumorseg_benchmarks.runtime_checks.end_to_end import measure_end_to_end
-from tumorseg_benchmarks.runtime_checks.figure import STAGE, Figure, Target, ratio, timed
 from tumorseg_benchmarks.runtime_checks.install_size import closure, measure_install
 from tumorseg_benchmarks.runtime_checks.memory import measure_growth, measure_peak
 from tumorseg_benchmarks.runtime_checks.preprocessing import (

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tumorseg_benchmarks.variants.pytorch import PyTorchSession, set_threads
+from tumorseg_benchmarks.variants.machine import set_threads
+from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 
 
 class Network(torch.nn.Module):
@@ -47,7 +48,7 @@ def test_a_batch_is_as_its_images(tiny_run: object) -> None:
 def test_set_threads() -> None:
     before = torch.get_num_threads()
     try:
-        set_threads(1)
+        set_threads(1, torch_too=True)
         assert torch.get_num_threads() == 1
     finally:
-        set_threads(before)
+        set_threads(before, torch_too=True)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from tumorseg_benchmarks.variants import third_party_baselines as third_party
+from tumorseg_benchmarks.variants.candidates import open_candidate, why_not
 from tumorseg_benchmarks.variants.third_party_baselines import (
     THIRD_PARTY_BASELINES,
     StockSession,
     why_no_baseline,
 )
-from tumorseg_benchmarks.variants.variants import Variant, open_candidate, why_not
+from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.parity.compare import BUDGETS
 

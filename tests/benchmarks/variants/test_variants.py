@@ -9,7 +9,8 @@ import pytest
 
 from fakes.session import FakeSession
 from tumorseg_benchmarks.variants import variants as variants
-from tumorseg_benchmarks.variants.variants import VARIANTS, Variant, open_candidate, why_not
+from tumorseg_benchmarks.variants.candidates import open_candidate, why_not
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.backends import BACKENDS, MASK_BACKENDS
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import InputError

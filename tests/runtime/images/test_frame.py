@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.images.frame import is_dicom, read_frame, read_frames
+from tumorseg_runtime.images.frames import is_dicom, read_frame, read_frames
 from tumorseg_runtime.images.read import write_png
 
 

@@ -15,7 +15,7 @@ from tumorseg_runtime import Bundle, Contract, Segmenter
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, OutputError, ParityError
 from tumorseg_runtime.core.session import InputForm
 from tumorseg_runtime.images.read import write_png
-from tumorseg_runtime.inference.segmenter import Prediction
+from tumorseg_runtime.inference.prediction import Prediction
 
 Scene = Callable[..., npt.NDArray[np.uint8]]
 Maker = Callable[..., Path]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.images.frame import read_frame
+from tumorseg_runtime.images.frames import read_frame
 from tumorseg_runtime.parity.conformance import EXPECTED, Vector, digest, expected_digests, vectors
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize
 

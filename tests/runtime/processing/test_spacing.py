@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tumorseg_runtime.images.frame import Spacing
 from tumorseg_runtime.processing.postprocess import Lesion, find_lesions
-from tumorseg_runtime.processing.spacing import Spacing, measure
+from tumorseg_runtime.processing.spacing import measure
 
 
 def rectangle(left: int, top: int, width: int, height: int) -> Lesion:

@@ -30,10 +30,9 @@ import numpy.typing as npt
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.images.dicom.checks import check_stream
 from tumorseg_runtime.images.dicom.lookup_tables import gray_to_uint8, group_of
-from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.images.frame import Frame, Spacing
 from tumorseg_runtime.images.header import MAX_PIXELS
 from tumorseg_runtime.images.read import read_file, to_uint8
-from tumorseg_runtime.processing.spacing import Spacing
 
 if TYPE_CHECKING:
     from pydicom import Dataset

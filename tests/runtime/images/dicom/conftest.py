@@ -13,7 +13,8 @@ from typing import Any
 import numpy.typing as npt
 import pytest
 
-from tumorseg_runtime.images.frame import Frame, read_frames
+from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.images.frames import read_frames
 
 Array = npt.NDArray[Any]
 PLAIN = "1.2.840.10008.1.2.1"  # explicit VR, little endian, not compressed

@@ -12,7 +12,7 @@ import pytest
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.dicom.lookup_tables import window
-from tumorseg_runtime.images.frame import read_frame, read_frames
+from tumorseg_runtime.images.frames import read_frame, read_frames
 
 pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
 

@@ -13,7 +13,8 @@ import pytest
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.dicom import read as dicom_module
 from tumorseg_runtime.images.dicom.checks import check_stream
-from tumorseg_runtime.images.frame import Frame, read_frame
+from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.images.frames import read_frame
 
 pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
 

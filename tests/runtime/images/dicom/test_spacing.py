@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from tumorseg_runtime import Segmenter
-from tumorseg_runtime.images.frame import read_frame
-from tumorseg_runtime.processing.spacing import Spacing
+from tumorseg_runtime.images.frame import Spacing
+from tumorseg_runtime.images.frames import read_frame
 
 pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
 

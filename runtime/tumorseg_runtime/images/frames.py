@@ -1,0 +1,61 @@
+"""Files as frames: a plain image is one frame, a DICOM file as many as it holds; both read lazily.
+
+What kind a file is, is told by its name and, without a telling suffix, by its content: DICOM files often
+have none, or end in the number of their instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.images.read import SUFFIXES, read_image
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+_MARK_AT, _MARK = 128, b"DICM"
+
+
+def read_frames(path: str | Path) -> Iterator[Frame]:
+    """The frames of a plain image or DICOM file, one decoded at a time.
+
+    Raises InputError where the file is missing, too large, damaged or of a kind that is not read; for a
+    DICOM file also BackendError without the extra 'dicom'. Errors come when the frame is asked for.
+    """
+    path = Path(path)
+    if is_dicom(path):
+        from tumorseg_runtime.images.dicom.read import read_dicom
+
+        return read_dicom(path)
+    return _one(path)
+
+
+def _one(path: Path) -> Iterator[Frame]:
+    yield Frame(str(path), read_image(path))
+
+
+def read_frame(path: str | Path) -> Frame:
+    """The frame of a file that holds one; raises InputError where it holds more, and as `read_frames`."""
+    frame = next(read_frames(path))
+    if frame.count != 1:
+        raise InputError(
+            f"{path}: holds {frame.count} frames, expected one: "
+            "pass each of tumorseg_runtime.read_frames(path), or the path to Segmenter.stream"
+        )
+    return frame
+
+
+def is_dicom(path: Path) -> bool:
+    """True for a DICOM suffix, and for a file without a suffix, or with a number for one, that has DICOM's
+    mark; False where such a file cannot be read."""
+    suffix = path.suffix.lower()
+    if suffix in DICOM_SUFFIXES:
+        return True
+    if suffix in SUFFIXES or (suffix and not suffix[1:].isdigit()) or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(_MARK_AT + len(_MARK))[_MARK_AT:] == _MARK
+    except OSError:
+        return False  # whoever reads it next says why
