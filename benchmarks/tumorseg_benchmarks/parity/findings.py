@@ -13,13 +13,13 @@ from tumorseg_benchmarks.parity.edge_cases import edge_cases
 from tumorseg_benchmarks.parity.fp16_reference import NAME as ROUNDED
 from tumorseg_benchmarks.parity.layer_diff import LayerDiff, measure_layer_diff
 from tumorseg_benchmarks.parity.parity import Margin, ParityRow, check_parity
-from tumorseg_benchmarks.parity.preprocess_paths import BREACHED, VectorCheck, check_vectors
+from tumorseg_benchmarks.parity.preprocess_paths import REFUSED, VectorCheck, check_vectors
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.device.cache import beside, device_facts, find
 from tumorseg_runtime.images.read import read_image
-from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.reference import FOLDER
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
@@ -49,7 +49,7 @@ class Findings:
         lines = [
             f"preprocessing, {check.path}: {check.vector}: {check.reason}"
             for check in self.vectors
-            if check.status == BREACHED
+            if check.status == REFUSED
         ]
         for row in self.rows:
             lines += row.breaches

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tumorseg_benchmarks.parity.preprocess_paths import (
-    BREACHED,
     PASSED,
     PATHS,
+    REFUSED,
     UNVERIFIED,
     Made,
     PreprocessPath,
@@ -31,10 +31,10 @@ from tumorseg_runtime.processing import kernels
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 
-def breached(way: Callable[[Path, UInt8Array, Contract], Made]) -> set[str]:
+def refused(way: Callable[[Path, UInt8Array, Contract], Made]) -> set[str]:
     checks = check_vectors({"mine": PreprocessPath(lambda: way, reads_dicom=True)})
     assert all(check.reason for check in checks if check.status != PASSED)
-    return {check.vector for check in checks if check.status == BREACHED}
+    return {check.vector for check in checks if check.status == REFUSED}
 
 
 @pytest.mark.parametrize("name", [name for name in PATHS if name != "GPU"])
@@ -59,7 +59,7 @@ def after(change: Callable[[UInt8Array], UInt8Array]) -> Callable[[Path, UInt8Ar
 
 
 def test_channels_in_another_order() -> None:
-    seen = breached(after(lambda pixels: pixels[..., ::-1] if pixels.ndim == 3 else pixels))
+    seen = refused(after(lambda pixels: pixels[..., ::-1] if pixels.ndim == 3 else pixels))
     assert seen == {
         "wide-rgb.png", "1x1-rgb.png", "network-size-rgb.png", "16-bit-rgb.png", "rgba.png", "palette.png",
     }  # fmt: skip
@@ -77,7 +77,7 @@ def test_a_decoder_that_forgets_orientation_depth_alpha_and_inversion() -> None:
             read = read[..., :3] * (read[..., 3:] / 255.0)
         return {"pixels": (read if read.ndim == 2 else read[..., ::-1]).astype(np.uint8)}
 
-    assert breached(plain) == {
+    assert refused(plain) == {
         "16-bit-gray.png", "16-bit-rgb.png", "rgba.png", "gray-alpha.png", "exif-6.jpg", "exif-3.jpg",
         "monochrome1.dcm", "monochrome1-12-bit.dcm",
     }  # fmt: skip
@@ -89,7 +89,7 @@ def test_another_resize(rule: int) -> None:
         size = contract.width, contract.height
         return {"resized": np.asarray(cv2.resize(pixels, size, interpolation=rule), np.uint8)}
 
-    seen = breached(way)
+    seen = refused(way)
     assert "large-gray.png" in seen
     assert "network-size-rgb.png" not in seen
 
@@ -99,10 +99,10 @@ def test_another_mean_is_seen_in_every_vector() -> None:
         mean = tuple(value + 1e-6 for value in contract.mean)
         return {"tensor": Preprocessor(dataclasses.replace(contract, mean=mean))(pixels)}
 
-    assert len(breached(way)) == 17
+    assert len(refused(way)) == 17
 
 
-def test_a_path_that_refuses_a_file_is_breached_and_says_why() -> None:
+def test_a_path_that_refuses_a_file_is_refused_and_says_why() -> None:
     def way(file: Path, pixels: UInt8Array, contract: Contract) -> Made:
         if file.name == "palette.png":
             raise BackendError("no palettes here")
@@ -110,7 +110,7 @@ def test_a_path_that_refuses_a_file_is_breached_and_says_why() -> None:
 
     checks = check_vectors({"mine": PreprocessPath(lambda: way, reads_dicom=True)})
     assert [check for check in checks if check.status != PASSED] == [
-        VectorCheck("mine", "palette.png", BREACHED, "no palettes here")
+        VectorCheck("mine", "palette.png", REFUSED, "no palettes here")
     ]
 
 
@@ -124,12 +124,12 @@ def test_what_cannot_run_here_is_unverified() -> None:
 
 
 @pytest.mark.skipif(why_no_compiler() is not None, reason="g++ is not installed")
-def test_a_changed_kernel_is_breached_and_one_that_does_not_compile_says_so(tmp_path: Path) -> None:
+def test_a_changed_kernel_is_refused_and_one_that_does_not_compile_says_so(tmp_path: Path) -> None:
     source = kernels.SOURCE.read_text()
     wrong = tmp_path / "wrong.cu"
     wrong.write_text(source.replace("32768u", "32767u"))
     kernel = HostKernel(wrong)
-    assert breached(lambda file, pixels, contract: {"tensor": kernel(pixels, contract)})
+    assert refused(lambda file, pixels, contract: {"tensor": kernel(pixels, contract)})
     wrong.write_text(source.replace("return", "retrun"))
     with pytest.raises(BackendError, match=r"g\+\+ does not compile wrong.cu \(.*error"):
         HostKernel(wrong)

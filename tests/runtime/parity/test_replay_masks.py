@@ -12,7 +12,7 @@ from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.backends.onnxruntime_deploy import NAME
 from tumorseg_runtime.core.errors import BundleError, ParityError
 from tumorseg_runtime.parity.replay_masks import replay_masks
-from tumorseg_runtime.parity.verify import BREACHED, verify_bundle
+from tumorseg_runtime.parity.verify import REFUSED, verify_bundle
 
 pytest.importorskip("onnxruntime")
 Maker = Callable[..., Path]
@@ -46,7 +46,7 @@ def test_flipped_pixels_are_a_breach_everywhere(make_deploy: Callable[..., Bundl
     with pytest.raises(ParityError, match="this device must not serve: onnxruntime-deploy cpu fp32: scene_"):
         Segmenter.open(bundle, backend=NAME, self_test=True)
     (check,) = verify_bundle(bundle.root, backend=NAME, device="cpu").checks
-    assert check.status == BREACHED
+    assert check.status == REFUSED
 
 
 def test_pixels_that_differ_are_a_breach(

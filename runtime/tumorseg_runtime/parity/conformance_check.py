@@ -1,0 +1,120 @@
+"""The conformance network through the door: what the runtime does around a network, proven bit by bit.
+
+Its logits are a simple function of the pixels, so all that must come out of every conformance file is known.
+It is opened by the backend that serves; where that has no such artefact, the function itself stands in, and
+the door around it is proven all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BundleError
+from tumorseg_runtime.core.session import InputForm, Session, SessionInfo
+from tumorseg_runtime.parity.budget import Budget
+from tumorseg_runtime.parity.compare import ParityReport
+from tumorseg_runtime.parity.conformance import CONTRACTS, vectors
+from tumorseg_runtime.parity.conformance_network import conformance_bundle, expected_logits
+from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.parity.replay import ALL, Door, Plan, replay
+from tumorseg_runtime.parity.rules import tensor_rule
+
+MakeDoor = Callable[[Bundle, Session], Door]
+QUICK_PIXELS = 2**19  # a quick check leaves larger files out
+# The network is one 1x1 convolution: in FP32 nothing but the last bits of a sum may differ. Where two pixels
+# of a resized image lie on the threshold to within float32, they may be decided either way.
+BUDGETS = {
+    "fp32": Budget(relative_error=1e-5, flipped_share=1e-6, dice=0.0, free_pixels=2),
+    "fp16": Budget(relative_error=1e-2, flipped_share=1e-2, dice=0.0, free_pixels=8),
+    "bf16": Budget(relative_error=1e-1, flipped_share=5e-2, dice=0.0, free_pixels=8),
+}
+
+
+class RuleSession:
+    """The conformance network as the function that it is, for a backend that has no artefact of it."""
+
+    output = "logits"
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.input = InputForm()
+        self.info = SessionInfo("rule", "cpu", "fp32", {})
+
+    def infer(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """float32 (N, C, h, w) -> float32 (N, 2, h, w)."""
+        return np.stack([expected_logits(self._name, tensor) for tensor in batch]).astype(np.float32)
+
+    def interrupt(self) -> bool:
+        """Nothing runs elsewhere."""
+        return False
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Conformance:
+    """report: of all files through the door. unverified: what could not be checked here, and why."""
+
+    report: ParityReport
+    unverified: tuple[str, ...]
+
+
+def check_conformance(
+    make: MakeDoor, backend: str, device: str, precision: str, contract: Contract, *, full: bool
+) -> Conformance:
+    """Every conformance file through a door that `make` builds on this backend, device and precision.
+
+    contract: of the bundle that serves; it decides between the network for colour and that for gray.
+    full: all files, every batch size, stream and threads; else those of moderate size, one by one and as one
+        list.
+    Raises BackendError where the backend does not open its conformance artefact.
+    """
+    name = "rgb" if contract.channels == 3 else "gray"
+    bundle = conformance_bundle(name)
+    unverified = []
+    try:
+        session = open_session(bundle, backend=backend, device=device, precision=precision)
+    except BundleError:
+        session = RuleSession(name)
+        unverified.append(f"{backend} has no conformance artefact in {precision}: a rule stood in for it")
+    door = make(bundle, session)
+    dicom = importlib.util.find_spec("pydicom") is not None
+    if not dicom:
+        unverified.append("DICOM conformance files: pydicom is not installed (extra dicom)")
+    with tempfile.TemporaryDirectory(prefix="tumorseg-conformance-") as folder:
+        files = list(_references(name, Path(folder), dicom=dicom, full=full))
+        sizes = (1, 2, 3, 4, 5, 2 * door.batch_size + 1) if full else ()
+        plan = Plan(ALL, (*sizes, ALL), ALL if full else 0, min(8, len(files)) if full else 0)
+        artefact = f"conformance of {backend} {device} {precision}"
+        report = replay(door, files, BUDGETS[door.info.precision], plan, artefact=artefact)
+    return Conformance(report, tuple(unverified))
+
+
+def _references(name: str, folder: Path, *, dicom: bool, full: bool) -> Iterator[Golden]:
+    """Every frame of every conformance file that the contract takes, written into the folder."""
+    contract = CONTRACTS[name]
+    for vector in vectors():
+        if (vector.dicom and not dicom) or name not in vector.contracts:
+            continue
+        if not full and vector.pixels.size > QUICK_PIXELS:
+            continue
+        path = folder / vector.name
+        path.write_bytes(vector.data)
+        for index, pixels in enumerate(vector.frames):
+            tensor = tensor_rule(pixels, contract)
+            logits = expected_logits(name, tensor).astype(np.float32)
+            yield Golden(
+                f"{vector.name}[{index}]" if len(vector.frames) > 1 else vector.name,
+                pixels, tensor, logits, path, vector.spacings, index, len(vector.frames),
+            )  # fmt: skip
