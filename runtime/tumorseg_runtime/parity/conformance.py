@@ -73,8 +73,8 @@ def _png() -> list[Vector]:
     deep_rgb = colour_scene(60, 73).astype(np.uint16) * 200 + 900
     clear = np.concatenate([colour, noise(75, 110, start=5)[..., None]], axis=2)  # RGBA
     gray_alpha = np.stack([gray, noise(90, 130, start=9)], axis=2)
-    near = np.repeat(gray[..., None], 3, axis=2)
-    near[[3, 40, 80], [100, 60, 7], [0, 1, 2]] += 1  # three values of 35,100: colour all the same
+    near = np.repeat(same_gray[..., None], 3, axis=2)  # of the network's size: no resize hides it
+    near[[3, 40, 60], [90, 60, 7], [0, 1, 2]] += 1  # three values of 18,432: colour all the same
     equal = np.repeat(scene(50, 60, 6)[..., None], 3, axis=2)
     bits = labels(70, 101) > 0
     return [

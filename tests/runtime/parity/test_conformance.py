@@ -109,7 +109,9 @@ def test_every_kind_that_was_promised_is_there() -> None:
     assert shapes["exif-6.jpg"] == (stored[1], stored[0]) != stored
     assert shapes["near-gray-rgb.png"][2] == 3
     same = [v.name for v in vectors() if v.pixels.shape[:2] in ((64, 96), (96, 32))]
-    assert same == ["network-size-rgb.png", "network-size-gray.png", "network-size-narrow.png"]
+    assert same == [
+        "network-size-rgb.png", "network-size-gray.png", "network-size-narrow.png", "near-gray-rgb.png",
+    ]  # fmt: skip
     assert sum(vector.dicom for vector in vectors()) == 33
     assert {len(vector.frames) for vector in vectors()} == {1, 2, 3}
     assert {spacing.source for vector in vectors() for spacing in vector.spacings} == {
