@@ -27,7 +27,7 @@ from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.device.driver import why_no_driver
-from tumorseg_runtime.images.frames import read_frame
+from tumorseg_runtime.images.frames import read_frames
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.parity.conformance import Vector, digest, expected_digests, vectors
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize, resize_engine, resize_rule
@@ -55,7 +55,7 @@ class VectorCheck:
 
 def by_runtime(file: Path, pixels: UInt8Array, contract: Contract) -> Made:
     """As inference does it."""
-    read = read_frame(file).pixels
+    read = next(read_frames(file)).pixels
     tensor = Preprocessor(contract)(read, file.name)
     return {"pixels": read, "resized": resize(read, contract.height, contract.width), "tensor": tensor}
 
@@ -68,7 +68,7 @@ def by_rule(file: Path, pixels: UInt8Array, contract: Contract) -> Made:
 
 def by_deploy(file: Path, pixels: UInt8Array, contract: Contract) -> Made:
     """What a caller of the deploy form gives to it."""
-    return {"resized": resize(read_frame(file).pixels, contract.height, contract.width)}
+    return {"resized": resize(next(read_frames(file)).pixels, contract.height, contract.width)}
 
 
 def by_training(file: Path, pixels: UInt8Array, contract: Contract) -> Made:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from fractions import Fraction
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy.typing as npt
 import pytest
 
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.images.frames import read_frame
+from tumorseg_runtime.images.frames import read_frames
 from tumorseg_runtime.parity.conformance import EXPECTED, Vector, digest, expected_digests, vectors
+from tumorseg_runtime.parity.scenes import COLOURS, YBR, colour_scene, scene
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -52,6 +54,7 @@ def slow_resize(plane: UInt8Array, height: int, width: int) -> UInt8Array:
 
 def slow_expected(vector: Vector) -> dict[str, str]:
     found = {"pixels": digest(vector.pixels)}
+    found |= {f"pixels[{place}]": digest(frame) for place, frame in enumerate(vector.frames) if place}
     for name, contract in vector.contracts.items():
         size = contract.height, contract.width
         planes = [vector.pixels] if vector.pixels.ndim == 2 else list(vector.pixels.transpose(2, 0, 1))
@@ -84,9 +87,13 @@ def test_reading_and_preprocessing_give_them(name: str, tmp_path: Path) -> None:
         pytest.importorskip("pydicom")
     path = tmp_path / name
     path.write_bytes(vector.data)
-    pixels = read_frame(path).pixels
-    np.testing.assert_array_equal(pixels, vector.pixels)
-    assert digest(pixels) == expected["pixels"]
+    frames = list(read_frames(path))
+    assert len(frames) == len(vector.frames)
+    for place, (frame, pixels) in enumerate(zip(frames, vector.frames, strict=True)):
+        np.testing.assert_array_equal(frame.pixels, pixels)
+        assert digest(frame.pixels) == expected[f"pixels[{place}]" if place else "pixels"]
+        assert frame.spacings == vector.spacings
+    pixels = frames[0].pixels
     for contract_name, contract in vector.contracts.items():
         assert digest(resize(pixels, contract.height, contract.width)) == expected[f"{contract_name} resized"]
         assert digest(Preprocessor(contract)(pixels)) == expected[f"{contract_name} tensor"]
@@ -94,13 +101,57 @@ def test_reading_and_preprocessing_give_them(name: str, tmp_path: Path) -> None:
 
 def test_every_kind_that_was_promised_is_there() -> None:
     shapes = {name: vector.pixels.shape for name, vector in BY_NAME.items()}
+    assert len(shapes) == len(vectors()) == 88
     assert shapes["wide-rgb.png"] == (23, 157, 3)
     assert shapes["1x1-gray.png"] == (1, 1)
-    assert shapes["exif-6.jpg"] == (72, 40)  # the file holds 40 rows of 72
-    kinds = {"16-bit", "monochrome1", "rgba", "palette", "exif-6"}
-    assert {kind for kind in kinds if any(kind in name for name in shapes)} == kinds
-    same = [v for v in vectors() if v.pixels.shape[:2] == (64, 96)]
-    assert [v.name for v in same] == ["network-size-rgb.png"]
+    assert shapes["2000x3000-gray.tif"] == (2000, 3000)
+    stored = shapes["exif-1.jpg"]
+    assert shapes["exif-6.jpg"] == (stored[1], stored[0]) != stored
+    assert shapes["near-gray-rgb.png"][2] == 3
+    same = [v.name for v in vectors() if v.pixels.shape[:2] in ((64, 96), (96, 32))]
+    assert same == [
+        "network-size-rgb.png", "network-size-gray.png", "network-size-narrow.png", "near-gray-rgb.png",
+    ]  # fmt: skip
+    assert sum(vector.dicom for vector in vectors()) == 33
+    assert {len(vector.frames) for vector in vectors()} == {1, 2, 3}
+    assert {spacing.source for vector in vectors() for spacing in vector.spacings} == {
+        "PixelSpacing", "ImagerPixelSpacing", "SequenceOfUltrasoundRegions",
+    }  # fmt: skip
+
+
+def test_scenes_change_with_every_flip_and_swap() -> None:
+    gray, colour = scene(64, 96), colour_scene(64, 96)
+    turned = [gray, gray[::-1], gray[:, ::-1], gray[::-1, ::-1]]
+    turned += [part.swapaxes(0, 1).copy().reshape(64, 96) for part in turned]
+    assert len({digest(one > 170) for one in turned}) == 8
+    corners = [gray[:4, :4], gray[:4, -4:], gray[-4:, :4], gray[-4:, -4:]]
+    assert len({int(one.max()) for one in corners}) == 4
+    orders = [colour[..., list(order)].astype(int) for order in permutations(range(3))]
+    warm = [digest(one[..., 0] - one[..., 2] > 76) for one in orders]
+    assert warm[0] not in warm[1:]
+
+
+def test_colours_survive_the_way_to_ycbcr_and_back() -> None:
+    def near_half(value: Fraction) -> bool:
+        return abs(value % 1 - Fraction(1, 2)) < Fraction(1, 50)
+
+    halved = [(int(y) + 45, int(y) - 13, int(y) - 50) for y in np.unique(scene(13, 16) // 2 + 80)]
+    known = [tuple(map(int, one)) for one in YBR] + [((2 * r - 90) // 2, 100, 160) for r, _, _ in halved]
+    for (r, g, b), ybr in zip([*COLOURS.astype(int).tolist(), *halved], known, strict=True):
+        there = (
+            Fraction(299 * r + 587 * g + 114 * b, 1000),
+            128 + Fraction(-168736 * r - 331264 * g + 500000 * b, 10**6),
+            128 + Fraction(500000 * r - 418688 * g - 81312 * b, 10**6),
+        )
+        y, cb, cr = ybr
+        back = (
+            y + Fraction(1402, 1000) * (cr - 128),
+            y - Fraction(344136, 10**6) * (cb - 128) - Fraction(714136, 10**6) * (cr - 128),
+            y + Fraction(1772, 1000) * (cb - 128),
+        )
+        assert not any(map(near_half, (*there, *back)))
+        assert tuple(map(half_to_even, there)) == ybr
+        assert tuple(map(half_to_even, back)) == (r, g, b)
 
 
 def test_a_digest_tells_dtype_shape_and_every_bit_apart() -> None:
