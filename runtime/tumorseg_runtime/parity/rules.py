@@ -7,6 +7,7 @@ answers are held against these (`tumorseg_runtime.parity.replay`).
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -114,6 +115,14 @@ def diameter_rule(lesion: RuleLesion, row_mm: float, column_mm: float) -> float:
     return max(float(np.hypot(*(points - point).T).max()) for point in points)
 
 
+def _runs(mask: BoolArray) -> list[Run]:
+    """The runs of set pixels, row by row."""
+    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)
+    padded[:, 1:-1] = mask
+    rows, columns = (edge.tolist() for edge in np.nonzero(np.diff(padded, axis=1)))
+    return list(zip(rows[::2], columns[::2], columns[1::2], strict=True))
+
+
 def _components(mask: BoolArray, *, diagonal: bool) -> list[list[Run]]:
     """The runs of each connected component; `diagonal`: whether pixels touch at corners, too."""
     parent: dict[Run, Run] = {}
@@ -124,20 +133,18 @@ def _components(mask: BoolArray, *, diagonal: bool) -> list[list[Run]]:
             run = parent[run]
         return run
 
-    reach, above = int(diagonal), list[Run]()
-    for y, row in enumerate(mask):
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], row.astype(np.int8), [0])))).tolist()
-        here: list[Run] = [(y, start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
-        parent.update({run: run for run in here})
-        first = 0
-        for run in here:
-            while first < len(above) and above[first][2] + reach <= run[1]:
+    reach, above, last = int(diagonal), list[Run](), -2
+    for y, here in itertools.groupby(_runs(mask), key=lambda run: run[0]):
+        above, before = list(here), above if last == y - 1 else []
+        last, first = y, 0
+        for run in above:
+            parent[run] = run
+            while first < len(before) and before[first][2] + reach <= run[1]:
                 first += 1
-            for other in above[first:]:
+            for other in before[first:]:
                 if other[1] >= run[2] + reach:
                     break
                 parent[root(other)] = root(run)
-        above = here
     members: dict[Run, list[Run]] = {}
     for run in parent:
         members.setdefault(root(run), []).append(run)
