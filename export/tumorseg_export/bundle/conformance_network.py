@@ -1,0 +1,62 @@
+"""The conformance networks that are shipped with the runtime, made by the targets themselves.
+
+`python -m tumorseg_export.bundle.conformance_network` writes them anew into the runtime's package, where the
+formulas stand (`tumorseg_runtime.parity.conformance_network`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tumorseg_export.checkpoint.context import ExportContext
+from tumorseg_export.targets.registry import TARGETS
+from tumorseg_runtime.parity.conformance import vectors
+from tumorseg_runtime.parity.conformance_network import FOLDER, LOGITS
+from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.parity.vector import CONTRACTS
+from tumorseg_runtime.processing.preprocess import Preprocessor
+
+FORMATS = ("onnx", "onnx-fp16", "onnx-deploy", "onnx-deploy-gray", "ncnn", "mnn", "openvino", "openvino-bf16")
+IMAGES = ("gray.png", "network-size-gray.png", "1-bit.png")  # what a target proves itself with
+
+
+def network(contract_name: str) -> torch.nn.Conv2d:
+    """The network of one of the conformance contracts, in evaluation mode."""
+    contract = CONTRACTS[contract_name]
+    factors = np.array([one for one, _ in LOGITS[contract_name]], np.float64)  # (K, C), of intensities
+    added = np.array([one for _, one in LOGITS[contract_name]], np.float64)
+    conv = torch.nn.Conv2d(contract.channels, len(contract.classes), 1).eval()
+    with torch.no_grad():
+        conv.weight[:] = torch.from_numpy(factors * np.array(contract.std))[:, :, None, None]
+        conv.bias[:] = torch.from_numpy(added + factors @ np.array(contract.mean))  # type: ignore[index]
+    return conv.requires_grad_(False)
+
+
+def write_network(contract_name: str, folder: Path) -> None:
+    """Write the artefacts of every format into the folder, which must be there."""
+    contract, model = CONTRACTS[contract_name], network(contract_name)
+    preprocess = Preprocessor(contract)
+    golden = []
+    for vector in vectors():
+        if vector.name in IMAGES:
+            tensor = preprocess(vector.pixels)
+            logits = model(torch.from_numpy(tensor)[None])[0].numpy()
+            golden.append(Golden(vector.name, vector.pixels, tensor, logits))
+    context = ExportContext(model, contract, {"network": f"conformance {contract_name}"}, tuple(golden))
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        for target in FORMATS:
+            if target == "onnx-deploy-gray" and contract.channels == 1:
+                continue
+            for file in TARGETS[target].load().make(context, scratch).artefact.files:
+                (folder / file).write_bytes((scratch / file).read_bytes())
+
+
+if __name__ == "__main__":
+    for one in CONTRACTS:
+        (FOLDER / one).mkdir(exist_ok=True)
+        write_network(one, FOLDER / one)

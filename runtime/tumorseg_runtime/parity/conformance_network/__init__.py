@@ -1,0 +1,74 @@
+"""Conformance networks: one 1x1 convolution each, whose logits are known for every tensor.
+
+What the runtime does around a network is proven with them, through the Segmenter and the backend that serve:
+
+    rgb     bright  4 (r + g + b) - 6    warm  8 (r - b) - 2
+    gray    bright  12 v - 6             dark  3 - 12 v
+
+in intensities of 0..1. The folders `rgb` and `gray` beside this module hold each as an artefact of every
+format that a backend opens, but for TensorRT's engines, which are made for one GPU. They are made by
+`python -m tumorseg_export.bundle.conformance_network`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_runtime.bundle.bundle import Artefact, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.parity.vector import CONTRACTS
+
+FloatArray = npt.NDArray[np.float64]
+
+FOLDER = Path(__file__).parent
+# by contract: per class, the factors of the intensities and what is added
+LOGITS = {
+    "rgb": (((4, 4, 4), -6), ((8, 0, -8), -2)),
+    "gray": (((12,), -6), ((-12,), 3)),
+}
+# file, format, precision, file of the weights
+_ARTEFACTS = (
+    ("model.onnx", "onnx", "fp32", None),
+    ("model.fp16.onnx", "onnx", "fp16", None),
+    ("model.deploy.onnx", "onnx-deploy", "fp32", None),
+    ("model.deploy-gray.onnx", "onnx-deploy-gray", "fp32", None),
+    ("model.ncnn.param", "ncnn", "fp32", "model.ncnn.bin"),
+    ("model.mnn", "mnn", "fp32", None),
+    ("model.xml", "openvino", "fp32", "model.bin"),
+    ("model.bf16.xml", "openvino", "bf16", "model.bf16.bin"),
+)
+
+
+def expected_logits(contract_name: str, tensor: npt.NDArray[np.floating[Any]]) -> FloatArray:
+    """What the network of this contract must give: tensor (C, h, w) -> float64 logits (K, h, w)."""
+    contract = CONTRACTS[contract_name]
+    mean, std = (np.array(values, np.float64)[:, None, None] for values in (contract.mean, contract.std))
+    intensities = tensor.astype(np.float64) * std + mean
+    return np.stack(
+        [
+            np.tensordot(np.array(factors, np.float64), intensities, axes=1) + added
+            for factors, added in LOGITS[contract_name]
+        ]
+    )
+
+
+def conformance_bundle(contract_name: str) -> Bundle:
+    """The network of this contract, 'rgb' or 'gray', as a bundle without golden images.
+
+    Its seals are those of the files as they are here: a damaged file shows by its logits.
+    """
+    contract, root = CONTRACTS[contract_name], FOLDER / contract_name
+    artefacts = tuple(
+        Artefact(file, format, precision, None, {}, (), weights)
+        for file, format, precision, weights in _ARTEFACTS
+        if format != "onnx-deploy-gray" or contract.channels == 3
+    )
+    files = {
+        name: FileRecord(sha256_of(root / name), (root / name).stat().st_size)
+        for artefact in artefacts
+        for name in artefact.files
+    }
+    return Bundle(root, f"conformance-{contract_name}", contract, artefacts, (), files, {}, {}, {})
