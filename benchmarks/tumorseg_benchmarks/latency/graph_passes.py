@@ -92,9 +92,7 @@ def _variants(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[
             draft = dataclasses.replace(bundle, root=root, artefacts=(_convert(bundle, backend, root),))
             session = open_session(draft, backend=backend, threads=threads)
             door = Segmenter(bundle.contract, session, 1)
-            report = replay(
-                door, load_golden(bundle), BUDGETS["fp32"], ONE_BY_ONE, artefact=onnx_export.FILE
-            )
+            report = replay(door, load_golden(bundle), BUDGETS["fp32"], ONE_BY_ONE, artefact=onnx_export.FILE)
         except TumorsegError as error:
             click.echo(f"{backend:12} {name:26} does not run: {error}", err=True)
             if name == PLAIN:

@@ -59,4 +59,6 @@ def edge_reference(session: Session, contract: Contract, scale: float) -> Refere
         return preprocess.normalise(resize_rule(cases[index][1], contract.height, contract.width))
 
     logits = tuple(checked_infer(session, tensor(index)[None], contract)[0] for index in range(len(cases)))
-    return ReferenceSet(NAME, tuple(image for image, _ in cases), logits, tensor, scale=scale, budgets=_BUDGETS)
+    return ReferenceSet(
+        NAME, tuple(image for image, _ in cases), logits, tensor, scale=scale, budgets=_BUDGETS
+    )

@@ -39,10 +39,11 @@ from tumorseg_runtime.core.errors import (
     InputError,
 )
 from tumorseg_runtime.core.session import Session
-from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter, door_of
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.check_prediction import Predicted
 from tumorseg_runtime.parity.compare import ParityReport
+from tumorseg_runtime.parity.conformance_check import check_conformance
 from tumorseg_runtime.parity.replay import IN_ONE_LIST, replay
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ __all__ = [
     "split_reference",
 ]  # fmt: skip
 
+CONFORMANCE = "conformance"
 BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[str], None]
 Each = Callable[[int, BoolArray], None]  # index of the image, masks (K, h, w) at the network's size
@@ -187,6 +189,8 @@ def check_parity(
             rows.append(not_opened(candidate))
             continue
         largest = candidate.session.input.max_batch
+        if candidate.variant.engine != PYTORCH:
+            rows.append(conformance_row(candidate, bundle.contract, progress))
         rows += [
             score(candidate, reference, batch, bundle.contract, progress)
             for reference, batch in (*sets, *(halves if is_asked(candidate.variant) else ()))
@@ -210,6 +214,21 @@ def _candidates(
         if variant.engine != PYTORCH or (run is not None and variant.device != "cpu"):
             yield open_candidate(variant, bundle, run, None, device_folder)
     yield from deploy_candidates(bundle)
+
+
+def conformance_row(candidate: Candidate, contract: Contract, progress: Progress) -> ParityRow:
+    """The conformance files through the door, on the candidate's backend."""
+    variant = candidate.variant
+    progress(f"{variant.label}: conformance files")
+
+    try:
+        found = check_conformance(
+            door_of, variant.engine, variant.device, variant.precision, contract, full=True
+        )
+    except (CheckFailedError, BackendError, InputError) as error:
+        return ParityRow(variant, CONFORMANCE, BATCH_SIZE, "refused", str(error), None)
+    status = "passed" if found.report.passed else "refused"
+    return ParityRow(variant, CONFORMANCE, BATCH_SIZE, status, "; ".join(found.unverified), found.report)
 
 
 def not_opened(candidate: Candidate) -> ParityRow:

@@ -22,13 +22,12 @@ from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import EngineKey, Profile, read_key, record_of, write_engine
-from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_runtime.parity.replay import IN_ONE_LIST, full_plan, replay
 
 TOOL = "tensorrt"
-BATCH = 4  # images of one inference, the Segmenter's own
 Log = Callable[[str], None]
 
 
@@ -113,7 +112,7 @@ def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: flo
             f"{path.name}: takes {smallest} images or more, the bundle has {len(bundle.golden)} golden ones "
             "to prove it with: build with a smaller --batch"
         )
-    size = min(largest, max(BATCH, smallest))
+    size = min(largest, max(BATCH_SIZE, smallest))
     door = Segmenter(bundle.contract, session, size)
     plan = full_plan(size) if smallest == 1 else IN_ONE_LIST
     report = replay(door, load_golden(bundle), BUDGETS[key.precision], plan, artefact=path.name)

@@ -23,14 +23,13 @@ from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, Verdict, sha256_of
 from tumorseg_runtime.core.errors import BackendError, ParityError
 from tumorseg_runtime.device.engines import OtherMachineError
-from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import ParityReport, logit_scale
 from tumorseg_runtime.parity.reference import Golden, load_golden
 from tumorseg_runtime.parity.replay import ONE_BY_ONE, full_plan, replay
 
 FOLDER = "certificates"
-BATCH = 4  # images of one inference, the Segmenter's own
 # Threads (None: all cores) with which an artefact is compared. MNN cuts Winograd's tiles by their number, and
 # its logits change with them more than any other backend's: a device may serve with one.
 THREADS: dict[str, tuple[int | None, ...]] = {"mnn": (None, 1)}
@@ -88,15 +87,14 @@ def _replay(
         session = open_session(
             draft, backend=backend, device=device, precision=artefact.precision, threads=threads
         )
-        size = min(BATCH, session.input.max_batch or BATCH)
-        door = Segmenter(draft.contract, session, size)
-        sets = ((golden, full_plan(size)), (calibration if threads is None else (), ONE_BY_ONE))
+        door = door_of(draft, session)
+        sets = ((golden, full_plan(door.batch_size)), (calibration if threads is None else (), ONE_BY_ONE))
         for references, plan in sets:
             if not references:
                 continue
             report = replay(door, references, budget, plan, artefact=artefact.file, scale=scale)
             refuse_breach(report, threads)
-            reports.append({"batch_size": size, "threads": threads, **report.to_dict()})
+            reports.append({"batch_size": door.batch_size, "threads": threads, **report.to_dict()})
     return reports
 
 

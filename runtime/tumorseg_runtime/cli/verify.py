@@ -10,12 +10,8 @@ import click
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.bundle.signature import verify_signature
 from tumorseg_runtime.core.errors import CheckFailedError
-from tumorseg_runtime.core.session import Session
-from tumorseg_runtime.inference.segmenter import CONFORMANCE_BAND, Segmenter
+from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.verify import PASSED, UNVERIFIED, verify_bundle
-
-BATCH = 4  # the Segmenter's own
-
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -45,7 +41,7 @@ def verify(
     """
     signer = None if public_key is None else verify_signature(Bundle.read_index(bundle), public_key)
     found = verify_bundle(
-        bundle, _door, backend=backend, device=device, precision=precision, device_folder=device_folder
+        bundle, door_of, backend=backend, device=device, precision=precision, device_folder=device_folder
     )
     if as_json:
         click.echo(json.dumps({**found.to_dict(), "signed_by": signer}, indent=2))
@@ -54,7 +50,7 @@ def verify(
         if signer is not None:
             click.echo(f"signed by the key {signer}")
         for problem in found.problems:
-            click.echo(f"not as sealed: {problem}")
+            click.echo(f"refused: {problem}")
         if not found.problems:
             click.echo("every file is as it was sealed")
         for check in sorted(found.checks, key=lambda check: check.status == UNVERIFIED):
@@ -63,7 +59,7 @@ def verify(
     if not found.passed:
         statuses = [check.status for check in found.checks]
         what = (
-            f"{len(found.problems)} files are not as they were sealed, nothing was run: copy the bundle again"
+            f"{len(found.problems)} problems of its files or the device folder's, nothing was run: see above"
             if found.problems
             else "it has no artefact of what was asked for, so nothing is verified: leave out an option"
             if not statuses
@@ -72,9 +68,3 @@ def verify(
             else "this device must not serve with what is marked refused: see above"
         )
         raise CheckFailedError(f"{bundle}: {what}")
-
-
-def _door(bundle: Bundle, session: Session) -> Segmenter:
-    """The door that serves, with its own batch size."""
-    limit = session.input.max_batch
-    return Segmenter(bundle.contract, session, min(BATCH, limit or BATCH), band=CONFORMANCE_BAND)

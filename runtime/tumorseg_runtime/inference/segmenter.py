@@ -16,7 +16,7 @@ from tumorseg_runtime.backends.selection import AUTO, Selection, open_auto, open
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.core.session import MASKS, Session, SessionInfo, output_of
+from tumorseg_runtime.core.session import DEVICE, MASKS, Session, SessionInfo, output_of
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.inference.prediction import Image, Prediction, to_frame
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tumorseg_runtime.inference.stream import StreamResult
 
 
+BATCH_SIZE = 4  # images of one inference, unless told otherwise
 SELF_TESTS = ("quick", "full")
 CONFORMANCE_BAND = Band(0.05, "a self-test")  # any: it shows that margins are counted right
 
@@ -49,7 +50,7 @@ class Segmenter:
         self,
         contract: Contract,
         session: Session,
-        batch_size: int = 4,
+        batch_size: int = BATCH_SIZE,
         *,
         band: Band | None = None,
         reopen: Callable[[], Session] | None = None,
@@ -82,7 +83,7 @@ class Segmenter:
         device: str | None = None,
         precision: str | None = None,
         threads: int | None = None,
-        batch_size: int = 4,
+        batch_size: int = BATCH_SIZE,
         self_test: bool | str = False,
         timeout_s: float | None = None,
         device_folder: str | Path | None = None,
@@ -118,8 +119,10 @@ class Segmenter:
         choice = Selection(backend, device or "cpu", precision or "fp32")
 
         def door(of: Bundle, session: Session, band: Band | None = None, **options: Any) -> Segmenter:
+            # only a self-test's rule reads no device memory although the session that serves does
+            place = preprocess if of is opened or DEVICE in session.input.memory else "cpu"
             return cls(
-                of.contract, session, batch_size, band=band or CONFORMANCE_BAND, preprocess=preprocess,
+                of.contract, session, batch_size, band=band or CONFORMANCE_BAND, preprocess=place,
                 kernel_cache=folder, **options,
             )  # fmt: skip
 
@@ -257,3 +260,9 @@ class Segmenter:
 
     def _decide(self, judged: tuple[Frame, npt.NDArray[Any]]) -> Prediction:
         return self.decide(*judged)
+
+
+def door_of(bundle: Bundle, session: Session) -> Segmenter:
+    """The door that serves on a session, with the default batch size or the largest that it takes."""
+    size = min(BATCH_SIZE, session.input.max_batch or BATCH_SIZE)
+    return Segmenter(bundle.contract, session, size, band=CONFORMANCE_BAND)

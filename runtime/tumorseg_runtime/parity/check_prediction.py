@@ -151,9 +151,7 @@ def _same(one: Predicted, other: Predicted) -> bool:
         and np.array_equal(one.masks, other.masks)
         and np.array_equal(one.frame.pixels, other.frame.pixels)
         and (
-            logits == (None, None)
-            if logits[0] is None or logits[1] is None
-            else np.array_equal(*logits)  # type: ignore[arg-type]
+            logits == (None, None) if logits[0] is None or logits[1] is None else np.array_equal(*logits)  # type: ignore[arg-type]
         )
     )
 

@@ -18,8 +18,8 @@ from tumorseg_runtime.core.errors import (
     ParityError,
 )
 from tumorseg_runtime.core.session import Session
-from tumorseg_runtime.device.cache import find
-from tumorseg_runtime.device.engines import OtherMachineError
+from tumorseg_runtime.device.cache import find, read_ranking
+from tumorseg_runtime.device.engines import OtherMachineError, engines_in, read_key
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import ParityReport
 from tumorseg_runtime.parity.conformance_check import MakeDoor, check_conformance
@@ -114,14 +114,30 @@ def verify_bundle(
     problems = tuple(bundle.problems())
     checks = []
     if not problems:
-        precisions = sorted({artefact.precision for artefact in bundle.artefacts})
         folder = find(bundle) if device_folder is None else device_folder
+        problems = tuple(folder_problems(bundle, folder)) if folder is not None else ()
+    if not problems:
+        precisions = sorted({artefact.precision for artefact in bundle.artefacts})
         for name in BACKENDS if backend is None else (backend,):
             for one in devices_of(name) if device is None else (device,):
                 for kind in precisions if precision is None else (precision,):
                     if backend is not None or has_artefact(bundle, name, kind, folder):
                         checks.append(_check(bundle, make, name, one, kind, folder))
     return Verification(bundle.name, bundle.digest(), problems, tuple(checks))
+
+
+def folder_problems(bundle: Bundle, folder: Path) -> Iterator[str]:
+    """A ranking of another bundle or device, and damaged engines, one line each. An engine of another bundle
+    is no problem: it is never opened for this one."""
+    try:
+        read_ranking(folder, bundle)
+    except BundleError as error:
+        yield str(error)
+    for path in engines_in(folder):
+        try:
+            read_key(path)
+        except BundleError as error:
+            yield str(error)
 
 
 def devices_of(backend: str) -> list[str]:

@@ -81,6 +81,8 @@ def test_scores_are_of_images_with_a_tumour_at_the_networks_size() -> None:
     found = scores.verdict()
     assert found is not None
     assert (found.images, found.groups, found.pytorch, found.artefact, found.ratio) == (1, 1, 0.5, 1, 2)
-    without = DiceScores(ReferenceSet("golden", images, (logits, logits), None), Contract(height=32, width=32))
+    without = DiceScores(
+        ReferenceSet("golden", images, (logits, logits), None), Contract(height=32, width=32)
+    )
     without.add(0, better)
     assert without.verdict() is None

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tumorseg_benchmarks.parity.preprocess_paths import (
-    REFUSED,
     PASSED,
     PATHS,
+    REFUSED,
     UNVERIFIED,
     Made,
     PreprocessPath,
