@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def test_files_hold_the_pixels_that_are_named() -> None:
     cases = edge_cases()
-    assert len({image.name for image, _ in cases}) == len(cases) == 21
+    assert len({image.name for image, _ in cases}) == len(cases) == 26
     for image, pixels in cases:
         np.testing.assert_array_equal(image.pixels(), pixels, err_msg=image.name)
     extremes = {image.name: (int(pixels.min()), int(pixels.max())) for image, pixels in cases}
