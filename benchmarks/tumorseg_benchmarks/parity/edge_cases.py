@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_benchmarks.variants.inputs import EncodedImage
+from tumorseg_runtime.conformance.file_formats import encode_png
+from tumorseg_runtime.conformance.files import vectors
+from tumorseg_runtime.conformance.scenes import noise
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import Session, checked_infer
 from tumorseg_runtime.parity.budget import BUDGETS, Budget
-from tumorseg_runtime.parity.conformance import vectors
-from tumorseg_runtime.parity.file_formats import encode_png
-from tumorseg_runtime.parity.scenes import noise
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize_rule
 
 NAME = "edge cases"

@@ -43,7 +43,7 @@ from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter, door_of
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.check_prediction import Predicted
 from tumorseg_runtime.parity.compare import ParityReport
-from tumorseg_runtime.parity.conformance_check import check_conformance
+from tumorseg_runtime.parity.conformance import check_conformance
 from tumorseg_runtime.parity.replay import IN_ONE_LIST, replay
 
 if TYPE_CHECKING:

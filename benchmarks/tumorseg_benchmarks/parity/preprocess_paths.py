@@ -24,12 +24,12 @@ import numpy.typing as npt
 
 from tumorseg_benchmarks.variants.host_kernel import HostKernel, why_no_compiler
 from tumorseg_runtime.bundle.bundle import sha256_of
+from tumorseg_runtime.conformance.files import Vector, digest, expected_digests, vectors
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.images.frames import read_frames
 from tumorseg_runtime.images.read import write_png
-from tumorseg_runtime.parity.conformance import Vector, digest, expected_digests, vectors
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize, resize_engine, resize_rule
 
 UInt8Array = npt.NDArray[np.uint8]

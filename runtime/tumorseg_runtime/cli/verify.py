@@ -13,6 +13,7 @@ from tumorseg_runtime.core.errors import CheckFailedError
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.verify import PASSED, UNVERIFIED, verify_bundle
 
+
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--backend", help="Only this backend [default: all].")

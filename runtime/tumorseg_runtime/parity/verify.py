@@ -22,7 +22,7 @@ from tumorseg_runtime.device.cache import find, read_ranking
 from tumorseg_runtime.device.engines import OtherMachineError, engines_in, read_key
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import ParityReport
-from tumorseg_runtime.parity.conformance_check import MakeDoor, check_conformance
+from tumorseg_runtime.parity.conformance import MakeDoor, check_conformance
 from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_runtime.parity.replay import full_plan, quick_plan, replay
 

@@ -24,10 +24,10 @@ from tumorseg_benchmarks.parity.preprocess_paths import (
     vectors_lines,
 )
 from tumorseg_benchmarks.variants.host_kernel import HostKernel, why_no_compiler
+from tumorseg_runtime.conformance.files import vectors
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.images.frames import read_frames
-from tumorseg_runtime.parity.conformance import vectors
 from tumorseg_runtime.processing import kernels
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
