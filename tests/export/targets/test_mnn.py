@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.golden import golden_report
 from tumorseg_export.bundle.export import export_run
 from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
@@ -18,7 +19,6 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, CheckFailedError, ParityError
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS, Budget
-from tumorseg_runtime.parity.reference import replay
 from tumorseg_train.networks.run import Run
 
 if importlib.util.find_spec("MNN") is None:
@@ -62,14 +62,14 @@ def test_a_network_too_rough_for_mnn_is_refused_with_the_exact_target_as_remedy(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]
-        report = replay(bundle, session, "model.mnn")
+        report = golden_report(bundle, session, "model.mnn")
     strict = Budget(relative_error=1e-9, flipped_share=0, dice=1, free_pixels=0)
     monkeypatch.setitem(BUDGETS, "fp32", strict)
     assert report.passed
     with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]
-        report = replay(bundle, session, "model.mnn")
+        report = golden_report(bundle, session, "model.mnn")
     with pytest.raises(ParityError, match=r"under mnn on cpu .*: take the target mnn-exact in its place"):
-        refuse_breach(report, 1)
+        refuse_breach(report)
 
 
 def test_the_identifier_is_the_hashs() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fakes.golden import golden_report
 from tumorseg_runtime.backends import FORMATS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.session import Session
-from tumorseg_runtime.parity.reference import replay
 
 PACKAGES = {"ncnn": "ncnn", "mnn": "MNN", "mnn-exact": "MNN", "openvino": "openvino"}  # by backend
 DEVICES = {"ncnn": "cpu", "mnn": "cpu", "mnn-exact": "cpu", "openvino": "one of cpu, gpu, npu"}
@@ -67,7 +67,7 @@ def test_the_golden_logits_and_what_it_runs_on(backend: str, bundle: Bundle, ses
     info = session.info
     assert (info.backend, info.device, info.precision) == (backend, "cpu", "fp32")
     assert info.versions[PACKAGES[backend]].count(".") >= 2
-    report = replay(bundle, session, "the artefact", batch_size=3)
+    report = golden_report(bundle, session, "the artefact", batch_size=3)
     assert report.passed, report.breaches
 
 
