@@ -144,5 +144,5 @@ def parity(
         layer = "" if layer_diff or run is None else ", or look for the layer with --layer-diff"
         raise ParityError(
             f"{bundle}: {len(breaches)} breaches of parity, expected none: {first}{more}: "
-            f"do not use what is named breached in {out}/parity.md; export it again{layer}"
+            f"do not use what is named refused in {out}/parity.md; export it again{layer}"
         )

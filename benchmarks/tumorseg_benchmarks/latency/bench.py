@@ -25,7 +25,7 @@ from tumorseg_benchmarks.latency.latency import (
 )
 from tumorseg_benchmarks.latency.rows import CONTROL, BenchRow, fill, rank
 from tumorseg_benchmarks.latency.stages import Clock, staged_call
-from tumorseg_benchmarks.parity.parity import Reference, compare, golden_reference
+from tumorseg_benchmarks.parity.parity import ReferenceSet, compare, golden_reference
 from tumorseg_benchmarks.parity.worst_cases import worst_pictures
 from tumorseg_benchmarks.variants.candidates import Candidate, open_candidate
 from tumorseg_benchmarks.variants.inputs import EncodedImage
@@ -89,7 +89,7 @@ def enter(
 
 def find_truth(
     cases: Sequence[BenchmarkCase], images: Sequence[EncodedImage], bundle: Bundle, run: Run | None
-) -> Reference:
+) -> ReferenceSet:
     """What the logits of the timed images must be.
 
     With a run: what PyTorch on the CPU says. Without: what PyTorch said at export where the images are the
@@ -112,7 +112,7 @@ def find_truth(
         checked_infer(first.session, preprocess(image.pixels(), image.name)[None], bundle.contract)[0]
         for image in images
     )
-    return Reference("timed", tuple(images), logits, None)
+    return ReferenceSet("timed", tuple(images), logits, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Bench:
     """
 
     contract: Contract
-    truth: Reference
+    truth: ReferenceSet
     plan: TimingPlan
     progress: Progress
     started: float

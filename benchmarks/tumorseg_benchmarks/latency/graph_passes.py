@@ -32,7 +32,10 @@ from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.session import Session
-from tumorseg_runtime.parity.reference import load_golden, replay
+from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.parity.replay import ONE_BY_ONE, replay
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 PLAIN = "as it is"
@@ -88,7 +91,8 @@ def _variants(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[
         try:
             draft = dataclasses.replace(bundle, root=root, artefacts=(_convert(bundle, backend, root),))
             session = open_session(draft, backend=backend, threads=threads)
-            report = replay(draft, session, onnx_export.FILE)
+            door = Segmenter(bundle.contract, session, 1)
+            report = replay(door, load_golden(bundle), BUDGETS["fp32"], ONE_BY_ONE, artefact=onnx_export.FILE)
         except TumorsegError as error:
             click.echo(f"{backend:12} {name:26} does not run: {error}", err=True)
             if name == PLAIN:

@@ -1,7 +1,7 @@
 """From the rows of a benchmark to the ranking that `backend="auto"` follows.
 
 An entry is what was compared with PyTorch on this very device at batch 1. Who passed and was timed has its
-median; who broke parity is listed as breached, without a time, so that no speed can make it win.
+median; who broke parity is listed as refused, without a time, so that no speed can make it win.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.files import make_folder
 from tumorseg_runtime.device.cache import PASSED, Entry, beside, find
 
-BREACHED = "breached"
+REFUSED = "refused"
 
 
 def make_ranking_folder(bundle: Bundle, device_folder: Path | None) -> Path:
@@ -66,7 +66,7 @@ def _entry(row: BenchRow, threads: int, unfit: str) -> Entry:
         precision=variant.precision,
         batch=row.batch,
         versions=row.versions,
-        parity=PASSED if row.parity.passed else BREACHED,
+        parity=PASSED if row.parity.passed else REFUSED,
         median_s=infer.median / 1000 if infer is not None and row.parity.passed and not unfit else None,
         detail=detail,
     )

@@ -22,8 +22,8 @@ from functools import partial
 from tumorseg_benchmarks.mutants.mutant import Device
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_benchmarks.parity.fp16_reference import PRECISION
-from tumorseg_benchmarks.parity.parity import Reference, check_provenance, compare, golden_reference
-from tumorseg_benchmarks.parity.preprocess_paths import BREACHED, PATHS, check_vectors
+from tumorseg_benchmarks.parity.parity import ReferenceSet, check_provenance, compare, golden_reference
+from tumorseg_benchmarks.parity.preprocess_paths import PATHS, REFUSED, check_vectors
 from tumorseg_export.targets.validate_parity import BATCH_SIZES
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER
@@ -34,7 +34,8 @@ from tumorseg_runtime.device.cache import read_ranking
 from tumorseg_runtime.device.engines import engines_in, find_engine
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
-from tumorseg_runtime.parity.compare import BUDGETS, FinalMasks, ImageParity, compare_image, logit_scale
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import FinalMasks, ImageParity, compare_image, logit_scale
 from tumorseg_runtime.parity.reference import replay
 
 # The budgets when the last ten mutants were written. Other ones need ten new mutants (docs/mutants.md).
@@ -74,7 +75,7 @@ def detect(device: Device, network: BedNetwork) -> list[Detection]:
     found += [
         Detection("golden vectors", f"{check.vector}: {check.reason}")
         for check in check_vectors({"runtime": PATHS["runtime"]})
-        if check.status == BREACHED
+        if check.status == REFUSED
     ]
     try:
         session = open_session(device.bundle, precision=device.precision)
@@ -109,7 +110,7 @@ def _provenance(device: Device, network: BedNetwork) -> Iterable[str]:
     return ()
 
 
-def _split(session: Session, reference: Reference, contract: Contract, batch: int) -> Iterable[str]:
+def _split(session: Session, reference: ReferenceSet, contract: Contract, batch: int) -> Iterable[str]:
     return compare(session, "artefact", reference, contract, batch).breaches
 
 

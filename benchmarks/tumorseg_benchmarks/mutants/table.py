@@ -12,7 +12,7 @@ from tumorseg_benchmarks.mutants.testbed import CONTRACT, ENCODER, TestBed
 from tumorseg_benchmarks.mutants.third_party_criteria import CRITERIA
 from tumorseg_benchmarks.mutants.trial import OURS, ControlResult, MutantResult
 from tumorseg_benchmarks.reports.tables import Table
-from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.parity.budget import BUDGETS
 
 KILLED, LIVES, BLIND = "killed", "lives", "blind"
 NAMES = (OURS, *(criterion.name for criterion in CRITERIA))

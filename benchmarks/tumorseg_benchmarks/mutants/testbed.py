@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from tumorseg_benchmarks.parity.fp16_reference import rounded_reference
-from tumorseg_benchmarks.parity.parity import Reference, golden_reference, split_reference
+from tumorseg_benchmarks.parity.parity import ReferenceSet, golden_reference, split_reference
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 from tumorseg_export.bundle.export import export_run
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
@@ -74,8 +74,8 @@ class BedNetwork:
     model: torch.nn.Module
     earlier: torch.nn.Module
     golden: tuple[Golden, ...]
-    split: Reference
-    rounded: Reference
+    split: ReferenceSet
+    rounded: ReferenceSet
 
     def torch_logits(self, batch: FloatArray) -> FloatArray:
         """PyTorch's answer to float32 (N, C, H, W)."""
@@ -120,7 +120,7 @@ def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Be
     live = split_reference(run, PyTorchSession(model, "cpu"), "test", 0)
     assert live.tensor is not None
     tensors = [live.tensor(index) for index in range(len(live.images))]
-    split = Reference(live.name, live.images, live.logits, lambda index: tensors[index])
+    split = ReferenceSet(live.name, live.images, live.logits, lambda index: tensors[index])
     halves = rounded_reference(model, golden_reference(bundle), CONTRACT)
     return BedNetwork(name, run, bundle, refused, model, earlier, golden, split, halves)
 

@@ -12,14 +12,14 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.parity.references import Reference
+from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_benchmarks.variants.inputs import EncodedImage
+from tumorseg_runtime.conformance.file_formats import encode_png
+from tumorseg_runtime.conformance.files import vectors
+from tumorseg_runtime.conformance.scenes import noise
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import Session, checked_infer
-from tumorseg_runtime.parity.compare import BUDGETS, Budget
-from tumorseg_runtime.parity.conformance import vectors
-from tumorseg_runtime.parity.file_formats import encode_png
-from tumorseg_runtime.parity.scenes import noise
+from tumorseg_runtime.parity.budget import BUDGETS, Budget
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize_rule
 
 NAME = "edge cases"
@@ -55,7 +55,7 @@ def edge_cases() -> tuple[tuple[EncodedImage, UInt8Array], ...]:
     return (*cases, *((EncodedImage(name, encode_png(pixels)), pixels) for name, pixels in drawn.items()))
 
 
-def edge_reference(session: Session, contract: Contract, scale: float) -> Reference:
+def edge_reference(session: Session, contract: Contract, scale: float) -> ReferenceSet:
     """The edge cases that the contract takes, with PyTorch's answers.
 
     scale: standard deviation of PyTorch's logits on real images; these here are no measure.
@@ -67,4 +67,6 @@ def edge_reference(session: Session, contract: Contract, scale: float) -> Refere
         return preprocess.normalise(resize_rule(cases[index][1], contract.height, contract.width))
 
     logits = tuple(checked_infer(session, tensor(index)[None], contract)[0] for index in range(len(cases)))
-    return Reference(NAME, tuple(image for image, _ in cases), logits, tensor, scale=scale, budgets=_BUDGETS)
+    return ReferenceSet(
+        NAME, tuple(image for image, _ in cases), logits, tensor, scale=scale, budgets=_BUDGETS
+    )

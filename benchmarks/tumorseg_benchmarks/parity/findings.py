@@ -12,14 +12,14 @@ from tumorseg_benchmarks.parity.edge_cases import NAME as EDGE
 from tumorseg_benchmarks.parity.edge_cases import edge_cases
 from tumorseg_benchmarks.parity.fp16_reference import NAME as ROUNDED
 from tumorseg_benchmarks.parity.layer_diff import LayerDiff, measure_layer_diff
-from tumorseg_benchmarks.parity.parity import Margin, ParityRow, check_parity
-from tumorseg_benchmarks.parity.preprocess_paths import BREACHED, VectorCheck, check_vectors
+from tumorseg_benchmarks.parity.parity import CONFORMANCE, Margin, ParityRow, check_parity
+from tumorseg_benchmarks.parity.preprocess_paths import REFUSED, VectorCheck, check_vectors
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.device.cache import beside, device_facts, find
 from tumorseg_runtime.images.read import read_image
-from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.reference import FOLDER
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
@@ -49,7 +49,7 @@ class Findings:
         lines = [
             f"preprocessing, {check.path}: {check.vector}: {check.reason}"
             for check in self.vectors
-            if check.status == BREACHED
+            if check.status == REFUSED
         ]
         for row in self.rows:
             lines += row.breaches
@@ -114,7 +114,9 @@ def _layer_diffs(
         mine = [
             row
             for row in rows
-            if row.report and (row.variant.format, row.variant.precision) == ("onnx", artefact.precision)
+            if row.report
+            and row.images != CONFORMANCE
+            and (row.variant.format, row.variant.precision) == ("onnx", artefact.precision)
         ]
         if not mine:
             continue
@@ -175,6 +177,8 @@ def _image_hashes(bundle: Bundle, findings: Findings, run: Run | None) -> dict[s
     known |= {image.name: str(image.to_dict()["sha256"]) for image, _ in edge_cases()}
     for row in findings.rows:
         for image in row.report.images if row.report else ():
+            if row.images == CONFORMANCE:
+                continue  # made in code, with hashes of their own in golden_vectors.json
             if row.images in GOLDEN:
                 hashes[image.image] = bundle.files[f"{FOLDER}/{image.image}.png"].sha256
             else:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.parity.references import Reference
+from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import checked_infer
-from tumorseg_runtime.parity.compare import BUDGETS, Budget
+from tumorseg_runtime.parity.budget import BUDGETS, Budget
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ def is_asked(variant: Variant) -> bool:
     return (variant.engine, variant.device, variant.precision) == ("onnxruntime", "cpu", PRECISION)
 
 
-def rounded_reference(model: torch.nn.Module, golden: Reference, contract: Contract) -> Reference:
+def rounded_reference(model: torch.nn.Module, golden: ReferenceSet, contract: Contract) -> ReferenceSet:
     """The golden images with what the network says whose weights are rounded to FP16.
 
     model: FP32, in evaluation mode; it stays as it is. golden: with the tensors that PyTorch was given.
@@ -70,7 +70,7 @@ def rounded(model: torch.nn.Module, channels: int) -> torch.nn.Module:
     return copy
 
 
-def budget_of(golden: Reference, rounded: tuple[FloatArray, ...]) -> Budget:
+def budget_of(golden: ReferenceSet, rounded: tuple[FloatArray, ...]) -> Budget:
     """At most `TIMES` the errors that rounding the weights makes here, and never more than FP16 may err.
 
     Decisions are not asked: the rounded network is no truth, and two right ones may flip different pixels.

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.parity.references import Reference
+from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.parity.mask_diff import mask_dice
 
 BoolArray = npt.NDArray[np.bool_]
 LEAST = 0.999
 FEWEST_GROUPS = 30  # below, an interval that contains the limit tells nothing about the artefact
-PASSED, BREACHED, UNDECIDED = "passed", "breached", "undecided"
+PASSED, REFUSED, UNDECIDED = "passed", "refused", "undecided"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class NonInferiority:
 
     images, groups: with a tumour in the ground truth; the others have no Dice.
     pytorch, artefact: mean Dice against the ground truth. ratio: artefact / PyTorch; low, high: its interval.
-    status: 'passed', 'breached', or 'undecided' where there are too few images to tell.
+    status: 'passed', 'refused', or 'undecided' where there are too few images to tell.
     """
 
     images: int
@@ -52,7 +52,7 @@ class NonInferiority:
         )
         if self.status == PASSED:
             return f"{figures}: not inferior at {LEAST:g}"
-        if self.status == BREACHED:
+        if self.status == REFUSED:
             return f"{figures}: expected a lower bound of at least {LEAST:g}"
         return f"{figures}: too few images to tell whether it is at least {LEAST:g}"
 
@@ -64,7 +64,7 @@ class NonInferiority:
 class DiceScores:
     """Collects the Dice of one artefact's masks and of PyTorch's, image by image."""
 
-    def __init__(self, reference: Reference, contract: Contract) -> None:
+    def __init__(self, reference: ReferenceSet, contract: Contract) -> None:
         self._reference = reference
         self._threshold = np.float32(contract.logit_threshold)
         self._pairs: dict[int, tuple[float, float]] = {}
@@ -101,7 +101,7 @@ def judge_noninferiority(
     if found.low >= LEAST or np.array_equal(pytorch, artefact):
         status = PASSED
     elif found.high < LEAST or (count >= FEWEST_GROUPS and not math.isnan(found.low)):
-        status = BREACHED
+        status = REFUSED
     else:
         status = UNDECIDED
     return NonInferiority(

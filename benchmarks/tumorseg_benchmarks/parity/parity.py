@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.parity.deploy_parity import compare_deploy, deploy_candidates, fitting
+from tumorseg_benchmarks.parity.deploy_parity import deploy_candidates
 from tumorseg_benchmarks.parity.edge_cases import edge_reference
 from tumorseg_benchmarks.parity.fp16_reference import is_asked, rounded_reference
-from tumorseg_benchmarks.parity.noninferiority import BREACHED as INFERIOR
+from tumorseg_benchmarks.parity.noninferiority import REFUSED as INFERIOR
 from tumorseg_benchmarks.parity.noninferiority import DiceScores, NonInferiority
 from tumorseg_benchmarks.parity.references import (
     Margin,
-    Reference,
+    ReferenceSet,
     find_thinnest,
     golden_reference,
     split_reference,
@@ -37,12 +37,14 @@ from tumorseg_runtime.core.errors import (
     BundleError,
     CheckFailedError,
     InputError,
-    OutputError,
 )
-from tumorseg_runtime.core.session import MASKS, Session, output_of
-from tumorseg_runtime.images.frame import Frame
-from tumorseg_runtime.inference.segmenter import Segmenter
-from tumorseg_runtime.parity.compare import BUDGETS, FinalMasks, ParityReport, compare_image
+from tumorseg_runtime.core.session import Session
+from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter, door_of
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.check_prediction import Predicted
+from tumorseg_runtime.parity.compare import ParityReport
+from tumorseg_runtime.parity.conformance import check_conformance
+from tumorseg_runtime.parity.replay import IN_ONE_LIST, replay
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
@@ -50,8 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Margin",
     "ParityRow",
-    "Reference",
-    "batches",
+    "ReferenceSet",
     "check_parity",
     "check_provenance",
     "compare",
@@ -61,6 +62,7 @@ __all__ = [
     "split_reference",
 ]  # fmt: skip
 
+CONFORMANCE = "conformance"
 BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[str], None]
 Each = Callable[[int, BoolArray], None]  # index of the image, masks (K, h, w) at the network's size
@@ -70,7 +72,7 @@ Each = Callable[[int, BoolArray], None]  # index of the image, masks (K, h, w) a
 class ParityRow:
     """Verdict on one variant over one set of images, in calls of `batch` images.
 
-    status: 'passed', 'breached', or 'unverified' where the variant does not run on this machine.
+    status: 'passed', 'refused', or 'unverified' where the variant does not run on this machine.
     reason: why it is unverified, or what stopped the comparison; empty where `report` tells all.
     noninferiority: against the ground truth; None where there is none.
     """
@@ -99,7 +101,7 @@ class ParityRow:
     @property
     def breaches(self) -> tuple[str, ...]:
         """One line per breach: variant, image, figure, budget."""
-        if self.status != "breached":
+        if self.status != "refused":
             return ()
         if self.report is None:
             return (f"{self.variant.label}: {self.reason}",)
@@ -115,67 +117,32 @@ class ParityRow:
 def compare(
     session: Session,
     label: str,
-    reference: Reference,
+    reference: ReferenceSet,
     contract: Contract,
     batch_size: int = 1,
     each: Each = lambda index, masks: None,
 ) -> ParityReport:
-    """Bytes -> tensor -> logits -> decisions of a set of images, against the reference.
+    """A set of images through the door that serves, against the reference (`tumorseg_runtime.parity.replay`).
 
-    Every call has exactly `batch_size` images: the last one is filled up with the first images of the set.
-    Logits that are not finite, or of a wrong shape, are breaches of their image and stop nothing.
-    each: is told what was decided on every image whose logits have the right shape.
+    batch_size: images of one inference; the images go as one list, and the last batch is what is left.
+    each: is told what was decided at the network's size on every image; not where a session gives masks.
     """
-    segmenter = Segmenter(contract, session, batch_size)
-    scale = reference.unit
-    budget = reference.budget(session.info.precision)
+    door = Segmenter(contract, session, batch_size)
     threshold = np.float32(contract.logit_threshold)
-    found = []
-    for indices in batches(len(reference.images), batch_size):
-        frames = [Frame(image.name, image.pixels()) for image in (reference.images[i] for i in indices)]
-        tensors = [segmenter.prepare(frame) for frame in frames]
-        logits = session.infer(np.stack(tensors))
-        if logits.dtype != np.float32:
-            raise OutputError(f"{label} gives {logits.dtype} logits, expected float32: export it again")
-        for place, index in enumerate(indices):
-            if index < indices[0]:
-                break  # filled up: judged before
-            expected, got = reference.logits[index], np.empty(0, np.float32)
-            if place < len(logits):
-                got = logits[place]
-            final = None
-            if got.shape == expected.shape:
-                each(index, np.asarray(got >= threshold))
-                if np.isfinite(got).all():
-                    height, width = frames[place].pixels.shape[:2]
-                    final = FinalMasks(segmenter.decide(frames[place], got).masks, height, width)
-            half = tensors[place].dtype != np.float32
-            pair = None
-            if reference.tensor:
-                wanted = reference.tensor(index)
-                pair = (wanted.astype(tensors[place].dtype) if half else wanted, tensors[place])
-            found.append(
-                compare_image(
-                    frames[place].name,
-                    expected,
-                    got,
-                    logit_threshold=contract.logit_threshold,
-                    scale=scale,
-                    budget=budget,
-                    tensors=pair,
-                    final=final,
-                )
-            )
-    info = session.info
-    return ParityReport(
-        label, info.backend, info.device, info.precision, info.versions, budget, scale, tuple(found)
+
+    def tell(index: int, prediction: Predicted) -> None:
+        if prediction.own_logits is not None:
+            each(index, np.asarray(prediction.own_logits >= threshold))
+
+    return replay(
+        door,
+        reference.items(),
+        reference.budget(session.info.precision),
+        IN_ONE_LIST,
+        artefact=label,
+        scale=reference.unit,
+        each=tell,
     )
-
-
-def batches(count: int, size: int) -> Iterator[list[int]]:
-    """Indices 0..count-1 in batches of exactly `size`; the last batch begins anew at 0 to be full."""
-    for start in range(0, count, size):
-        yield [(start + offset) % count for offset in range(size)]
 
 
 def check_parity(
@@ -199,7 +166,7 @@ def check_parity(
     """
     golden = golden_reference(bundle)
     sets = [(golden, 1), (golden, len(golden.images))]
-    halves: list[tuple[Reference, int]] = []
+    halves: list[tuple[ReferenceSet, int]] = []
     rows: list[ParityRow] = []
     if run is not None:
         check_provenance(bundle, run)
@@ -222,6 +189,8 @@ def check_parity(
             rows.append(not_opened(candidate))
             continue
         largest = candidate.session.input.max_batch
+        if candidate.variant.engine != PYTORCH:
+            rows.append(conformance_row(candidate, bundle.contract, progress))
         rows += [
             score(candidate, reference, batch, bundle.contract, progress)
             for reference, batch in (*sets, *(halves if is_asked(candidate.variant) else ()))
@@ -247,38 +216,47 @@ def _candidates(
     yield from deploy_candidates(bundle)
 
 
+def conformance_row(candidate: Candidate, contract: Contract, progress: Progress) -> ParityRow:
+    """The conformance files through the door, on the candidate's backend."""
+    variant = candidate.variant
+    progress(f"{variant.label}: conformance files")
+
+    try:
+        found = check_conformance(
+            door_of, variant.engine, variant.device, variant.precision, contract, full=True
+        )
+    except (CheckFailedError, BackendError, InputError) as error:
+        return ParityRow(variant, CONFORMANCE, BATCH_SIZE, "refused", str(error), None)
+    status = "passed" if found.report.passed else "refused"
+    return ParityRow(variant, CONFORMANCE, BATCH_SIZE, status, "; ".join(found.unverified), found.report)
+
+
 def not_opened(candidate: Candidate) -> ParityRow:
     """A row without figures. A CPU needs nothing but the file, so one that does not open is a breach; on a
     GPU as much may be wrong with the provider's libraries, and nothing is known of the file."""
-    breached = candidate.failed and candidate.variant.group == "cpu"
-    status = "breached" if breached else "unverified"
+    refused = candidate.failed and candidate.variant.group == "cpu"
+    status = "refused" if refused else "unverified"
     return ParityRow(candidate.variant, "all", None, status, candidate.reason, None)
 
 
 def score(
-    candidate: Candidate, reference: Reference, batch: int, contract: Contract, progress: Progress
+    candidate: Candidate, reference: ReferenceSet, batch: int, contract: Contract, progress: Progress
 ) -> ParityRow:
     """One row: compare a candidate that has a session with a reference, in calls of `batch` images."""
     session, variant, name = candidate.session, candidate.variant, reference.name
     assert session is not None
-    taken: Reference | None = reference
-    if output_of(session) == MASKS:
-        taken = fitting(session, reference, contract)
-    if taken is None:
+    gray_only = session.input.shape(contract)[0] < contract.channels
+    if gray_only and all(image.pixels().ndim == 3 for image in reference.images):
         return ParityRow(variant, name, batch, "unverified", f"none of the {name} images is gray", None)
-    progress(f"{variant.label}: {len(taken.images)} {name} images in batches of {batch}")
-    scores = DiceScores(taken, contract)
+    progress(f"{variant.label}: {len(reference.images)} {name} images in batches of {batch}")
+    scores = DiceScores(reference, contract)
     try:
-        if output_of(session) == MASKS:
-            calls = list(batches(len(taken.images), batch))
-            report = compare_deploy(session, variant.label, taken, contract, calls, scores.add)
-        else:
-            report = compare(session, variant.label, taken, contract, batch, scores.add)
+        report = compare(session, variant.label, reference, contract, batch, scores.add)
     except (CheckFailedError, BackendError, InputError) as error:
-        return ParityRow(variant, name, batch, "breached", str(error), None)
+        return ParityRow(variant, name, batch, "refused", str(error), None)
     noninferiority = scores.verdict()
     passed = report.passed and not (noninferiority and noninferiority.status == INFERIOR)
-    return ParityRow(variant, name, batch, "passed" if passed else "breached", "", report, noninferiority)
+    return ParityRow(variant, name, batch, "passed" if passed else "refused", "", report, noninferiority)
 
 
 def check_provenance(bundle: Bundle, run: Run) -> None:

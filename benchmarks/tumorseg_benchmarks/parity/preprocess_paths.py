@@ -24,19 +24,19 @@ import numpy.typing as npt
 
 from tumorseg_benchmarks.variants.host_kernel import HostKernel, why_no_compiler
 from tumorseg_runtime.bundle.bundle import sha256_of
+from tumorseg_runtime.conformance.files import Vector, digest, expected_digests, vectors
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.images.frames import read_frames
 from tumorseg_runtime.images.read import write_png
-from tumorseg_runtime.parity.conformance import Vector, digest, expected_digests, vectors
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize, resize_engine, resize_rule
 
 UInt8Array = npt.NDArray[np.uint8]
 # (file, the pixels it must give, contract) -> what the path makes: 'pixels', 'resized', 'tensor'
 Made = Mapping[str, npt.NDArray[Any]]
 Way = Callable[[Path, UInt8Array, Contract], Made]
-PASSED, BREACHED, UNVERIFIED = "passed", "breached", "unverified"
+PASSED, REFUSED, UNVERIFIED = "passed", "refused", "unverified"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ def check_vectors(paths: Mapping[str, PreprocessPath] = PATHS) -> list[VectorChe
         try:
             run = path.open()
         except TumorsegError as error:
-            checks += [VectorCheck(name, vector.name, BREACHED, str(error)) for vector in vectors()]
+            checks += [VectorCheck(name, vector.name, REFUSED, str(error)) for vector in vectors()]
             continue
         with tempfile.TemporaryDirectory() as folder:
             checks += [_check(name, path, run, vector, Path(folder)) for vector in vectors()]
@@ -150,12 +150,12 @@ def _check(name: str, path: PreprocessPath, run: Way, vector: Vector, folder: Pa
         try:
             made = run(file, vector.pixels, contract)
         except TumorsegError as error:
-            return VectorCheck(name, vector.name, BREACHED, str(error))
+            return VectorCheck(name, vector.name, REFUSED, str(error))
         for what, array in made.items():
             key = what if what == "pixels" else f"{contract_name} {what}"
             if digest(array) != expected[key]:
                 wrong.append(f"{key} {array.dtype} {array.shape} has other bits than the golden vector's")
-    status = BREACHED if wrong else PASSED
+    status = REFUSED if wrong else PASSED
     return VectorCheck(name, vector.name, status, "; ".join(dict.fromkeys(wrong)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy.typing as npt
 from tumorseg_benchmarks.variants.inputs import EncodedImage, golden_inputs, item_inputs, split_inputs
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.session import Session, checked_infer
-from tumorseg_runtime.parity.compare import BUDGETS, Budget, logit_scale
-from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.parity.budget import BUDGETS, Budget
+from tumorseg_runtime.parity.compare import logit_scale
+from tumorseg_runtime.parity.reference import Reference, load_golden
 
 if TYPE_CHECKING:
     from tumorseg_train.data.split import Item
@@ -24,7 +25,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
-class Reference:
+class ReferenceSet:
     """What PyTorch says about a set of images.
 
     name: 'golden', or the part of the split. logits: float32 (K, H, W) per image.
@@ -43,6 +44,19 @@ class Reference:
     groups: tuple[str, ...] = ()
     scale: float | None = None
     budgets: Mapping[str, Budget] | None = None
+
+    def items(self, indices: Iterable[int] | None = None) -> list[Reference]:
+        """The images as `replay` takes them; indices: only these, in this order."""
+        chosen = range(len(self.images)) if indices is None else indices
+        return [
+            Reference(
+                self.images[index].name,
+                self.images[index].pixels(),
+                self.tensor(index) if self.tensor else None,
+                self.logits[index],
+            )
+            for index in chosen
+        ]
 
     def budget(self, precision: str) -> Budget:
         """What a variant of this precision is allowed on these images."""
@@ -65,10 +79,10 @@ class Margin:
     logits: float
 
 
-def golden_reference(bundle: Bundle) -> Reference:
+def golden_reference(bundle: Bundle) -> ReferenceSet:
     """The golden images with what PyTorch made of them at export."""
     golden = load_golden(bundle)
-    return Reference(
+    return ReferenceSet(
         "golden",
         tuple(golden_inputs(bundle)),
         tuple(item.logits for item in golden),
@@ -78,7 +92,7 @@ def golden_reference(bundle: Bundle) -> Reference:
 
 def split_reference(
     run: Run, session: Session, part: str, limit: int, first: Sequence[Item] = ()
-) -> Reference:
+) -> ReferenceSet:
     """At most `limit` (0: all) images of a part of the split, with what PyTorch makes of them now.
 
     session: the run's network; it sees the tensors of training's own dataset.
@@ -103,7 +117,7 @@ def split_reference(
         checked_infer(session, tensor(index)[None], run.contract)[0] for index in range(len(images))
     )
     groups = tuple(item.group or item.image for item in items)
-    return Reference(part, tuple(images), logits, tensor, truth, groups)
+    return ReferenceSet(part, tuple(images), logits, tensor, truth, groups)
 
 
 def find_thinnest(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.parity.parity import Reference
+from tumorseg_benchmarks.parity.parity import ReferenceSet
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.parity.compare import ParityReport
@@ -20,7 +20,7 @@ MARK = (225, 30, 30)  # RGB of what flips
 
 
 def worst_pictures(
-    session: Session, report: ParityReport, truth: Reference, contract: Contract
+    session: Session, report: ParityReport, truth: ReferenceSet, contract: Contract
 ) -> dict[str, Any]:
     """Pictures as data URIs and figures of the report's worst image; what flips is drawn larger."""
     from tumorseg_train.report.page import image_uri

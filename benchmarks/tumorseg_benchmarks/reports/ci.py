@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from tumorseg_benchmarks.parity.findings import Findings
 from tumorseg_benchmarks.parity.parity import ParityRow
-from tumorseg_benchmarks.parity.preprocess_paths import BREACHED, UNVERIFIED
+from tumorseg_benchmarks.parity.preprocess_paths import REFUSED, UNVERIFIED
 
 SUITE = "tumorseg parity"
 # What XML 1.0 cannot hold.
@@ -43,7 +43,7 @@ def _set_of(row: ParityRow) -> str:
 
 def _case(suite: ElementTree.Element, group: str, name: str, status: str, lines: list[str]) -> None:
     case = ElementTree.SubElement(suite, "testcase", classname=_fit(group), name=_fit(name))
-    if status == BREACHED:
+    if status == REFUSED:
         failure = ElementTree.SubElement(case, "failure", message=_fit(lines[0]))
         failure.text = _fit("\n".join(lines))
     elif status == UNVERIFIED:

@@ -90,7 +90,7 @@ def _verdict(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     images = report["images"]
     dice = [image["dice"] for image in images if image["dice"] is not None]
     return (
-        "passed" if report["passed"] else "breached",
+        "passed" if report["passed"] else "refused",
         error_cell([image["max_error"] for image in images], report["passed"]),
         error_cell([image["relative_error"] for image in images], report["passed"]),
         str(max((image["flipped"] for image in images), default=0)),

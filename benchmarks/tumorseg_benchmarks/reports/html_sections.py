@@ -125,7 +125,7 @@ def speed_section(network: NetworkReport) -> Html:
         ]
     reference = network.bench["reference"]["timed_against"]
     text = (
-        f"Reference: {reference}. Above 1 is faster. Medians of the ratios within rounds, with 95 % "
+        f"ReferenceSet: {reference}. Above 1 is faster. Medians of the ratios within rounds, with 95 % "
         "intervals of a block bootstrap. The A/A control is the reference against itself, and should be 1."
     )
     return Html(paragraph(text) + "".join(parts))

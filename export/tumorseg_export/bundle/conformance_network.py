@@ -1,7 +1,7 @@
 """The conformance networks that are shipped with the runtime, made by the targets themselves.
 
 `python -m tumorseg_export.bundle.conformance_network` writes them anew into the runtime's package, where the
-formulas stand (`tumorseg_runtime.parity.conformance_network`).
+formulas stand (`tumorseg_runtime.conformance.network`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 
 from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.targets.registry import TARGETS
-from tumorseg_runtime.parity.conformance import vectors
-from tumorseg_runtime.parity.conformance_network import FOLDER, LOGITS
+from tumorseg_runtime.conformance.files import vectors
+from tumorseg_runtime.conformance.network import FOLDER, LOGITS
+from tumorseg_runtime.conformance.vector import CONTRACTS
 from tumorseg_runtime.parity.reference import Golden
-from tumorseg_runtime.parity.vector import CONTRACTS
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 FORMATS = ("onnx", "onnx-fp16", "onnx-deploy", "onnx-deploy-gray", "ncnn", "mnn", "openvino", "openvino-bf16")

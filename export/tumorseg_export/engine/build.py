@@ -22,7 +22,10 @@ from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import EngineKey, Profile, read_key, record_of, write_engine
-from tumorseg_runtime.parity.reference import replay
+from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.parity.replay import IN_ONE_LIST, full_plan, replay
 
 TOOL = "tensorrt"
 Log = Callable[[str], None]
@@ -101,7 +104,7 @@ def _build(
 
 
 def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: float) -> DeviceEngine:
-    """Replay the golden images alone and in a batch; keep the certificate, or remove the engine."""
+    """Replay the golden images in several batch sizes; keep the certificate, or remove the engine."""
     session = open_engine(path, key, bundle, gpu)
     smallest, largest = key.profile.smallest, min(key.profile.largest, len(bundle.golden))
     if smallest > largest:
@@ -109,22 +112,24 @@ def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: flo
             f"{path.name}: takes {smallest} images or more, the bundle has {len(bundle.golden)} golden ones "
             "to prove it with: build with a smaller --batch"
         )
-    reports = {size: replay(bundle, session, path.name, batch_size=size) for size in {smallest, largest}}
-    if breaches := [line for report in reports.values() for line in report.breaches]:
+    size = min(largest, max(BATCH_SIZE, smallest))
+    door = Segmenter(bundle.contract, session, size)
+    plan = full_plan(size) if smallest == 1 else IN_ONE_LIST
+    report = replay(door, load_golden(bundle), BUDGETS[key.precision], plan, artefact=path.name)
+    if report.breaches:
         record_of(path).unlink()
         path.unlink()
         raise ParityError(
-            f"the engine decides other than PyTorch on {gpu.name} and was removed: {'; '.join(breaches)}: "
-            "build with --precision fp32"
+            f"the engine decides other than PyTorch on {gpu.name} and was removed: "
+            f"{'; '.join(report.breaches)}: build with --precision fp32"
         )
     values = {
         "engine": path.name,
         "sha256": json.loads(record_of(path).read_text(encoding="utf-8"))["sha256"],
-        "reports": [{"batch_size": size, **report.to_dict()} for size, report in sorted(reports.items())],
+        "reports": [{"batch_size": size, **report.to_dict()}],
     }
     write_text(path.with_suffix(".parity.json"), json.dumps(values, indent=2, allow_nan=False) + "\n")
-    images = [image for report in reports.values() for image in report.images]
     return DeviceEngine(
-        path, key, seconds, max(image.max_error for image in images),
-        max(sum(image.flipped for image in report.images) for report in reports.values()),
+        path, key, seconds, max(image.max_error for image in report.images),
+        sum(image.flipped for image in report.images),
     )  # fmt: skip

@@ -19,7 +19,8 @@ import numpy as np
 
 from tumorseg_export.precision.fp16_graph import Graph, to_mixed
 from tumorseg_export.precision.trial import FloatArray, Trials
-from tumorseg_runtime.parity.compare import Budget, ImageParity
+from tumorseg_runtime.parity.budget import Budget
+from tumorseg_runtime.parity.compare import ImageParity
 from tumorseg_runtime.parity.reference import Golden
 
 RANKED_ON = 2  # images for step 2

@@ -12,15 +12,20 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from tumorseg_runtime.backends.onnxruntime import open_file
+from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession, open_file
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.parity.compare import Budget, ImageParity, compare_image, logit_scale
+from tumorseg_runtime.core.session import SessionInfo
+from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.parity.budget import Budget
+from tumorseg_runtime.parity.compare import ImageParity, logit_scale
 from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.parity.replay import ONE_BY_ONE, replay
 
 FloatArray = npt.NDArray[np.float32]
 Runner = Callable[[FloatArray], dict[str, FloatArray]]
@@ -47,13 +52,16 @@ class Trials:
     @contextlib.contextmanager
     def session(self, model: onnx.ModelProto) -> Iterator[Runner]:
         """A function that takes a batch float32 (N, C, H, W) and gives all outputs by name."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            path = Path(name) / "trial.onnx"
-            path.write_bytes(model.SerializeToString())
-            session = open_file(path, "cpu", None, arena=False)
+        session = self._open(model)
         names = [output.name for output in session.get_outputs()]
         image = session.get_inputs()[0].name
         yield lambda batch: dict(zip(names, session.run(names, {image: batch}), strict=True))
+
+    def _open(self, model: onnx.ModelProto) -> Any:
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            path = Path(name) / "trial.onnx"
+            path.write_bytes(model.SerializeToString())
+            return open_file(path, "cpu", None, arena=False)
 
     def logits(self, model: onnx.ModelProto, images: Sequence[Golden]) -> Iterator[tuple[Golden, FloatArray]]:
         """Each image with the graph's logits (K, H, W), one at a time."""
@@ -62,18 +70,22 @@ class Trials:
                 (logits,) = run(image.tensor[None]).values()
                 yield image, logits[0]
 
-    def compare(self, image: Golden, logits: FloatArray, budget: Budget) -> ImageParity:
-        """One image's logits (K, H, W) against PyTorch's."""
-        return compare_image(
-            image.name, image.logits, logits,
-            logit_threshold=self.contract.logit_threshold, scale=self.scale, budget=budget,
-        )  # fmt: skip
+    def compare(
+        self, model: onnx.ModelProto, images: Sequence[Golden], budget: Budget
+    ) -> Iterator[ImageParity]:
+        """Figures of the images one by one, through the door that serves."""
+        info = SessionInfo("onnxruntime", "cpu", "fp16", {})
+        door = Segmenter(self.contract, OnnxRuntimeSession(self._open(model), info, None), 1)
+        for image in images:
+            yield from replay(
+                door, (image,), budget, ONE_BY_ONE, artefact=image.name, scale=self.scale
+            ).images
 
     def compare_all(self, model: onnx.ModelProto, budget: Budget, *, whole: bool = True) -> list[ImageParity]:
         """Figures of every image; without `whole`, it ends after the first breach."""
         results = []
-        for image, logits in self.logits(model, self.images):
-            results.append(self.compare(image, logits, budget))
-            if results[-1].breaches and not whole:
+        for parity in self.compare(model, self.images, budget):
+            results.append(parity)
+            if parity.breaches and not whole:
                 break
         return results

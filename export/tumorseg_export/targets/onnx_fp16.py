@@ -27,7 +27,8 @@ from tumorseg_export.precision.search import MOST_KEPT, Found, goal_of, search, 
 from tumorseg_export.precision.trial import Trials
 from tumorseg_runtime.bundle.bundle import Artefact
 from tumorseg_runtime.core.errors import CheckFailedError
-from tumorseg_runtime.parity.compare import BUDGETS, ImageParity
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import ImageParity
 
 if TYPE_CHECKING:
     import onnx
@@ -48,12 +49,12 @@ def to_fp16(graph: Graph, context: ExportContext, folder: Path) -> tuple[onnx.Mo
     """The graph in mixed precision, and the facts for the bundle. `folder` holds files for a moment."""
     images = (*context.golden, *context.calibration)
     trials = Trials.over(images, context.contract, folder)
-    ranges, logits = measure(graph, images, trials)
-    for image in images:
-        if breaches := trials.compare(image, logits[image.name], BUDGETS["fp32"]).breaches:
+    ranges, _ = measure(graph, images, trials)
+    for result in trials.compare_all(graph.model, BUDGETS["fp32"]):
+        if result.breaches:
             raise CheckFailedError(
-                f"{FILE}: folding BatchNorm changed the network on {image.name} "
-                f"({'; '.join(breaches)}): leave out the target onnx-fp16"
+                f"{FILE}: folding BatchNorm changed the network on {result.image} "
+                f"({'; '.join(result.breaches)}): leave out the target onnx-fp16"
             )
     counts = multiplications(graph.model)
     too_large = ranges.too_large(graph)

@@ -23,8 +23,6 @@ class Target:
         the artefact is sealed as unverified.
     extra: the extra of tumorseg that brings the first backend of `validated_on`.
     packages: importable packages that only the making needs; the extra export brings them.
-    self_validating: whether `make` proves the artefact itself, since it gives no logits, and writes the
-        certificate.
     """
 
     module: str
@@ -33,7 +31,6 @@ class Target:
     must_run: bool = True
     extra: str = "cpu"
     packages: tuple[str, ...] = ()
-    self_validating: bool = False
 
     def load(self) -> TargetModule:
         """The module, imported now: it may need packages that other targets do not."""
@@ -46,10 +43,10 @@ TARGETS = {
     "onnx": Target("tumorseg_export.onnx.export", ONNX_RUNTIME),
     "onnx-fp16": Target("tumorseg_export.targets.onnx_fp16", ONNX_RUNTIME),
     "onnx-deploy": Target(
-        "tumorseg_export.targets.onnx_deploy", ONNX_RUNTIME[:1], needs=("onnx",), self_validating=True
+        "tumorseg_export.targets.onnx_deploy", (("onnxruntime-deploy", "cpu"),), needs=("onnx",)
     ),
     "onnx-deploy-gray": Target(
-        "tumorseg_export.targets.onnx_deploy_gray", ONNX_RUNTIME[:1], needs=("onnx",), self_validating=True
+        "tumorseg_export.targets.onnx_deploy_gray", (("onnxruntime-deploy-gray", "cpu"),), needs=("onnx",)
     ),
     "ncnn": Target(
         "tumorseg_export.targets.ncnn", (("ncnn", "cpu"),), needs=("onnx",), extra="ncnn", packages=("pnnx",)

@@ -4,8 +4,8 @@ A certificate, `certificates/<artefact's file>.json`, holds the full figures:
 
     artefact, sha256    the file that was proven
     weights             {"file", "sha256"} of the file beside it, null where there is none
-    reports             one per backend, device, batch size and number of threads: `batch_size`, `threads`
-                        (null: all cores), and ParityReport as a dict
+    reports             one per backend, device, number of threads and set of images: `batch_size` (the
+                        largest), `threads` (null: all cores), and ParityReport as a dict
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tumorseg_export.references.golden_images import FEWEST
 from tumorseg_export.targets.registry import Target
 from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, Verdict, sha256_of
 from tumorseg_runtime.core.errors import BackendError, ParityError
-from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.device.engines import OtherMachineError
-from tumorseg_runtime.parity.compare import ParityReport
-from tumorseg_runtime.parity.reference import Golden, replay
+from tumorseg_runtime.inference.segmenter import door_of
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import ParityReport, logit_scale
+from tumorseg_runtime.parity.reference import Golden, load_golden
+from tumorseg_runtime.parity.replay import ONE_BY_ONE, full_plan, replay
 
 FOLDER = "certificates"
-BATCH_SIZES = (1, FEWEST)
-# Batch sizes and threads (None: all cores) of a proof. MNN cuts Winograd's tiles by the number of threads,
-# and its logits change with them more than any other backend's: a device may serve with one.
-SERVED = tuple((batch_size, None) for batch_size in BATCH_SIZES)
-SERVED_BY: dict[str, tuple[tuple[int, int | None], ...]] = {"mnn": (*SERVED, (1, 1))}
+# Threads (None: all cores) with which an artefact is compared. MNN cuts Winograd's tiles by their number, and
+# its logits change with them more than any other backend's: a device may serve with one.
+THREADS: dict[str, tuple[int | None, ...]] = {"mnn": (None, 1)}
 
 
 def require_validators(name: str, target: Target) -> None:
@@ -59,8 +59,6 @@ def validate_parity(
     calibration: images that are compared beside the golden ones, one by one; they stay out of the bundle.
     Raises ParityError, naming artefact, image and figure, where any proof that can run here fails.
     """
-    if target.self_validating:
-        return artefact
     certificate = f"{FOLDER}/{artefact.file}.json"
     verdicts, reports = [], []
     for backend, device in target.validated_on:
@@ -68,7 +66,7 @@ def validate_parity(
             verdicts.append(Verdict(backend, device, "unverified", reason))
             continue
         try:
-            reports += _replay_batches(draft, artefact, backend, device, calibration)
+            reports += _replay(draft, artefact, backend, device, calibration)
         except OtherMachineError as error:
             verdicts.append(Verdict(backend, device, "unverified", str(error)))
         else:
@@ -77,31 +75,37 @@ def validate_parity(
     return dataclasses.replace(artefact, parity=tuple(verdicts))
 
 
-def _replay_batches(
+def _replay(
     draft: Bundle, artefact: Artefact, backend: str, device: str, calibration: Sequence[Golden]
 ) -> list[dict[str, Any]]:
-    sessions: dict[int | None, Session] = {}
+    """The golden images through the door that serves, in several batch sizes, then the other images one by
+    one, for each number of threads."""
+    golden, budget = load_golden(draft), BUDGETS[artefact.precision]
+    scale = logit_scale([item.logits for item in golden])
     reports = []
-    for batch_size, threads in SERVED_BY.get(backend, SERVED):
-        if threads not in sessions:
-            sessions[threads] = open_session(
-                draft, backend=backend, device=device, precision=artefact.precision, threads=threads
-            )
-        more = calibration if batch_size == 1 else ()
-        report = replay(draft, sessions[threads], artefact.file, batch_size=batch_size, more=more)
-        refuse_breach(report, batch_size, threads)
-        reports.append({"batch_size": batch_size, "threads": threads, **report.to_dict()})
+    for threads in THREADS.get(backend, (None,)):
+        session = open_session(
+            draft, backend=backend, device=device, precision=artefact.precision, threads=threads
+        )
+        door = door_of(draft, session)
+        sets = ((golden, full_plan(door.batch_size)), (calibration if threads is None else (), ONE_BY_ONE))
+        for references, plan in sets:
+            if not references:
+                continue
+            report = replay(door, references, budget, plan, artefact=artefact.file, scale=scale)
+            refuse_breach(report, threads)
+            reports.append({"batch_size": door.batch_size, "threads": threads, **report.to_dict()})
     return reports
 
 
-def refuse_breach(report: ParityReport, batch_size: int, threads: int | None = None) -> None:
+def refuse_breach(report: ParityReport, threads: int | None = None) -> None:
     """Raise ParityError where the report has breaches. threads: None for all cores."""
     if not report.passed:
         remedy = (
             "take the target mnn-exact in its place" if report.backend == "mnn" else "leave out its target"
         )
         raise ParityError(
-            f"under {report.backend} on {report.device} at batch {batch_size}"
+            f"under {report.backend} on {report.device}"
             f"{f' with {threads} thread' if threads else ''} an artefact decides other than "
             f"PyTorch, no bundle was written: {'; '.join(report.breaches)}: {remedy}"
         )
@@ -136,7 +140,8 @@ def worst_figures(bundle: Bundle, artefact: Artefact) -> tuple[float, int, int] 
     reports = read_certificate(bundle, artefact)["reports"]
     if not reports:
         return None
-    error = max(image["max_error"] for report in reports for image in report["images"])
+    errors = [image["max_error"] for report in reports for image in report["images"]]
+    error = max((one for one in errors if one is not None), default=math.nan)
     counts = [
         tuple(sum(image[what] for image in report["images"]) for what in ("flipped", "pixels"))
         for report in reports

@@ -10,7 +10,8 @@ import click
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.bundle.signature import verify_signature
 from tumorseg_runtime.core.errors import CheckFailedError
-from tumorseg_runtime.parity.verify import NOT_VERIFIED, PASSED, verify_bundle
+from tumorseg_runtime.inference.segmenter import door_of
+from tumorseg_runtime.parity.verify import PASSED, UNVERIFIED, verify_bundle
 
 
 @click.command()
@@ -41,7 +42,7 @@ def verify(
     """
     signer = None if public_key is None else verify_signature(Bundle.read_index(bundle), public_key)
     found = verify_bundle(
-        bundle, backend=backend, device=device, precision=precision, device_folder=device_folder
+        bundle, door_of, backend=backend, device=device, precision=precision, device_folder=device_folder
     )
     if as_json:
         click.echo(json.dumps({**found.to_dict(), "signed_by": signer}, indent=2))
@@ -50,21 +51,21 @@ def verify(
         if signer is not None:
             click.echo(f"signed by the key {signer}")
         for problem in found.problems:
-            click.echo(f"not as sealed: {problem}")
+            click.echo(f"refused: {problem}")
         if not found.problems:
             click.echo("every file is as it was sealed")
-        for check in sorted(found.checks, key=lambda check: check.status == NOT_VERIFIED):
+        for check in sorted(found.checks, key=lambda check: check.status == UNVERIFIED):
             name = f"{check.backend} {check.device} {check.precision}"
             click.echo(f"{check.status}: {name}: {check.detail}")
     if not found.passed:
         statuses = [check.status for check in found.checks]
         what = (
-            f"{len(found.problems)} files are not as they were sealed, nothing was run: copy the bundle again"
+            f"{len(found.problems)} problems of its files or the device folder's, nothing was run: see above"
             if found.problems
             else "it has no artefact of what was asked for, so nothing is verified: leave out an option"
             if not statuses
             else "nothing could be run here, so nothing is verified: tumorseg doctor tells what is missing"
-            if PASSED not in statuses and set(statuses) <= {NOT_VERIFIED}
-            else "this device must not serve with what is marked breached: see above"
+            if PASSED not in statuses and set(statuses) <= {UNVERIFIED}
+            else "this device must not serve with what is marked refused: see above"
         )
         raise CheckFailedError(f"{bundle}: {what}")

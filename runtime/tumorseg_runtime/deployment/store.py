@@ -41,10 +41,11 @@ class Active:
 
 
 def self_test(bundle: Bundle) -> None:
-    """Replay the golden images with ONNX Runtime on the CPU; raises ParityError or BackendError."""
+    """Replay conformance files and golden images with ONNX Runtime on the CPU; raises ParityError or
+    BackendError."""
     from tumorseg_runtime.inference.segmenter import Segmenter
 
-    Segmenter.open(bundle, self_test=True)
+    Segmenter.open(bundle, self_test="full")
 
 
 def install(

@@ -10,7 +10,7 @@ that it was not made for. `ranking.json` is what `backend="auto"` follows; `tumo
     bundle    SHA-256 of bundle.json
     device    the facts that make the device's hash
     entries   list, the fastest first, of: backend, device, precision, batch, versions (name -> version),
-              parity ('passed', 'breached' or 'unverified'), median_s (None if not measured), detail
+              parity ('passed', 'refused' or 'unverified'), median_s (None if not measured), detail
 
 Engines that `tumorseg build` makes may lie in the same folder.
 """
@@ -42,7 +42,7 @@ class Entry:
     """One backend on this device.
 
     batch: images per inference when it was timed. versions: of the packages that ran, as the session said.
-    parity: 'passed', 'breached' or 'unverified'. median_s: seconds per inference, None where not measured.
+    parity: 'passed', 'refused' or 'unverified'. median_s: seconds per inference, None where not measured.
     detail: for people: the breach, the reason, or the spread.
     """
 

@@ -15,8 +15,8 @@ from tumorseg_runtime.backends import FOLDER_BACKENDS
 from tumorseg_runtime.backends.selection import AUTO, Selection, open_auto, open_choice
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import BackendError, InputError, ParityError
-from tumorseg_runtime.core.session import MASKS, Session, SessionInfo, output_of
+from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.core.session import DEVICE, MASKS, Session, SessionInfo, output_of
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.inference.prediction import Image, Prediction, to_frame
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
@@ -34,17 +34,23 @@ if TYPE_CHECKING:
     from tumorseg_runtime.inference.stream import StreamResult
 
 
+BATCH_SIZE = 4  # images of one inference, unless told otherwise
+SELF_TESTS = ("quick", "full")
+CONFORMANCE_BAND = Band(0.05, "a self-test")  # any: it shows that margins are counted right
+
+
 class Segmenter:
     """Segments images with one session. Results do not depend on which images share a batch.
 
     gives_masks: whether the session gives masks alone, without logits (the deploy forms).
+    channels: planes that the session takes; 1 for a form that takes gray images only.
     """
 
     def __init__(
         self,
         contract: Contract,
         session: Session,
-        batch_size: int = 4,
+        batch_size: int = BATCH_SIZE,
         *,
         band: Band | None = None,
         reopen: Callable[[], Session] | None = None,
@@ -66,6 +72,7 @@ class Segmenter:
         self._keeper = SessionKeeper(session, contract, reopen)
         self._form = open_form(contract, session.input, session.info.backend, preprocess, kernel_cache)
         self.gives_masks = output_of(session) == MASKS
+        self.channels = session.input.shape(contract)[0]
 
     @classmethod
     def open(
@@ -76,8 +83,8 @@ class Segmenter:
         device: str | None = None,
         precision: str | None = None,
         threads: int | None = None,
-        batch_size: int = 4,
-        self_test: bool = False,
+        batch_size: int = BATCH_SIZE,
+        self_test: bool | str = False,
         timeout_s: float | None = None,
         device_folder: str | Path | None = None,
         preprocess: str = "cpu",
@@ -90,14 +97,18 @@ class Segmenter:
         any.
         device_folder: what was built and measured on this device; by default the one that is found
             (`tumorseg_runtime.device.cache`).
-        self_test: also replay the golden images on this device before serving; a session that is opened in
-            place of one that failed is tested, too.
+        self_test: 'quick' (or True) or 'full': before serving, push the conformance files and the golden
+            images through this very door (docs/parity.md); a session that is opened in place of one that
+            failed is tested, too.
         timeout_s: most seconds that opening the session and its self-test may take.
         preprocess: 'cuda' makes the batches in the GPU's memory, for a session that reads them there. The
             kernel is compiled for this GPU (half a second) and kept in the device folder, if there is one.
         Raises BundleError, BackendError, and ParityError where the self-test fails.
         """
         check_timeout(timeout_s)
+        level = "quick" if self_test is True else self_test or None
+        if level not in (None, *SELF_TESTS):
+            raise InputError(f"self_test is {self_test!r}, expected False, True, 'quick' or 'full'")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
 
         folder = None if device_folder is None else Path(device_folder)
@@ -107,9 +118,19 @@ class Segmenter:
             folder = find(opened)
         choice = Selection(backend, device or "cpu", precision or "fp32")
 
+        def door(of: Bundle, session: Session, band: Band | None = None, **options: Any) -> Segmenter:
+            # only a self-test's rule reads no device memory although the session that serves does
+            place = preprocess if of is opened or DEVICE in session.input.memory else "cpu"
+            return cls(
+                of.contract, session, batch_size, band=band or CONFORMANCE_BAND, preprocess=place,
+                kernel_cache=folder, **options,
+            )  # fmt: skip
+
         def tested(session: Session) -> Session:
-            if self_test:
-                _self_test(opened, session)
+            if level is not None:
+                from tumorseg_runtime.parity.verify import self_test as test  # only who tests needs it
+
+                test(opened, session, door, level)
             return session
 
         def open_first() -> tuple[Session, Selection]:
@@ -127,14 +148,11 @@ class Segmenter:
                 f"{opened.root}: {backend} on {choice.device} was not open within {timeout_s:g} s and is "
                 "abandoned: allow more time, or check the device"
             ) from None
-        segmenter = cls(
-            opened.contract,
+        segmenter = door(
+            opened,
             session,
-            batch_size,
-            band=read_band(opened, chosen.precision),
+            read_band(opened, chosen.precision),
             reopen=lambda: tested(open_choice(opened, chosen, threads, folder)),
-            preprocess=preprocess,
-            kernel_cache=folder,
         )
         segmenter._info = dataclasses.replace(session.info, choice=chosen.lines)
         return segmenter
@@ -244,13 +262,7 @@ class Segmenter:
         return self.decide(*judged)
 
 
-def _self_test(bundle: Bundle, session: Session) -> None:
-    from tumorseg_runtime.parity.reference import replay  # only who tests needs parity and zip files
-    from tumorseg_runtime.parity.replay_masks import replay_masks
-
-    info = session.info
-    replay_one = replay_masks if output_of(session) == MASKS else replay
-    report = replay_one(bundle, session, f"{info.backend} {info.device} {info.precision}")
-    if not report.passed:
-        breaches = "; ".join(report.breaches)
-        raise ParityError(f"{bundle.root}: self-test failed, this device must not serve: {breaches}")
+def door_of(bundle: Bundle, session: Session) -> Segmenter:
+    """The door that serves on a session, with the default batch size or the largest that it takes."""
+    size = min(BATCH_SIZE, session.input.max_batch or BATCH_SIZE)
+    return Segmenter(bundle.contract, session, size, band=CONFORMANCE_BAND)

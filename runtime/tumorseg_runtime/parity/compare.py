@@ -25,7 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.parity.mask_diff import Decisions, compare_masks, mask_dice, resized_rule
+from tumorseg_runtime.parity.budget import BUDGETS, Budget
+from tumorseg_runtime.parity.mask_diff import Decisions, compare_masks, mask_dice
+from tumorseg_runtime.parity.rules import resized_rule
 
 __all__ = [
     "BUDGETS", "Budget", "Decisions", "FinalMasks", "ImageParity", "ParityReport", "compare_image",
@@ -37,46 +39,6 @@ FloatArray = npt.NDArray[np.float32]
 
 # Of the range of an image's logits: what rounding in a float32 resize may change (measured: 7e-8, x86).
 RESIZE_ROUNDING = 2.0**-16
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """What is allowed per image.
-
-    relative_error: largest logit error / standard deviation of PyTorch's logits over the set.
-    flipped_share: share of the pixels whose decision may differ, 0..1.
-    dice: least Dice between the two masks, 0..1; not asked of a mask in which at most
-        `free_pixels` flipped, since one pixel moves the Dice of a tiny lesion at will.
-    mean_error: mean logit error in the same unit. cosine: least cosine between the two logits, 0..1.
-    hd95_px: largest distance of the borders, in pixels of the network; not asked as `dice` is not.
-    flipped_in_all: share of the pixels of all images that may flip, beyond `free_pixels`.
-        None: not asked.
-    """
-
-    relative_error: float
-    flipped_share: float
-    dice: float
-    free_pixels: int
-    mean_error: float | None = None
-    cosine: float | None = None
-    hd95_px: float | None = None
-    flipped_in_all: float | None = None
-
-
-# Measured with trained networks on real images (docs/parity.md). Right FP32 backends err by at most 4e-4
-# standard deviations (1e-5 in the mean, cosine 1 - 1e-9) and flip at most 1 pixel in 100,000. Whole networks
-# in FP16 err by 0.2 (0.01 in the mean, cosine 1 - 6e-5), flip 2 in 10,000 pixels, and move borders by 1.
-BUDGETS = {
-    "fp32": Budget(
-        relative_error=1e-3, flipped_share=2e-5, dice=0.999, free_pixels=2,
-        mean_error=2.5e-4, cosine=0.999999, hd95_px=2.0, flipped_in_all=1e-5,
-    ),
-    "fp16": Budget(
-        relative_error=0.25, flipped_share=1e-3, dice=0.99, free_pixels=8,
-        mean_error=0.03, cosine=0.9995, hd95_px=3.0, flipped_in_all=5e-4,
-    ),
-}  # fmt: skip
-BUDGETS["bf16"] = BUDGETS["fp16"]  # rounds 8 times as coarsely, and may decide no worse
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,8 +55,9 @@ class FinalMasks:
 class ImageParity:
     """Figures of one image. `tensor_differs`: elements of the preprocessed tensor whose bits differ,
     None where only logits were compared. Errors are in logits; relative_error is the largest one in standard
-    deviations. cosine: between the two logits. decisions: at the network's size. at_image: at the image's own
-    size, None where no mask was made there."""
+    deviations; they are NaN for a form that gives masks alone. cosine: between the two logits. decisions: at
+    the network's size, None for such a form. at_image: at the image's own size, None where no mask was made
+    there. call: how the image went through the door (`tumorseg_runtime.parity.replay`)."""
 
     image: str
     tensor_differs: int | None
@@ -108,6 +71,7 @@ class ImageParity:
     cosine: float | None = None
     decisions: Decisions | None = None
     at_image: Decisions | None = None
+    call: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +96,9 @@ class ParityReport:
     def breaches(self) -> tuple[str, ...]:
         """One line per breach: artefact, image, figure, budget; what all images break together comes last."""
         lines = [
-            f"{self.artefact}: {image.image}: {line}" for image in self.images for line in image.breaches
+            f"{self.artefact}: {image.image}{f' ({image.call})' if image.call else ''}: {line}"
+            for image in self.images
+            for line in image.breaches
         ]
         return (*lines, *(f"{self.artefact}: all images: {line}" for line in self.breaches_of_all))
 
@@ -153,8 +119,12 @@ class ParityReport:
         return max(self.images, key=lambda i: (len(i.breaches), i.flipped, i.max_error))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"passed": self.passed, **dataclasses.asdict(self)}
+        """Plain values for JSON; an error that is not finite, or not known, is null."""
+        values = dataclasses.asdict(self)
+        for image in values["images"]:
+            for name in ("max_error", "mean_error", "relative_error"):
+                image[name] = image[name] if math.isfinite(image[name]) else None
+        return {"passed": self.passed, **values}
 
 
 def logit_scale(references: Sequence[FloatArray]) -> float:
@@ -288,11 +258,54 @@ def _compare_final(
     ]
 
 
+def compare_final_masks(
+    image: str,
+    reference: FloatArray,
+    final: FinalMasks,
+    *,
+    logit_threshold: float,
+    allowed: float,
+    budget: Budget,
+    tensors: tuple[FloatArray, FloatArray] | None = None,
+) -> ImageParity:
+    """Compare masks at the image's own size with PyTorch's logits, for a form that gives masks alone.
+
+    allowed: how far from the threshold, in logits, a pixel of the network may be decided otherwise. Its masks
+        of 0 and 1 are resized, and the resize is monotonic: so the masks lie between those of a network that
+        decides all such pixels as outside and one that decides them as inside.
+    """
+    differs = differing_bits(*tensors) if tensors else None
+    breaches = [f"{differs} values of the preprocessed tensor differ, expected 0"] if differs else []
+    masks, expected = final.masks, (len(reference), final.height, final.width)
+    nan = math.nan
+    if masks.shape != expected:
+        breaches.append(f"masks have shape {masks.shape}, expected {expected} as the image")
+        return ImageParity(
+            image, differs, nan, nan, nan, reference.size, reference.size, 0.0, tuple(breaches)
+        )
+
+    def resized(shift: float) -> npt.NDArray[np.float64]:
+        inside = reference >= np.float32(logit_threshold + shift)
+        return resized_rule(inside.astype(np.float32), final.height, final.width)
+
+    certain, possible = resized(allowed) >= 0.5 + RESIZE_ROUNDING, resized(-allowed) >= 0.5 - RESIZE_ROUNDING
+    unexplained = np.where(certain, ~masks, masks & ~possible)
+    half = resized(0)
+    ours = np.where(np.abs(half - 0.5) <= RESIZE_ROUNDING, masks, half >= 0.5)  # on the half either is right
+    found = compare_masks(ours, masks, np.where(unexplained, np.inf, 0.0), allowed)
+    breaches += decision_breaches(found, budget, masks[0].size / reference[0].size)
+    return ImageParity(
+        image, differs, nan, nan, nan, found.pixels, found.flipped, found.dice, tuple(breaches), None, None,
+        found,
+    )  # fmt: skip
+
+
 def _cosine(reference: FloatArray, candidate: FloatArray) -> float | None:
     """Cosine of the angle between two sets of finite logits; None where one is zero throughout."""
     a, b = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
-    length = math.sqrt(float(a @ a) * float(b @ b))
-    return min(1.0, float(a @ b) / length) if length else None
+    # not by BLAS, whose threads cost more than the products of a small image
+    length = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
+    return min(1.0, float((a * b).sum()) / length) if length else None
 
 
 def differing_bits(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> int:

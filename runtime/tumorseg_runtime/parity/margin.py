@@ -39,7 +39,8 @@ def read_band(bundle: Bundle, precision: str) -> Band:
     errors = [error for name in names for error in _errors(bundle, name)]
     if errors:
         return Band(2 * max(errors), f"twice the largest logit error in {', '.join(names)}")
-    from tumorseg_runtime.parity.compare import BUDGETS, logit_scale
+    from tumorseg_runtime.parity.budget import BUDGETS
+    from tumorseg_runtime.parity.compare import logit_scale
     from tumorseg_runtime.parity.reference import load_golden
 
     scale = logit_scale([item.logits for item in load_golden(bundle)])
@@ -52,7 +53,8 @@ def _errors(bundle: Bundle, name: str) -> list[float]:
     path = bundle.root / name
     try:
         reports: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["reports"]
-        return [float(image["max_error"]) for report in reports for image in report["images"]]
+        errors = [image["max_error"] for report in reports for image in report["images"]]
+        return [float(error) for error in errors if error is not None]  # a form without logits has none
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"{path}: certificate cannot be read ({error}): copy or export the bundle again"

@@ -85,25 +85,6 @@ def mask_dice(first: BoolArray, second: BoolArray) -> float:
     return 1.0 if total == 0 else 2 * int((first & second).sum()) / total
 
 
-def resized_rule(logits: FloatArray, height: int, width: int) -> npt.NDArray[np.float64]:
-    """What `postprocess.resize_logits` must give, by its rule in float64: (K, h, w) -> (K, height, width).
-
-    Bilinear with half-pixel centres: output sample i of n lies at (i + 0.5) * n_in / n - 0.5 source samples,
-    and beyond the borders the border's value holds.
-    """
-    resized = logits.astype(np.float64)
-    for axis, n_out in ((1, height), (2, width)):
-        n_in = resized.shape[axis]
-        position = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
-        first = np.minimum(position.astype(np.intp), max(n_in - 2, 0))
-        shape = [1, 1, 1]
-        shape[axis] = n_out
-        weight = (position - first).reshape(shape)
-        second = np.minimum(first + 1, n_in - 1)
-        resized = resized.take(first, axis) * (1 - weight) + resized.take(second, axis) * weight
-    return resized
-
-
 def _box(flips: BoolArray) -> tuple[int, int, int, int] | None:
     rows, columns = np.nonzero(flips)
     if not len(rows):

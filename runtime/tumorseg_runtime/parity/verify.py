@@ -1,22 +1,33 @@
 """Is a bundle whole, and does this device decide with it as PyTorch did? Nothing is assumed: what could not
-be run is reported as not verified, with the reason."""
+be run is reported as unverified, with the reason, and what failed as refused."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tumorseg_runtime.backends import BACKENDS, has_artefact, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, OutputError
-from tumorseg_runtime.core.session import MASKS, output_of
-from tumorseg_runtime.device.cache import find
-from tumorseg_runtime.parity.reference import replay
-from tumorseg_runtime.parity.replay_masks import MaskReport, replay_masks
+from tumorseg_runtime.core.errors import (
+    BackendError,
+    BundleError,
+    CheckFailedError,
+    InputError,
+    ParityError,
+)
+from tumorseg_runtime.core.session import Session
+from tumorseg_runtime.device.cache import find, read_ranking
+from tumorseg_runtime.device.engines import OtherMachineError, engines_in, read_key
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import ParityReport
+from tumorseg_runtime.parity.conformance import MakeDoor, check_conformance
+from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.parity.replay import full_plan, quick_plan, replay
 
 DEVICES = ("cpu", "cuda", "tensorrt", "gpu", "npu")  # what any backend may be asked for
-PASSED, BREACHED, NOT_VERIFIED = "passed", "breached", "not verified"
+PASSED, REFUSED, UNVERIFIED = "passed", "refused", "unverified"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,25 +52,56 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """True where the bundle is whole, something was run, and nothing broke its budget."""
+        """True where the bundle is whole, something was run, and nothing was refused."""
         statuses = [check.status for check in self.checks]
-        return not self.problems and PASSED in statuses and BREACHED not in statuses
+        return not self.problems and PASSED in statuses and REFUSED not in statuses
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {"passed": self.passed, **dataclasses.asdict(self)}
 
 
+def self_test(bundle: Bundle, session: Session, make: MakeDoor, level: str) -> None:
+    """Raise ParityError unless this device decides as PyTorch did, through the door that `make` builds.
+
+    level: 'quick' or 'full' (docs/parity.md).
+    """
+    lines = [
+        line for report in _reports(bundle, session, make, full=level == "full") for line in report.breaches
+    ]
+    if lines:
+        raise ParityError(f"{bundle.root}: self-test failed, this device must not serve: {'; '.join(lines)}")
+
+
+def _reports(bundle: Bundle, session: Session, make: MakeDoor, *, full: bool) -> Iterator[ParityReport]:
+    """The conformance network and the golden images."""
+    info = session.info
+    yield check_conformance(
+        make, info.backend, info.device, info.precision, bundle.contract, full=full
+    ).report
+    yield replay_golden(bundle, session, make, full=full)
+
+
+def replay_golden(bundle: Bundle, session: Session, make: MakeDoor, *, full: bool) -> ParityReport:
+    """The golden images through the door, several batch sizes."""
+    door, info = make(bundle, session), session.info
+    plan = full_plan(door.batch_size) if full else quick_plan(door.batch_size)
+    name = f"{info.backend} {info.device} {info.precision}"
+    return replay(door, load_golden(bundle), BUDGETS[info.precision], plan, artefact=name)
+
+
 def verify_bundle(
     root: Path,
+    make: MakeDoor,
     *,
     backend: str | None = None,
     device: str | None = None,
     precision: str | None = None,
     device_folder: Path | None = None,
 ) -> Verification:
-    """Check every hash, then replay the golden images (bytes -> tensor -> logits -> decisions).
+    """Check every hash, then replay the conformance files and the golden images through the door.
 
+    make: builds the door that serves on a session, `Segmenter` in a program of one's own.
     backend, device, precision: only these; None for all that the bundle has. A backend whose artefact the
         bundle lacks is reported only where it was asked for by name.
     Raises BundleError where there is no bundle at all, InputError for an unknown name.
@@ -72,14 +114,30 @@ def verify_bundle(
     problems = tuple(bundle.problems())
     checks = []
     if not problems:
-        precisions = sorted({artefact.precision for artefact in bundle.artefacts})
         folder = find(bundle) if device_folder is None else device_folder
+        problems = tuple(folder_problems(bundle, folder)) if folder is not None else ()
+    if not problems:
+        precisions = sorted({artefact.precision for artefact in bundle.artefacts})
         for name in BACKENDS if backend is None else (backend,):
             for one in devices_of(name) if device is None else (device,):
                 for kind in precisions if precision is None else (precision,):
                     if backend is not None or has_artefact(bundle, name, kind, folder):
-                        checks.append(_check(bundle, name, one, kind, folder))
+                        checks.append(_check(bundle, make, name, one, kind, folder))
     return Verification(bundle.name, bundle.digest(), problems, tuple(checks))
+
+
+def folder_problems(bundle: Bundle, folder: Path) -> Iterator[str]:
+    """A ranking of another bundle or device, and damaged engines, one line each. An engine of another bundle
+    is no problem: it is never opened for this one."""
+    try:
+        read_ranking(folder, bundle)
+    except BundleError as error:
+        yield str(error)
+    for path in engines_in(folder):
+        try:
+            read_key(path)
+        except BundleError as error:
+            yield str(error)
 
 
 def devices_of(backend: str) -> list[str]:
@@ -95,35 +153,43 @@ def _knows(backend: str, device: str) -> bool:
     return True
 
 
-def _check(bundle: Bundle, backend: str, device: str, precision: str, folder: Path | None) -> Check:
+def _check(
+    bundle: Bundle, make: MakeDoor, backend: str, device: str, precision: str, folder: Path | None
+) -> Check:
+    def found(status: str, detail: str) -> Check:
+        return Check(backend, device, precision, status, detail)
+
+    if reason := why_unavailable(backend, device):
+        return found(UNVERIFIED, reason)
+    if not has_artefact(bundle, backend, precision, folder):
+        return found(UNVERIFIED, f"the bundle has no {precision} artefact for {backend}")
     try:
-        if reason := why_unavailable(backend, device):
-            return Check(backend, device, precision, NOT_VERIFIED, reason)
         session = open_session(
             bundle, backend=backend, device=device, precision=precision, device_folder=folder
         )
-        name = f"{backend} {device} {precision}"
-        if output_of(session) == MASKS:
-            return _check_masks(replay_masks(bundle, session, name), backend, device, precision)
-        report = replay(bundle, session, name)
-    except OutputError as error:
-        return Check(backend, device, precision, BREACHED, str(error))
-    except (BackendError, BundleError, InputError) as error:
-        return Check(backend, device, precision, NOT_VERIFIED, str(error))
-    if not report.passed:
-        return Check(backend, device, precision, BREACHED, "; ".join(report.breaches))
-    worst = max(image.max_error for image in report.images)
+        conformance = check_conformance(make, backend, device, precision, bundle.contract, full=True)
+        report = replay_golden(bundle, session, make, full=True)
+    except OtherMachineError as error:
+        return found(UNVERIFIED, str(error))
+    except (CheckFailedError, BackendError, BundleError, InputError) as error:
+        # What should run here and does not is refused; a GPU's library may be at fault as well as the file.
+        refused = device == "cpu" or isinstance(error, CheckFailedError)
+        return found(REFUSED if refused else UNVERIFIED, str(error))
+    if lines := (*conformance.report.breaches, *report.breaches):
+        return found(REFUSED, "; ".join(lines))
+    return found(PASSED, "; ".join((_figures(conformance.report, report), *conformance.unverified)))
+
+
+def _figures(conformance: ParityReport, report: ParityReport) -> str:
+    files, golden = ({image.image for image in one.images} for one in (conformance, report))
     flipped = sum(image.flipped for image in report.images)
-    detail = (
-        f"{len(report.images)} golden images, tensors equal bit for bit, logit error at most {worst:.2g} "
-        f"({worst / report.scale:.2g} standard deviations), {flipped} pixels flipped"
+    errors = [image.max_error for image in report.images if image.max_error == image.max_error]
+    numbers = (
+        f"logit error at most {max(errors):.2g} ({max(errors) / report.scale:.2g} standard deviations), "
+        if errors
+        else "no logits, "
     )
-    return Check(backend, device, precision, PASSED, detail)
-
-
-def _check_masks(report: MaskReport, backend: str, device: str, precision: str) -> Check:
-    if not report.passed:
-        return Check(backend, device, precision, BREACHED, "; ".join(report.breaches))
-    flipped = sum(image.flipped for image in report.images)
-    detail = f"{len(report.images)} golden images, pixels equal bit for bit, {flipped} of the mask flipped"
-    return Check(backend, device, precision, PASSED, detail)
+    return (
+        f"{len(files)} conformance files right in every bit, {len(golden)} golden images through "
+        f"{len(report.images)} predictions: tensors equal bit for bit, {numbers}{flipped} pixels flipped"
+    )

@@ -15,7 +15,7 @@ from fakes.session import FakeSession
 from tumorseg_benchmarks.latency.bench import Bench, BenchmarkCase, enter, find_truth
 from tumorseg_benchmarks.latency.latency import Sample, TimingPlan
 from tumorseg_benchmarks.latency.rows import BenchRow, fill, rank
-from tumorseg_benchmarks.parity.parity import Reference, golden_reference
+from tumorseg_benchmarks.parity.parity import ReferenceSet, golden_reference
 from tumorseg_benchmarks.reports.bench_report import bench_table, noise_lines
 from tumorseg_benchmarks.variants.candidates import Candidate
 from tumorseg_benchmarks.variants.variants import Variant
@@ -82,7 +82,7 @@ def rows(tiny_bundle: Bundle) -> dict[tuple[str, int], BenchRow]:
     return {(row.label, row.batch): row for row in found}
 
 
-def fake_truth(bundle: Bundle) -> Reference:
+def fake_truth(bundle: Bundle) -> ReferenceSet:
     golden = golden_reference(bundle)
     preprocess = Preprocessor(bundle.contract)
     logits = [FakeSession().infer(preprocess(image.pixels())[None])[0] for image in golden.images]

@@ -26,7 +26,8 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.session import Session, SessionInfo
 from tumorseg_runtime.device.cache import RANKING, beside, in_cache, read_ranking, write_ranking
-from tumorseg_runtime.parity.compare import BUDGETS, ImageParity, ParityReport
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import ImageParity, ParityReport
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
@@ -75,7 +76,7 @@ def test_entries_are_what_was_compared_here_at_batch_1() -> None:
     assert [(e.backend, e.parity, e.median_s, e.detail) for e in entries] == [
         ("onnxruntime", "passed", 0.05, "49.0 to 51.0 ms, quartiles of 8 rounds, 2 threads"),
         ("ncnn", "passed", 0.04, "39.0 to 41.0 ms, quartiles of 8 rounds, 2 threads"),
-        ("mnn", "breached", None, "a: 9 pixels flipped"),
+        ("mnn", "refused", None, "a: 9 pixels flipped"),
     ]
     assert {(e.device, e.precision, e.batch) for e in entries} == {("cpu", "fp32", 1)}
     assert entries[1].versions == {"ncnn": "1"}
@@ -95,7 +96,7 @@ def test_what_breaks_a_budget_is_listed_without_a_time() -> None:
 def test_a_time_of_a_wrong_artefact_is_never_written() -> None:
     """Not even where a row held one."""
     (entry,) = ranking_entries([row(MNN, 0.1, right=False)], threads=1)
-    assert (entry.parity, entry.median_s) == ("breached", None)
+    assert (entry.parity, entry.median_s) == ("refused", None)
     assert ranking_line([entry]) == "nothing may serve; 1 not fit to serve"
 
 
@@ -180,7 +181,7 @@ def test_command_ranks_and_auto_follows(full_bundle: Bundle, tmp_path: Path) -> 
     assert info.choice[0].startswith(f"chosen: {first.backend} cpu {first.precision}: number 1 of ")
 
 
-def test_command_lists_a_wrong_artefact_as_breached_and_auto_passes_it_over(
+def test_command_lists_a_wrong_artefact_as_refused_and_auto_passes_it_over(
     mutate: Callable[..., Path], tmp_path: Path
 ) -> None:
     def lose_the_last_convolution(model: object) -> None:
@@ -201,7 +202,7 @@ def test_command_lists_a_wrong_artefact_as_breached_and_auto_passes_it_over(
     assert ranking is not None
     assert [(e.precision, e.parity, e.median_s is None) for e in ranking.entries] == [
         ("fp32", "passed", False),
-        ("fp16", "breached", True),
+        ("fp16", "refused", True),
     ]
     assert "logit error" in ranking.entries[1].detail
     assert Segmenter.open(bundle, backend="auto").info.precision == "fp32"

@@ -31,7 +31,7 @@ from tumorseg_benchmarks.mutants.trial import OURS, MutantResult, try_controls, 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.device.engines import write_engine
-from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_train.networks.run import Run
 
 DOCS = Path(__file__).parents[3] / "docs" / "mutants.md"

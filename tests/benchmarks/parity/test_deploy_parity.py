@@ -13,7 +13,8 @@ from tumorseg_benchmarks.parity.deploy_parity import compare_deploy, compare_mas
 from tumorseg_benchmarks.parity.parity import check_parity, golden_reference
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.session import MASKS, InputForm, SessionInfo
-from tumorseg_runtime.parity.compare import BUDGETS, ParityReport
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import ParityReport
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run

@@ -9,7 +9,7 @@ from tumorseg_benchmarks.parity.edge_cases import edge_cases, edge_reference
 from tumorseg_benchmarks.parity.parity import compare
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 if TYPE_CHECKING:

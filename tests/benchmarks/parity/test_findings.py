@@ -23,7 +23,7 @@ from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.errors import InputError, ParityError
 from tumorseg_runtime.device.cache import beside, device_facts
-from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.parity.budget import BUDGETS
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
@@ -120,10 +120,10 @@ def test_what_needs_a_run_says_so(tiny_bundle: Bundle, tmp_path: Path) -> None:
 def findings() -> Findings:
     vectors = (
         VectorCheck("runtime", "a.png", "passed"),
-        VectorCheck("runtime", "b.png", "breached", "100% wrong\nbits \x00 & <more>"),
+        VectorCheck("runtime", "b.png", "refused", "100% wrong\nbits \x00 & <more>"),
         VectorCheck("GPU", "a.png", "unverified", "no NVIDIA driver"),
     )
-    row = ParityRow(VARIANTS[1], "golden", 4, "breached", "does not open", None)
+    row = ParityRow(VARIANTS[1], "golden", 4, "refused", "does not open", None)
     gone = ParityRow(VARIANTS[2], "all", None, "unverified", "not exported", None)
     return Findings(vectors, (row, gone))
 

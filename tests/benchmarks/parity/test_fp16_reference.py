@@ -11,23 +11,23 @@ import torch
 
 from tumorseg_benchmarks.parity.fp16_reference import NAME, TIMES, is_asked, rounded, rounded_reference
 from tumorseg_benchmarks.parity.parity import compare
-from tumorseg_benchmarks.parity.references import Reference, golden_reference
+from tumorseg_benchmarks.parity.references import ReferenceSet, golden_reference
 from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.session import Session
-from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_train.networks.run import Run
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_bundle: Bundle, tiny_run: Run) -> Reference:
+def reference(tiny_bundle: Bundle, tiny_run: Run) -> ReferenceSet:
     return rounded_reference(tiny_run.model(), golden_reference(tiny_bundle), tiny_bundle.contract)
 
 
-def distance(session: Session, reference: Reference, bundle: Bundle) -> float:
+def distance(session: Session, reference: ReferenceSet, bundle: Bundle) -> float:
     report = compare(session, "x", reference, bundle.contract, 1)
     return max(image.relative_error for image in report.images)
 
@@ -66,7 +66,7 @@ def test_what_a_half_cannot_hold_stays() -> None:
 
 
 def test_a_right_file_is_nearer_than_the_limit_and_a_rough_one_is_not(
-    tiny_bundle: Bundle, reference: Reference
+    tiny_bundle: Bundle, reference: ReferenceSet
 ) -> None:
     session = open_session(tiny_bundle, precision="fp16")
     assert reference.name == NAME
@@ -81,7 +81,7 @@ def test_a_right_file_is_nearer_than_the_limit_and_a_rough_one_is_not(
     assert any("logit error" in line for line in lines)
 
 
-def test_the_limit_is_a_multiple_of_what_the_weights_do(tiny_bundle: Bundle, reference: Reference) -> None:
+def test_the_limit_is_a_multiple_of_what_the_weights_do(tiny_bundle: Bundle, reference: ReferenceSet) -> None:
     golden = golden_reference(tiny_bundle)
     own = (
         max(float(np.abs(a - b).max()) for a, b in zip(golden.logits, reference.logits, strict=True))
@@ -96,7 +96,7 @@ def test_only_onnx_runtime_on_a_cpu_is_asked() -> None:
 
 
 def test_decisions_are_not_held_against_the_rounded_network(
-    tiny_bundle: Bundle, reference: Reference
+    tiny_bundle: Bundle, reference: ReferenceSet
 ) -> None:
     """It is no truth: logits at the threshold flip freely where the errors are small."""
     session = open_session(tiny_bundle, precision="fp16")

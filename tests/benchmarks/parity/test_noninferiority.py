@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pytest
 
 from tumorseg_benchmarks.parity.noninferiority import (
-    BREACHED,
     PASSED,
+    REFUSED,
     UNDECIDED,
     DiceScores,
     judge_noninferiority,
 )
-from tumorseg_benchmarks.parity.references import Reference
+from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_benchmarks.variants.inputs import EncodedImage
 from tumorseg_runtime.core.contract import Contract
 
@@ -39,7 +39,7 @@ def test_equal_dice_passes_however_few_images_there_are() -> None:
 
 def test_two_per_thousand_worse_is_inferior() -> None:
     found = judge_noninferiority(dice_of(60), dice_of(60) * 0.998, names(60))
-    assert found.status == BREACHED
+    assert found.status == REFUSED
     assert found.ratio == pytest.approx(0.998)
     assert found.high < 0.999
     assert "expected a lower bound of at least 0.999" in found.line
@@ -51,7 +51,7 @@ def test_as_good_in_the_mean_and_too_scattered_to_tell() -> None:
     found = judge_noninferiority(dice_of(60), scattered, names(60))
     assert found.ratio == pytest.approx(1)
     assert found.low < 0.999 < found.high
-    assert found.status == BREACHED  # 60 groups are enough: it was to be shown, and was not
+    assert found.status == REFUSED  # 60 groups are enough: it was to be shown, and was not
     few = judge_noninferiority(dice_of(60), scattered, [f"patient {n % 10}" for n in range(60)])
     assert few.low < 0.999 < few.high
     assert (few.status, few.groups, few.images) == (UNDECIDED, 10, 60)
@@ -71,7 +71,7 @@ def test_scores_are_of_images_with_a_tumour_at_the_networks_size() -> None:
     truth[2:6] = True
     truths = [truth, truth & False]
     images = tuple(EncodedImage(name, b"") for name in "ab")
-    reference = Reference("test", images, (logits, logits), None, lambda index: truths[index], ("a", "b"))
+    reference = ReferenceSet("test", images, (logits, logits), None, lambda index: truths[index], ("a", "b"))
     scores = DiceScores(reference, Contract(height=32, width=32))
     assert scores.verdict() is None
     scores.add(1, logits >= 0)  # no tumour: no Dice
@@ -81,6 +81,8 @@ def test_scores_are_of_images_with_a_tumour_at_the_networks_size() -> None:
     found = scores.verdict()
     assert found is not None
     assert (found.images, found.groups, found.pytorch, found.artefact, found.ratio) == (1, 1, 0.5, 1, 2)
-    without = DiceScores(Reference("golden", images, (logits, logits), None), Contract(height=32, width=32))
+    without = DiceScores(
+        ReferenceSet("golden", images, (logits, logits), None), Contract(height=32, width=32)
+    )
     without.add(0, better)
     assert without.verdict() is None

@@ -17,7 +17,7 @@ from fakes.session import FakeSession
 from tumorseg_benchmarks.commands.parity import parity
 from tumorseg_benchmarks.parity.fp16_reference import NAME as ROUNDED
 from tumorseg_benchmarks.parity.parity import (
-    Reference,
+    ReferenceSet,
     batches,
     check_parity,
     compare,
@@ -90,7 +90,7 @@ def test_command_fails_on_every_mutant(bug: str, mutate: Callable[..., Path], tm
         if row["device"] == "cpu" and row["format"] == "onnx"
     }
     wrong, right = ("fp16", "fp32") if "fp16" in file else ("fp32", "fp16")
-    assert status == {(wrong, "cpu"): "breached", (right, "cpu"): "passed"}
+    assert status == {(wrong, "cpu"): "refused", (right, "cpu"): "passed"}
     assert "Breaches:" in (tmp_path / "out/parity.md").read_text()
 
 
@@ -151,7 +151,7 @@ def test_figures_that_are_not_finite_are_null_in_json(mutate: Callable[..., Path
     _, which, rule = MUTANTS["NaN in one weight"]
     invoke(mutate(change(which, rule)), "--out", tmp_path)
     rows = json.loads((tmp_path / "parity.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    (first, *_) = [row for row in rows["rows"] if row["status"] == "breached"]
+    (first, *_) = [row for row in rows["rows"] if row["status"] == "refused"]
     assert first["report"]["images"][0]["max_error"] is None
     assert "logits are not finite" in first["report"]["images"][0]["breaches"][0]
 
@@ -173,7 +173,7 @@ def test_one_wrong_bit_of_the_runtimes_preprocessing_is_a_breach(
     compared = [row for row in rows if row.report]
     assert {row.images for row in compared} == {"golden", "test", "edge cases", ROUNDED}
     for row in compared:
-        assert row.status == "breached"
+        assert row.status == "refused"
         assert row.report is not None
         assert all(image.tensor_differs == 1 and len(image.breaches) == 1 for image in row.report.images)
 
@@ -197,7 +197,7 @@ class FrozenBatch(FakeSession):
         return np.repeat(super().infer(batch)[:1], len(batch), axis=0)
 
 
-def fake_reference(bundle: Bundle) -> Reference:
+def fake_reference(bundle: Bundle) -> ReferenceSet:
     golden = golden_reference(bundle)
     preprocess = Preprocessor(bundle.contract)
     logits = [FakeSession().infer(preprocess(image.pixels())[None])[0] for image in golden.images]

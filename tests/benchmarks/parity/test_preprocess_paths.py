@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tumorseg_benchmarks.parity.preprocess_paths import (
-    BREACHED,
     PASSED,
     PATHS,
+    REFUSED,
     UNVERIFIED,
     Made,
     PreprocessPath,
@@ -24,18 +24,18 @@ from tumorseg_benchmarks.parity.preprocess_paths import (
     vectors_lines,
 )
 from tumorseg_benchmarks.variants.host_kernel import HostKernel, why_no_compiler
+from tumorseg_runtime.conformance.files import vectors
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.images.frames import read_frames
-from tumorseg_runtime.parity.conformance import vectors
 from tumorseg_runtime.processing import kernels
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 
-def breached(way: Callable[[Path, UInt8Array, Contract], Made]) -> set[str]:
+def refused(way: Callable[[Path, UInt8Array, Contract], Made]) -> set[str]:
     checks = check_vectors({"mine": PreprocessPath(lambda: way, reads_dicom=True)})
     assert all(check.reason for check in checks if check.status != PASSED)
-    return {check.vector for check in checks if check.status == BREACHED}
+    return {check.vector for check in checks if check.status == REFUSED}
 
 
 @pytest.mark.parametrize("name", [name for name in PATHS if name != "GPU"])
@@ -63,7 +63,7 @@ def after(change: Callable[[UInt8Array], UInt8Array]) -> Callable[[Path, UInt8Ar
 
 
 def test_channels_in_another_order() -> None:
-    seen = breached(after(lambda pixels: pixels[..., ::-1] if pixels.ndim == 3 else pixels))
+    seen = refused(after(lambda pixels: pixels[..., ::-1] if pixels.ndim == 3 else pixels))
     colour = {vector.name for vector in vectors() if vector.pixels.ndim == 3}
     assert seen == colour - {"equal-channels-rgb.png"}
 
@@ -81,7 +81,7 @@ def test_a_decoder_that_forgets_orientation_depth_alpha_and_inversion() -> None:
             read = read[..., :3] * (read[..., 3:] / 255.0)
         return {"pixels": (read if read.ndim == 2 else read[..., ::-1]).astype(np.uint8)}
 
-    assert breached(plain) == {
+    assert refused(plain) == {
         "16-bit-gray.png", "16-bit-rgb.png", "rgba.png", "gray-alpha.png",
         *(f"exif-{orientation}.jpg" for orientation in range(2, 9)), "exif-6-rgb.jpg",
         "16-bit-little-endian.tif", "16-bit-big-endian.tif", "16-bit-rgb.tif", "orientation-8.tif",
@@ -95,7 +95,7 @@ def test_another_resize(rule: int) -> None:
         size = contract.width, contract.height
         return {"resized": np.asarray(cv2.resize(pixels, size, interpolation=rule), np.uint8)}
 
-    seen = breached(way)
+    seen = refused(way)
     assert "large-gray.png" in seen
     assert "network-size-rgb.png" not in seen
 
@@ -105,10 +105,10 @@ def test_another_mean_is_seen_in_every_vector() -> None:
         mean = tuple(value + 1e-6 for value in contract.mean)
         return {"tensor": Preprocessor(dataclasses.replace(contract, mean=mean))(pixels)}
 
-    assert len(breached(way)) == len(vectors())
+    assert len(refused(way)) == len(vectors())
 
 
-def test_a_path_that_refuses_a_file_is_breached_and_says_why() -> None:
+def test_a_path_that_refuses_a_file_is_refused_and_says_why() -> None:
     def way(file: Path, pixels: UInt8Array, contract: Contract) -> Made:
         if file.name == "palette.png":
             raise BackendError("no palettes here")
@@ -116,7 +116,7 @@ def test_a_path_that_refuses_a_file_is_breached_and_says_why() -> None:
 
     checks = check_vectors({"mine": PreprocessPath(lambda: way, reads_dicom=True)})
     assert [check for check in checks if check.status != PASSED] == [
-        VectorCheck("mine", "palette.png", BREACHED, "no palettes here")
+        VectorCheck("mine", "palette.png", REFUSED, "no palettes here")
     ]
 
 
@@ -130,12 +130,12 @@ def test_what_cannot_run_here_is_unverified() -> None:
 
 
 @pytest.mark.skipif(why_no_compiler() is not None, reason="g++ is not installed")
-def test_a_changed_kernel_is_breached_and_one_that_does_not_compile_says_so(tmp_path: Path) -> None:
+def test_a_changed_kernel_is_refused_and_one_that_does_not_compile_says_so(tmp_path: Path) -> None:
     source = kernels.SOURCE.read_text()
     wrong = tmp_path / "wrong.cu"
     wrong.write_text(source.replace("32768u", "32767u"))
     kernel = HostKernel(wrong)
-    assert breached(lambda file, pixels, contract: {"tensor": kernel(pixels, contract)})
+    assert refused(lambda file, pixels, contract: {"tensor": kernel(pixels, contract)})
     wrong.write_text(source.replace("return", "retrun"))
     with pytest.raises(BackendError, match=r"g\+\+ does not compile wrong.cu \(.*error"):
         HostKernel(wrong)

@@ -6,7 +6,8 @@ import numpy as np
 
 from tumorseg_benchmarks.parity.references import find_thinnest, margin_of, split_reference
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
-from tumorseg_runtime.parity.compare import BUDGETS, compare_image
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import compare_image
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run

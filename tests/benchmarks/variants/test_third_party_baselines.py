@@ -17,7 +17,7 @@ from tumorseg_benchmarks.variants.third_party_baselines import (
 )
 from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.parity.compare import BUDGETS
+from tumorseg_runtime.parity.budget import BUDGETS
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run

@@ -14,10 +14,10 @@ import torch
 
 from tumorseg_export.bundle.conformance_network import network, write_network
 from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.conformance.files import vectors
+from tumorseg_runtime.conformance.network import conformance_bundle, expected_logits
+from tumorseg_runtime.conformance.vector import CONTRACTS
 from tumorseg_runtime.core.session import checked_infer
-from tumorseg_runtime.parity.conformance import vectors
-from tumorseg_runtime.parity.conformance_network import conformance_bundle, expected_logits
-from tumorseg_runtime.parity.vector import CONTRACTS
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 BACKENDS = {"ncnn": "ncnn", "mnn": "MNN", "openvino": "openvino"}

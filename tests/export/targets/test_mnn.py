@@ -17,7 +17,7 @@ from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, CheckFailedError, ParityError
 from tumorseg_runtime.inference.segmenter import Segmenter
-from tumorseg_runtime.parity.compare import BUDGETS, Budget
+from tumorseg_runtime.parity.budget import BUDGETS, Budget
 from tumorseg_runtime.parity.reference import replay
 from tumorseg_train.networks.run import Run
 

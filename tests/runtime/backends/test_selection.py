@@ -61,7 +61,7 @@ def test_the_first_that_passed_parity_here_serves_and_the_others_have_their_reas
         beside(bundle),
         bundle,
         (
-            entry("mnn", 0.1, parity="breached", detail="2 pixels flipped"),
+            entry("mnn", 0.1, parity="refused", detail="2 pixels flipped"),
             entry("openvino", 0.2),
             entry("mnn-exact", 0.3, versions={"fake": "0"}),
             entry("gone", 0.31),
@@ -76,7 +76,7 @@ def test_the_first_that_passed_parity_here_serves_and_the_others_have_their_reas
     assert opened == ["openvino cpu fp32", "mnn-exact cpu fp32", "ncnn cpu fp32"]
     assert info.choice == (
         "chosen: ncnn cpu fp32: number 6 of 8 in ranking.json",
-        "not chosen: mnn cpu fp32: parity breached (2 pixels flipped)",
+        "not chosen: mnn cpu fp32: parity refused (2 pixels flipped)",
         "not chosen: openvino cpu fp32: openvino is not installed",
         "not chosen: mnn-exact cpu fp32: was measured with {'fake': '0'}, here is {'fake': '1'}",
         "not chosen: gone cpu fp32: no such backend in this version of tumorseg",
@@ -104,7 +104,7 @@ def test_device_and_precision_are_kept_where_asked_for(bundle: Bundle, opened: l
 
 
 def test_a_ranking_of_which_nothing_serves_is_an_error(bundle: Bundle, opened: list[str]) -> None:
-    write_ranking(beside(bundle), bundle, (entry("mnn", 0.1, parity="breached"),))
+    write_ranking(beside(bundle), bundle, (entry("mnn", 0.1, parity="refused"),))
     with pytest.raises(BackendError, match=r"no backend in ranking.json can serve \(not chosen: mnn"):
         Segmenter.open(bundle, backend="auto")
     (beside(bundle) / "ranking.json").write_text("{")

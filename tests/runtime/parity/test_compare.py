@@ -11,9 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.parity.budget import BUDGETS, Budget
 from tumorseg_runtime.parity.compare import (
-    BUDGETS,
-    Budget,
     FinalMasks,
     ImageParity,
     ParityReport,

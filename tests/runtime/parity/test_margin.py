@@ -12,7 +12,8 @@ import pytest
 from fakes.session import FakeSession
 from tumorseg_runtime import Bundle, Contract, Segmenter
 from tumorseg_runtime.core.errors import BundleError
-from tumorseg_runtime.parity.compare import BUDGETS, logit_scale
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import logit_scale
 from tumorseg_runtime.parity.margin import Band, read_band
 from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_runtime.processing.postprocess import close_share, probabilities

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tumorseg_runtime.parity.mask_diff import compare_masks, resized_rule
+from tumorseg_runtime.parity.mask_diff import compare_masks
+from tumorseg_runtime.parity.rules import resized_rule
 from tumorseg_runtime.processing.postprocess import resize_logits
 
 LOGITS = np.full((1, 20, 30), -4, np.float32)

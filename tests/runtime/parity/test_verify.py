@@ -87,7 +87,7 @@ def test_a_breach_is_exit_status_1(make_bundle: Callable[..., Path], tmp_path: P
     root = make_bundle(tmp_path / "b", golden_error=0.5)
     result = run(root, "--backend", "onnxruntime")
     assert isinstance(result.exception, CheckFailedError)
-    assert "breached: onnxruntime cpu fp32: " in result.output
+    assert "refused: onnxruntime cpu fp32: " in result.output
     assert "must not serve" in str(result.exception)
     poisoned = run(make_bundle(tmp_path / "p", poison=True), "--device", "cpu", "--backend", "onnxruntime")
     assert isinstance(poisoned.exception, CheckFailedError) or poisoned.exit_code == 0

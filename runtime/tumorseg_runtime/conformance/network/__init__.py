@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, FileRecord, sha256_of
-from tumorseg_runtime.parity.vector import CONTRACTS
+from tumorseg_runtime.conformance.vector import CONTRACTS
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -14,12 +14,12 @@ from tumorseg_runtime.backends import (
     why_unavailable,
 )
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.conformance.files import vectors
+from tumorseg_runtime.conformance.network import conformance_bundle, expected_logits
+from tumorseg_runtime.conformance.vector import CONTRACTS, Vector
 from tumorseg_runtime.core.errors import BackendError, BundleError
 from tumorseg_runtime.core.session import checked_infer
 from tumorseg_runtime.device.engines import OtherMachineError
-from tumorseg_runtime.parity.conformance import vectors
-from tumorseg_runtime.parity.conformance_network import conformance_bundle, expected_logits
-from tumorseg_runtime.parity.vector import CONTRACTS, Vector
 from tumorseg_runtime.processing.postprocess import Lesion, find_lesions, masks_from_logits
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize
 

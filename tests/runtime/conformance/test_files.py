@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tumorseg_runtime.conformance.files import EXPECTED, Vector, digest, expected_digests, vectors
+from tumorseg_runtime.conformance.scenes import COLOURS, YBR, colour_scene, scene
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images.frames import read_frames
-from tumorseg_runtime.parity.conformance import EXPECTED, Vector, digest, expected_digests, vectors
-from tumorseg_runtime.parity.scenes import COLOURS, YBR, colour_scene, scene
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize
 
 UInt8Array = npt.NDArray[np.uint8]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tumorseg_runtime.conformance.dicom_format import DEFLATED, IMPLICIT, RLE, Element, encode_dicom
+from tumorseg_runtime.conformance.integer_rules import by_extremes, by_sigmoid, by_window, rounded
+from tumorseg_runtime.conformance.scenes import COLOURS, YBR, colour_scene, labels, noise, scene
+from tumorseg_runtime.conformance.vector import Vector
 from tumorseg_runtime.images.frame import Spacing
-from tumorseg_runtime.parity.dicom_format import DEFLATED, IMPLICIT, RLE, Element, encode_dicom
-from tumorseg_runtime.parity.integer_rules import by_extremes, by_sigmoid, by_window, rounded
-from tumorseg_runtime.parity.scenes import COLOURS, YBR, colour_scene, labels, noise, scene
-from tumorseg_runtime.parity.vector import Vector
 
 _SPACING = 0x00280030
 

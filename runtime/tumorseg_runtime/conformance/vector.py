@@ -13,7 +13,7 @@ from tumorseg_runtime.images.frame import Spacing
 UInt8Array = npt.NDArray[np.uint8]
 
 # Gray files go through both, coloured ones through the first alone: the second takes gray. They are the
-# contracts of the conformance networks (`tumorseg_runtime.parity.conformance_network`), too.
+# contracts of the conformance networks (`tumorseg_runtime.conformance.network`), too.
 CONTRACTS = {
     "rgb": Contract(
         height=64,
