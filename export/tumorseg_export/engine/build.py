@@ -24,6 +24,7 @@ from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import EngineKey, Profile, read_key, record_of, write_engine
 from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import summary
 from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_runtime.parity.replay import IN_ONE_LIST, full_plan, replay
 
@@ -121,7 +122,7 @@ def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: flo
         path.unlink()
         raise ParityError(
             f"the engine decides other than PyTorch on {gpu.name} and was removed: "
-            f"{'; '.join(report.breaches)}: build with --precision fp32"
+            f"{summary(report.breaches)}: build with --precision fp32"
         )
     values = {
         "engine": path.name,

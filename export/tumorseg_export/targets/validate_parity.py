@@ -25,7 +25,7 @@ from tumorseg_runtime.core.errors import BackendError, ParityError
 from tumorseg_runtime.device.engines import OtherMachineError
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.budget import BUDGETS
-from tumorseg_runtime.parity.compare import ParityReport, logit_scale
+from tumorseg_runtime.parity.compare import ParityReport, logit_scale, summary
 from tumorseg_runtime.parity.reference import Golden, load_golden
 from tumorseg_runtime.parity.replay import ONE_BY_ONE, full_plan, replay
 
@@ -107,7 +107,7 @@ def refuse_breach(report: ParityReport, threads: int | None = None) -> None:
         raise ParityError(
             f"under {report.backend} on {report.device}"
             f"{f' with {threads} thread' if threads else ''} an artefact decides other than "
-            f"PyTorch, no bundle was written: {'; '.join(report.breaches)}: {remedy}"
+            f"PyTorch, no bundle was written: {summary(report.breaches)}: {remedy}"
         )
 
 

@@ -31,7 +31,7 @@ from tumorseg_runtime.parity.rules import resized_rule
 
 __all__ = [
     "BUDGETS", "Budget", "Decisions", "FinalMasks", "ImageParity", "ParityReport", "compare_image",
-    "logit_scale", "mask_dice",
+    "logit_scale", "mask_dice", "summary",
 ]  # fmt: skip
 
 BoolArray = npt.NDArray[np.bool_]
@@ -39,6 +39,7 @@ FloatArray = npt.NDArray[np.float32]
 
 # Of the range of an image's logits: what rounding in a float32 resize may change (measured: 7e-8, x86).
 RESIZE_ROUNDING = 2.0**-16
+SHOWN = 3  # breaches in a message
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,6 +126,12 @@ class ParityReport:
             for name in ("max_error", "mean_error", "relative_error"):
                 image[name] = image[name] if math.isfinite(image[name]) else None
         return {"passed": self.passed, **values}
+
+
+def summary(breaches: Sequence[str]) -> str:
+    """The first breaches, and how many more there are, in one line for a message."""
+    more = f"; and {len(breaches) - SHOWN} more" if len(breaches) > SHOWN else ""
+    return "; ".join(breaches[:SHOWN]) + more
 
 
 def logit_scale(references: Sequence[FloatArray]) -> float:

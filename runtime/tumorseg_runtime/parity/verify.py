@@ -21,7 +21,7 @@ from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.device.cache import find, read_ranking
 from tumorseg_runtime.device.engines import OtherMachineError, engines_in, read_key
 from tumorseg_runtime.parity.budget import BUDGETS
-from tumorseg_runtime.parity.compare import ParityReport
+from tumorseg_runtime.parity.compare import ParityReport, summary
 from tumorseg_runtime.parity.conformance import MakeDoor, check_conformance
 from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_runtime.parity.replay import full_plan, quick_plan, replay
@@ -70,7 +70,7 @@ def self_test(bundle: Bundle, session: Session, make: MakeDoor, level: str) -> N
         line for report in _reports(bundle, session, make, full=level == "full") for line in report.breaches
     ]
     if lines:
-        raise ParityError(f"{bundle.root}: self-test failed, this device must not serve: {'; '.join(lines)}")
+        raise ParityError(f"{bundle.root}: self-test failed, this device must not serve: {summary(lines)}")
 
 
 def _reports(bundle: Bundle, session: Session, make: MakeDoor, *, full: bool) -> Iterator[ParityReport]:
@@ -176,7 +176,7 @@ def _check(
         refused = device == "cpu" or isinstance(error, CheckFailedError)
         return found(REFUSED if refused else UNVERIFIED, str(error))
     if lines := (*conformance.report.breaches, *report.breaches):
-        return found(REFUSED, "; ".join(lines))
+        return found(REFUSED, summary(lines))
     return found(PASSED, "; ".join((_figures(conformance.report, report), *conformance.unverified)))
 
 

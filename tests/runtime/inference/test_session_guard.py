@@ -217,16 +217,17 @@ def test_a_segmenter_of_a_bundle_opens_its_session_again_and_tests_it(
     small_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
-    from tumorseg_runtime.parity.reference import replay
+    from tumorseg_runtime.parity import verify
 
     segmenter = Segmenter.open(small_bundle, self_test=True, threads=1)
     tested: list[str] = []
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         tested.append("again")
-        return replay(*args, **kwargs)
+        return self_test(*args, **kwargs)
 
-    monkeypatch.setattr("tumorseg_runtime.parity.reference.replay", noted)
+    self_test = verify.self_test
+    monkeypatch.setattr(verify, "self_test", noted)
     image = np.full((20, 30), 200, np.uint8)
     with monkeypatch.context() as broken:
         broken.setattr(OnnxRuntimeSession, "infer", DyingSession.infer)

@@ -1,0 +1,256 @@
+"""The one loop sees what a user would see: bugs behind the network, between calls, and in what is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fakes.session import FakeSession
+from tumorseg_runtime import Bundle, Prediction, Segmenter
+from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.core.errors import InputError, ParityError
+from tumorseg_runtime.deployment.store import install
+from tumorseg_runtime.inference.segmenter import door_of
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import ParityReport
+from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.parity.replay import ALL, IN_ONE_LIST, ONE_BY_ONE, Plan, full_plan, quick_plan, replay
+from tumorseg_runtime.parity.verify import REFUSED, verify_bundle
+from tumorseg_runtime.processing.postprocess import Lesion, find_lesions
+from tumorseg_runtime.processing.postprocess import masks_from_logits as decide
+
+pytest.importorskip("onnxruntime")
+SEGMENTER = "tumorseg_runtime.inference.segmenter"
+EVERYTHING = Plan(ALL, (1, 2, 3, 5, ALL), ALL, 3)
+Array = npt.NDArray[Any]
+
+
+def replayed(root: Path, plan: Plan = EVERYTHING) -> ParityReport:
+    bundle = Bundle.open(root)
+    door = door_of(bundle, open_session(bundle))
+    return replay(door, load_golden(bundle), BUDGETS["fp32"], plan, artefact="model.onnx")
+
+
+def test_a_right_network_passes_in_every_call(small_bundle: Path) -> None:
+    report = replayed(small_bundle)
+    assert report.passed, report.breaches
+    assert [image.tensor_differs for image in report.images] == [0] * len(report.images)
+    assert 0 < report.worst.max_error < 1e-4  # another order of sums than numpy's
+    calls = {image.call for image in report.images}
+    assert {
+        "one file",
+        "a stream of 3",
+        "a list of 3 in thread 2 of 2",
+        "a list of 2 in batches of 2",
+    } <= calls
+    assert len(report.images) == 3 + (1 + 2 + 3 + 3 + 3) + 3 + 6
+
+
+def test_the_plans_cost_what_they_promise(small_bundle: Path) -> None:
+    assert len(replayed(small_bundle, quick_plan(4)).images) == 4
+    assert len(replayed(small_bundle, full_plan(4)).images) <= 12
+
+
+def test_another_network_fails(small_bundle: Path) -> None:
+    bundle = Bundle.open(small_bundle)
+    door = Segmenter(bundle.contract, FakeSession(), 2)
+    assert not replay(door, load_golden(bundle), BUDGETS["fp32"], ONE_BY_ONE, artefact="fake").passed
+
+
+def sigmoid_twice(logits: Array, contract: Any, height: int, width: int) -> Array:
+    once = 1 / (1 + np.exp(-logits))
+    return np.asarray(decide(1 / (1 + np.exp(-once)) - 0.5, contract, height, width))
+
+
+def upside_down(logits: Array, contract: Any, height: int, width: int) -> Array:
+    return decide(logits, contract, height, width)[:, ::-1]
+
+
+def changed(change: Callable[[Lesion], Lesion]) -> Callable[[Array, str], tuple[Lesion, ...]]:
+    return lambda mask, label: tuple(change(lesion) for lesion in find_lesions(mask, label))
+
+
+def turned(lesion: Lesion) -> Lesion:
+    return dataclasses.replace(lesion, box=(lesion.box[1], lesion.box[0], *lesion.box[2:]))
+
+
+BUGS: dict[str, tuple[str, Any]] = {
+    "sigmoid twice": (f"{SEGMENTER}.masks_from_logits", sigmoid_twice),
+    "upside down": (f"{SEGMENTER}.masks_from_logits", upside_down),
+    "box turned": (f"{SEGMENTER}.find_lesions", changed(turned)),
+    "centroid turned": (
+        f"{SEGMENTER}.find_lesions",
+        changed(lambda one: dataclasses.replace(one, centroid=one.centroid[::-1])),
+    ),
+    "area one too large": (
+        f"{SEGMENTER}.find_lesions",
+        changed(lambda one: dataclasses.replace(one, area_px=one.area_px + 1)),
+    ),
+    "contour off by one": (
+        f"{SEGMENTER}.find_lesions",
+        changed(lambda one: dataclasses.replace(one, contour=tuple((x + 1, y) for x, y in one.contour))),
+    ),
+    "only the first lesion": (f"{SEGMENTER}.find_lesions", lambda mask, label: find_lesions(mask, label)[:1]),
+    "no lesion": (f"{SEGMENTER}.find_lesions", lambda mask, label: ()),
+    "probabilities of probabilities": (
+        "tumorseg_runtime.inference.prediction.probabilities",
+        lambda logits, height, width: np.full((len(logits), height, width), 0.6, np.float32),
+    ),
+    "margin of everything": ("tumorseg_runtime.inference.prediction.close_share", lambda *_: 1.0),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_bugs_behind_the_network_are_seen(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch, bug: str
+) -> None:
+    target, other = BUGS[bug]
+    monkeypatch.setattr(target, other)
+    assert not replayed(small_bundle, ONE_BY_ONE).passed
+
+
+class Faulty:
+    """A session of the right network whose batches come out wrong."""
+
+    def __init__(self, session: Any, change: Callable[[Array], Array]) -> None:
+        self._session, self._change = session, change
+        self.input, self.info = session.input, session.info
+
+    def infer(self, batch: Array) -> Array:
+        return np.ascontiguousarray(self._change(self._session.infer(batch)))
+
+    def interrupt(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def only_at(size: int) -> Callable[[Array], Array]:
+    return lambda logits: logits + 1 if len(logits) == size else logits
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda logits: logits[::-1], lambda logits: logits[:-1], *(only_at(size) for size in (1, 2, 3))],
+    ids=["reversed", "one lost", "only at 1", "only at 2", "only at 3"],
+)
+def test_batches_that_come_out_wrong_are_seen(small_bundle: Path, change: Callable[[Array], Array]) -> None:
+    bundle = Bundle.open(small_bundle)
+    door = door_of(bundle, Faulty(open_session(bundle), change))
+    report = replay(door, load_golden(bundle), BUDGETS["fp32"], EVERYTHING, artefact="faulty")
+    assert not report.passed
+
+
+def test_a_stream_that_drops_or_swaps_is_seen(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Segmenter.stream
+
+    def swapped(self: Segmenter, images: Any, **options: Any) -> Any:
+        results = list(real(self, images, **options))
+        predictions = [result.prediction for result in results][::-1]
+        return (dataclasses.replace(a, prediction=b) for a, b in zip(results, predictions, strict=True))
+
+    monkeypatch.setattr(Segmenter, "stream", swapped)
+    report = replayed(small_bundle, Plan(streamed=ALL))
+    assert any("the prediction is named" in line for line in report.breaches)
+    monkeypatch.setattr(Segmenter, "stream", lambda self, images, **_: list(real(self, images))[:-1])
+    report = replayed(small_bundle, Plan(streamed=ALL))
+    assert any("gave 2 predictions for 3 images" in line for line in report.breaches)
+
+
+def test_two_threads_that_share_a_result_are_seen(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, first = Segmenter.predict, list[Any]()
+
+    def shared(self: Segmenter, images: Sequence[Any], **options: Any) -> Any:
+        first.append(real(self, images, **options))
+        return first[0]
+
+    monkeypatch.setattr(Segmenter, "predict", shared)
+    assert not replayed(small_bundle, Plan(threads=3)).passed
+
+
+def test_a_gray_form_needs_a_gray_image(
+    make_bundle: Callable[..., Path], convert_bundle: Callable[[Path, str], None], tmp_path: Path
+) -> None:
+    root = make_bundle(tmp_path / "bundle")
+    convert_bundle(root, "onnx-deploy-gray")
+    bundle = Bundle.open(root)
+    door = door_of(bundle, open_session(bundle, backend="onnxruntime-deploy-gray"))
+    golden = load_golden(bundle)
+    report = replay(door, golden, BUDGETS["fp32"], IN_ONE_LIST, artefact="gray")
+    assert report.passed, report.breaches
+    assert len(report.images) == 2
+    with pytest.raises(InputError, match="none of the 1 references is gray"):
+        replay(door, golden[2:], BUDGETS["fp32"], IN_ONE_LIST, artefact="gray")
+
+
+# What the first finding of the judgement was about: refused by all that a device runs.
+
+
+def refused_everywhere(root: Path, store: Path, backend: str = "onnxruntime") -> None:
+    for level in ("quick", "full"):
+        with pytest.raises(ParityError, match="this device must not serve"):
+            Segmenter.open(root, backend=backend, self_test=level)
+    (check,) = verify_bundle(root, door_of, backend=backend, device="cpu").checks
+    assert check.status == REFUSED
+    with pytest.raises(ParityError):
+        install(store, root, test=lambda bundle: Segmenter.open(bundle, backend=backend, self_test="full"))
+
+
+@pytest.mark.parametrize("bug", ["sigmoid twice", "upside down"])
+def test_masks_that_are_wrong_are_refused_by_all(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str
+) -> None:
+    monkeypatch.setattr(*BUGS[bug])
+    refused_everywhere(small_bundle, tmp_path)
+
+
+def test_a_reversed_batch_is_refused_by_all(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Segmenter.infer
+
+    def reverse(self: Segmenter, prepared: Sequence[Array], *, timeout_s: float | None = None) -> Array:
+        return np.ascontiguousarray(real(self, prepared, timeout_s=timeout_s)[::-1])
+
+    monkeypatch.setattr(Segmenter, "infer", reverse)
+    refused_everywhere(small_bundle, tmp_path)
+
+
+def test_a_lesion_of_five_pixels_made_up_by_a_deploy_form_is_refused_by_all(
+    make_bundle: Callable[..., Path],
+    convert_bundle: Callable[[Path, str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tumorseg_runtime.backends.onnxruntime_deploy import DeploySession
+
+    root = make_bundle(tmp_path / "bundle")
+    convert_bundle(root, "onnx-deploy")
+    real = DeploySession.infer
+
+    def made_up(self: DeploySession, batch: Array) -> Array:
+        masks = real(self, batch).copy()
+        masks[:, :, 2, 2:7] = 1  # in a corner, where PyTorch says no
+        return masks
+
+    monkeypatch.setattr(DeploySession, "infer", made_up)
+    refused_everywhere(root, tmp_path / "store", "onnxruntime-deploy")
+
+
+def test_a_prediction_keeps_what_is_checked() -> None:
+    """A field that a user can read and that nobody checks would be a gap: add it to `check_prediction`."""
+    assert {field.name for field in dataclasses.fields(Prediction)} == {
+        "frame", "masks", "lesions", "own_logits", "contract", "band",
+    }  # fmt: skip
+    assert {field.name for field in dataclasses.fields(Lesion)} == {
+        "label", "area_px", "box", "centroid", "contour", "area_mm2", "box_mm", "diameter_mm",
+    }  # fmt: skip
