@@ -1,8 +1,8 @@
 """Edge cases: files of every odd kind, and images that a network seldom sees, through every artefact.
 
 The files are conformance files, of each kind that reaches the network as other values; the images are empty,
-saturated, of one step, of fine stripes and of noise. PyTorch is given what the resize rule in numpy makes of their pixels, so that the
-runtime's own way to the tensor is judged as well.
+saturated, of one step, of fine stripes and of noise. PyTorch is given what the resize rule in numpy makes of
+their pixels, so that the runtime's own way to the tensor is judged as well.
 """
 
 from __future__ import annotations

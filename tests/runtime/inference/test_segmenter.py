@@ -157,9 +157,7 @@ def test_classes_have_their_own_masks_and_lesions(make_bundle: Maker, tmp_path: 
 def test_the_self_test_refuses_a_network_that_is_not_pytorchs(make_bundle: Maker, tmp_path: Path) -> None:
     root = make_bundle(tmp_path / "bundle", golden_error=0.5)
     Segmenter.open(root)  # the seal is whole, so only the self-test can tell
-    with pytest.raises(
-        ParityError, match=r"this device must not serve: .*scene_0 \(one file\): logit error"
-    ):
+    with pytest.raises(ParityError, match=r"this device must not serve: .*scene_0 \(one file\): logit error"):
         Segmenter.open(root, self_test=True)
 
 
