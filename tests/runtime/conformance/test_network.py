@@ -16,10 +16,11 @@ from tumorseg_runtime.backends import (
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.conformance.files import vectors
 from tumorseg_runtime.conformance.network import conformance_bundle, expected_logits
-from tumorseg_runtime.conformance.vector import CONTRACTS
+from tumorseg_runtime.conformance.vector import CONTRACTS, Vector
 from tumorseg_runtime.core.errors import BackendError, BundleError
 from tumorseg_runtime.core.session import checked_infer
 from tumorseg_runtime.device.engines import OtherMachineError
+from tumorseg_runtime.processing.postprocess import Lesion, find_lesions, masks_from_logits
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize
 
 LARGEST_ERROR = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15}
@@ -97,3 +98,34 @@ def test_logits_are_the_formulas_of_the_intensities() -> None:
     contract = CONTRACTS["gray"]
     bright, dark = expected_logits("gray", Preprocessor(contract)(np.full((96, 32), 51, np.uint8)))
     np.testing.assert_allclose([bright[5, 5], dark[5, 5]], [12 * 0.2 - 6, 3 - 12 * 0.2], atol=1e-6)
+
+
+def lesions_of(name: str, vector: Vector) -> dict[str, tuple[Lesion, ...]]:
+    contract = CONTRACTS[name]
+    logits = expected_logits(name, Preprocessor(contract)(vector.pixels)).astype(np.float32)
+    masks = masks_from_logits(logits, contract, *vector.pixels.shape[:2])
+    return {label: find_lesions(mask, label) for label, mask in zip(contract.classes, masks, strict=True)}
+
+
+def test_lesions_are_few_on_large_images_and_beyond_16_bits() -> None:
+    large = [vector for vector in vectors() if vector.pixels.size > 1_000_000]
+    assert len(large) == 3
+    for name in CONTRACTS:
+        for vector in large:
+            found = lesions_of(name, vector)
+            assert sum(map(len, found.values())) <= 20
+            assert found["bright"][0].area_px > 2**16
+
+
+def test_a_scene_has_nested_lesions_touching_corners_all_borders_and_a_line_of_one_pixel() -> None:
+    (vector,) = [vector for vector in vectors() if vector.name == "network-size-gray.png"]
+    boxes = {lesion.box: lesion.area_px for lesion in lesions_of("rgb", vector)["bright"]}
+    height, width = vector.pixels.shape
+    ring, island = (36, 24, 36, 28), (48, 34, 12, 8)
+    assert boxes[ring] == 36 * 28 - 24 * 20
+    assert boxes[island] == 12 * 8
+    assert boxes[30, 6, 15, 10] == 9 * 6 + 6 * 4  # two boxes, joined at a corner
+    assert boxes[48, 58, 30, 1] == 30
+    borders = [(left == 0, top == 0, left + w == width, top + h == height) for left, top, w, h in boxes]
+    assert np.any(borders, axis=0).all()
+    assert len(boxes) == 7
