@@ -59,7 +59,8 @@ def run_guarded(tmp_path: Path) -> Callable[..., list[str]]:
     def run(code: str, *arguments: object) -> list[str]:
         # Telemetry clients keep quiet where CI is set; a user's machine has no such variable.
         inherited = {name: value for name, value in os.environ.items() if name != "CI"}
-        variables = {**inherited, "PYTHONPATH": str(guard), "HOME": str(home), "GUARD_SEEN": str(seen)}
+        path = os.pathsep.join(filter(None, (str(guard), os.environ.get("PYTHONPATH"))))
+        variables = {**inherited, "PYTHONPATH": path, "HOME": str(home), "GUARD_SEEN": str(seen)}
         command = [sys.executable, "-c", code, *map(str, arguments)]
         done = subprocess.run(
             command, cwd=work, env=variables, capture_output=True, text=True, timeout=300, check=False

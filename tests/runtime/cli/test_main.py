@@ -156,8 +156,8 @@ def test_an_entry_point_that_is_no_command_is_a_programming_error(monkeypatch: p
 def test_warnings_that_may_quote_a_patients_data_are_not_printed() -> None:
     warn = "lambda **_: [w.warn_explicit(name, UserWarning, 'f', 1, module=name) for name in names]"
     code = (
-        "import warnings as w; from tumorseg_runtime import cli; names = ('pydicom.valuerep', 'ours'); "
-        f"cli.cli.main = {warn}; cli.main()"
+        "import warnings as w; from tumorseg_runtime.cli import main as cli; "
+        f"names = ('pydicom.valuerep', 'ours'); cli.cli.main = {warn}; cli.main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
