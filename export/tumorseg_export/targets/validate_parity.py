@@ -80,14 +80,13 @@ def _replay(
 ) -> list[dict[str, Any]]:
     """The golden images through the door that serves, in several batch sizes, then the other images one by
     one, for each number of threads."""
-    golden, budget = load_golden(draft), BUDGETS[artefact.precision]
-    scale = logit_scale([item.logits for item in golden])
     reports = []
     for threads in THREADS.get(backend, (None,)):
         session = open_session(
             draft, backend=backend, device=device, precision=artefact.precision, threads=threads
         )
-        door = door_of(draft, session)
+        door, golden = door_of(draft, session), load_golden(draft)
+        budget, scale = BUDGETS[artefact.precision], logit_scale([item.logits for item in golden])
         sets = ((golden, full_plan(door.batch_size)), (calibration if threads is None else (), ONE_BY_ONE))
         for references, plan in sets:
             if not references:

@@ -76,8 +76,8 @@ def check_conformance(
     """Every conformance file through a door that `make` builds on this backend, device and precision.
 
     contract: of the bundle that serves; it decides between the network for colour and that for gray.
-    full: all files, every batch size, stream and threads; else those of moderate size, one by one and as one
-        list.
+    full: all files, every batch size, stream and threads; else those of moderate size that are no DICOM, one
+        by one and as one list.
     Raises BackendError where the backend does not open its conformance artefact.
     """
     name = "rgb" if contract.channels == 3 else "gray"
@@ -89,8 +89,8 @@ def check_conformance(
         session = RuleSession(name)
         unverified.append(f"{backend} has no conformance artefact in {precision}: a rule stood in for it")
     door = make(bundle, session)
-    dicom = importlib.util.find_spec("pydicom") is not None
-    if not dicom:
+    dicom = full and importlib.util.find_spec("pydicom") is not None
+    if full and not dicom:
         unverified.append("DICOM conformance files: pydicom is not installed (extra dicom)")
     with tempfile.TemporaryDirectory(prefix="tumorseg-conformance-") as folder:
         files = list(_references(name, Path(folder), dicom=dicom, full=full))

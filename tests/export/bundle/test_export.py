@@ -98,16 +98,17 @@ def test_verdicts_say_what_was_run_here(tiny_bundle: Bundle) -> None:
     assert onnxruntime_backend.why_unavailable("cpu") is None
 
 
-def test_certificate_holds_the_figures_of_both_batch_sizes(tiny_bundle: Bundle) -> None:
+def test_certificate_holds_the_figures_of_every_call(tiny_bundle: Bundle) -> None:
     for artefact in tiny_bundle.artefacts:
         certificate = read_certificate(tiny_bundle, artefact)
         assert certificate["sha256"] == tiny_bundle.files[artefact.file].sha256
         reports = [report for report in certificate["reports"] if report["device"] == "cpu"]
-        assert [report["batch_size"] for report in reports] == [1, 3]
-        singles, threes = ([image["image"] for image in report["images"]] for report in reports)
-        assert threes == list(tiny_bundle.golden)
-        assert singles[: len(threes)] == threes
-        assert len(set(singles)) == len(threes) + CALIBRATION  # proven on images that are not in the bundle
+        assert [report["batch_size"] for report in reports] == [4, 4]
+        golden, others = ({image["image"] for image in report["images"]} for report in reports)
+        calls = {image["call"] for image in reports[0]["images"]}
+        assert {"one file", "a list of 2 in batches of 2", "a stream of 2"} <= calls
+        assert golden == set(tiny_bundle.golden)
+        assert len(others - golden) == CALIBRATION  # compared on images that are not in the bundle
         for report in reports:
             assert report["passed"] is True
             assert report["precision"] == artefact.precision

@@ -37,7 +37,7 @@ def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) ->
     assert [(v.backend, v.status) for v in artefact.parity] == [("mnn", "passed"), ("mnn-exact", "passed")]
     reports = read_certificate(bundle, artefact)["reports"]
     assert [(report["backend"], report["batch_size"], report["threads"]) for report in reports] == [
-        ("mnn", 1, None), ("mnn", 3, None), ("mnn", 1, 1), ("mnn-exact", 1, None), ("mnn-exact", 3, None),
+        ("mnn", 4, None), ("mnn", 4, None), ("mnn", 4, 1), ("mnn-exact", 4, None), ("mnn-exact", 4, None),
     ]  # fmt: skip
     worst = {
         report["backend"]: max(image["relative_error"] for image in report["images"]) for report in reports

@@ -21,6 +21,8 @@ from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError
 from tumorseg_runtime.device.engines import Profile
+from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_train.networks.run import Run
 
 FloatArray = npt.NDArray[np.float32]
@@ -325,17 +327,25 @@ def test_calibration_images_are_others_than_the_golden_ones(tiny_run: Run) -> No
 def test_range_decides_on_calibration_images_too(
     chain: Chain, tmp_path: Path, with_golden: WithGolden
 ) -> None:
-    """An activation that only a calibration image drives beyond FP16."""
+    """An activation that only a calibration image drives beyond FP16: it is 255 times as bright."""
+    contract = dataclasses.replace(CONTRACT, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    preprocess = Preprocessor(contract)
+
+    def image(name: str, pixels: npt.NDArray[np.uint8]) -> Golden:
+        tensor = preprocess(pixels)
+        with torch.inference_mode():
+            logits = chain(torch.from_numpy(tensor)[None])[0].numpy()
+        return Golden(name, pixels, tensor, logits)
+
     with torch.no_grad():
-        chain.squeeze.weight.mul_(100)
-        chain.squeeze.bias.mul_(100)
-        chain.expand.weight.mul_(0.01)
-    context = with_golden(chain, CONTRACT)
+        chain.stem.weight.mul_(32)
+        chain.squeeze.weight.mul_(20_000)
+        chain.expand.weight.mul_(1 / 640_000)
+    random = np.random.default_rng(3)
+    dark = tuple(image(f"dark-{n}", random.integers(0, 2, (64, 64, 3)).astype(np.uint8)) for n in range(3))
+    context = dataclasses.replace(with_golden(chain, contract), golden=dark)
     assert fp16.make(context, tmp_path).facts["fp16"]["kept"] == []
-    tensor = context.golden[0].tensor * 1000
-    with torch.inference_mode():
-        logits = chain(torch.from_numpy(tensor)[None])[0].numpy()
-    bright = dataclasses.replace(context.golden[0], name="bright", tensor=tensor, logits=logits)
+    bright = image("bright", random.integers(0, 256, (64, 64, 3)).astype(np.uint8))
     facts = fp16.make(dataclasses.replace(context, calibration=(bright,)), tmp_path).facts["fp16"]
     assert facts["images"] == 4
     assert {one["image"] for one in facts["kept"] if one["reason"] == "range"} == {"bright"}

@@ -120,7 +120,10 @@ def test_verify_and_predict_know_them(root: Path, tmp_path: Path, scene: Scene) 
     assert {name: check["status"] for name, check in checks.items()} == dict.fromkeys(
         ("onnxruntime", *MASK_BACKENDS), "passed"
     )
-    assert "3 golden images, pixels equal bit for bit, 0 of the mask flipped" in checks[NAME]["detail"]
+    assert (
+        "3 golden images through 11 predictions: tensors equal bit for bit, no logits, 0 pixels"
+        in checks[NAME]["detail"]
+    )
     assert "2 golden images" in checks[GRAY]["detail"]  # one of the three is a colour image
     write_png(tmp_path / "a.png", scene(64, 64, seed=3))
     arguments = [str(root), str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--backend", NAME]
