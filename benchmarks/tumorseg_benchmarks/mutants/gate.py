@@ -6,17 +6,17 @@ Nothing here compares: each level calls what export, `tumorseg verify` or `tumor
     seal            every file's SHA-256, as any opening of a bundle checks it
     device folder   engines and ranking belong to this very bundle and device
     golden vectors  odd files of every kind, bytes -> pixels -> tensor
-    proof           golden images at batches 1 and 3, as the exporter and `verify` replay them
+    proof           golden images in several batch sizes, as the exporter and `verify` replay them
     provenance         the bundle is of this run and has its contract, as `parity` asks first
     split           test images of the run, and all golden images in one batch, as `parity` does
     rounding        FP16 files against the network with its weights in FP16, as `parity` does
-    masks           golden files through `Segmenter`, to the mask at the file's own size
+    conformance     the conformance files through the door, as `verify` and the self-test do
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from tumorseg_benchmarks.mutants.mutant import Device
@@ -24,19 +24,17 @@ from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_benchmarks.parity.fp16_reference import PRECISION
 from tumorseg_benchmarks.parity.parity import ReferenceSet, check_provenance, compare, golden_reference
 from tumorseg_benchmarks.parity.preprocess_paths import PATHS, REFUSED, check_vectors
-from tumorseg_export.targets.validate_parity import BATCH_SIZES
 from tumorseg_runtime.backends import open_session
-from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.device.cache import read_ranking
 from tumorseg_runtime.device.engines import engines_in, find_engine
-from tumorseg_runtime.inference.prediction import Prediction
-from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.inference.segmenter import CONFORMANCE_BAND, Segmenter, door_of
 from tumorseg_runtime.parity.budget import BUDGETS
-from tumorseg_runtime.parity.compare import FinalMasks, ImageParity, compare_image, logit_scale
-from tumorseg_runtime.parity.reference import replay
+from tumorseg_runtime.parity.conformance import check_conformance
+from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.parity.replay import full_plan, replay
 
 # The budgets when the last ten mutants were written. Other ones need ten new mutants (docs/mutants.md).
 FROZEN_AT = "ebb87a9"
@@ -44,7 +42,17 @@ FROZEN = {
     "fp32": {"relative_error": 1e-3, "flipped_share": 2e-5, "dice": 0.999, "free_pixels": 2},
     "fp16": {"relative_error": 0.25, "flipped_share": 1e-3, "dice": 0.99, "free_pixels": 8},
 }
-LEVELS = ("seal", "device folder", "golden vectors", "proof", "provenance", "split", "rounding", "masks")
+BATCH_SIZES = (1, 4)
+LEVELS = (
+    "seal",
+    "device folder",
+    "golden vectors",
+    "proof",
+    "provenance",
+    "split",
+    "rounding",
+    "conformance",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +95,7 @@ def detect(device: Device, network: BedNetwork) -> list[Detection]:
 def detect_in_session(
     session: Session, network: BedNetwork, device: Device, batches: tuple[int, ...] = BATCH_SIZES
 ) -> list[Detection]:
-    """What the levels from proof to masks find on an open session. batches: sizes of the proof."""
+    """What the levels from proof to conformance find on an open session. batches: sizes of the proof."""
     contract, whole = device.bundle.contract, len(network.golden)
     references = ((network.split, 1), (golden_reference(device.bundle), whole))
     halves = (network.rounded,) if device.precision == PRECISION else ()
@@ -96,13 +104,24 @@ def detect_in_session(
         ("provenance", partial(_provenance, device, network)),
         *(("split", partial(_split, session, one, contract, size)) for one, size in references),
         *(("rounding", partial(_split, session, one, contract, 1)) for one in halves),
-        *(("masks", partial(masks_breaches, session, network, device, batch)) for batch in (1, whole)),
+        ("conformance", partial(_conformance, session, device)),
     ]
     return [finding for level, run in levels for finding in _at(level, run)]
 
 
 def _parity(device: Device, session: Session, batch: int) -> Iterable[str]:
-    return replay(device.bundle, session, "artefact", batch_size=batch).breaches
+    door = Segmenter(device.bundle.contract, session, batch, band=CONFORMANCE_BAND)
+    budget = BUDGETS[session.info.precision]
+    plan = full_plan(batch)
+    return replay(door, load_golden(device.bundle), budget, plan, artefact="artefact").breaches
+
+
+def _conformance(session: Session, device: Device) -> Iterable[str]:
+    """The conformance files through the door of this device, on the backend that serves."""
+    info = session.info
+    return check_conformance(
+        door_of, info.backend, info.device, info.precision, device.bundle.contract, full=True
+    ).report.breaches
 
 
 def _provenance(device: Device, network: BedNetwork) -> Iterable[str]:
@@ -112,37 +131,6 @@ def _provenance(device: Device, network: BedNetwork) -> Iterable[str]:
 
 def _split(session: Session, reference: ReferenceSet, contract: Contract, batch: int) -> Iterable[str]:
     return compare(session, "artefact", reference, contract, batch).breaches
-
-
-def masks_breaches(session: Session, network: BedNetwork, device: Device, batch_size: int) -> Iterator[str]:
-    """Golden files through `Segmenter`, in batches, against PyTorch's decision at the file's own size."""
-    contract = network.bundle.contract
-    segmenter = Segmenter(device.bundle.contract, session, batch_size)
-    paths = [device.bundle.root / GOLDEN_FOLDER / f"{item.name}.png" for item in network.golden]
-    for item, prediction in zip(network.golden, segmenter.predict(paths), strict=True):
-        result = _compare(network, segmenter, prediction, item.name, contract, session.info.precision)
-        yield from (f"{item.name}: {line}" for line in result.breaches)
-
-
-def _compare(
-    network: BedNetwork,
-    segmenter: Segmenter,
-    prediction: Prediction,
-    name: str,
-    contract: Contract,
-    precision: str,
-) -> ImageParity:
-    item = next(item for item in network.golden if item.name == name)
-    return compare_image(
-        name,
-        item.logits,
-        prediction.logits,
-        logit_threshold=contract.logit_threshold,
-        scale=logit_scale([one.logits for one in network.golden]),
-        budget=BUDGETS[precision],
-        tensors=(item.tensor, segmenter.prepare(prediction.frame)),
-        final=FinalMasks(prediction.masks, *item.pixels.shape[:2]),
-    )
 
 
 def _device_folder(device: Device) -> tuple[str, ...]:
