@@ -59,6 +59,7 @@ MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyT
 )
 @click.option(
     "--cold/--no-cold",
+    "cold_start",
     default=True,
     show_default=True,
     help="Also start each variant three times in a process of its own: cold start, load, peak memory.",

@@ -86,6 +86,8 @@ class BedNetwork:
 class TestBed:
     """The networks by name, and a folder for what is made of them."""
 
+    __test__ = False  # pytest takes a class of this name for tests
+
     folder: Path
     networks: dict[str, BedNetwork]
 

@@ -36,7 +36,7 @@ def test_command_with_a_run_writes_everything(
     assert result.exit_code == 0, result.output
     assert "batch 2: round 8/8" in result.stderr
     values = json.loads((tmp_path / "bench.json").read_text())
-    assert values["schema"] == 1
+    assert values["schema"] == 2
     assert values["bundle"]["sha256"] == tiny_bundle.digest()
     assert values["run"]["checkpoint_sha256"] == tiny_run.checkpoint_sha256
     assert values["reference"]["timed_against"] == "PyTorch eager"

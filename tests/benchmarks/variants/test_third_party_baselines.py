@@ -1,4 +1,4 @@
-"""Every peer runs the network, or says in one line why it does not."""
+"""Every baseline runs the network, or says in one line why it does not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tumorseg_benchmarks.variants import candidates
 from tumorseg_benchmarks.variants import third_party_baselines as third_party
 from tumorseg_benchmarks.variants.candidates import open_candidate, why_not
 from tumorseg_benchmarks.variants.third_party_baselines import (
@@ -26,7 +27,7 @@ ON_CPU = [one for one in THIRD_PARTY_BASELINES if one.group == "cpu" and one.eng
 COMPILED = next(one for one in THIRD_PARTY_BASELINES if one.engine == "pytorch-compiled")
 
 
-@pytest.mark.parametrize("peer", ON_CPU, ids=lambda baseline: baseline.engine)
+@pytest.mark.parametrize("baseline", ON_CPU, ids=lambda baseline: baseline.engine)
 def test_each_baseline_gives_the_networks_logits_within_the_budget_of_its_precision(
     baseline: Variant, tiny_bundle: Bundle, tiny_run: Run
 ) -> None:
@@ -73,8 +74,8 @@ def test_what_a_stock_tool_raises_becomes_the_rows_reason(
     def fail(*_: object) -> None:
         raise RuntimeError("\n  graph was not understood\nmore")
 
-    monkeypatch.setattr(third_party, "why_no_baseline", lambda variant, run: None)
-    monkeypatch.setattr(third_party, "open_baseline", fail)
+    monkeypatch.setattr(candidates, "why_no_baseline", lambda variant, run: None)
+    monkeypatch.setattr(candidates, "open_baseline", fail)
     candidate = open_candidate(COMPILED, tiny_bundle, tiny_run, 1)
     assert (candidate.session, candidate.failed) == (None, True)
     assert candidate.reason == "did not open: graph was not understood"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fakes.session import FakeSession
-from tumorseg_benchmarks.variants import variants as variants
+from tumorseg_benchmarks.variants import candidates
 from tumorseg_benchmarks.variants.candidates import open_candidate, why_not
 from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.backends import BACKENDS, MASK_BACKENDS
@@ -39,7 +39,7 @@ def test_names_tell_all_variants_apart() -> None:
 def test_without_a_driver_every_gpu_variant_says_so_and_touches_nothing(
     variant: Variant, tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(variants, "why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(candidates, "why_no_driver", lambda: "no NVIDIA driver")
     monkeypatch.setattr("tumorseg_runtime.backends.importlib", None)  # no backend may even be imported
     candidate = open_candidate(variant, tiny_bundle, tiny_run, 1)
     assert (candidate.session, candidate.reason) == (None, "no NVIDIA driver")
@@ -48,9 +48,9 @@ def test_without_a_driver_every_gpu_variant_says_so_and_touches_nothing(
 def test_with_a_driver_the_next_reason_is_found(
     tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(variants, "why_no_driver", lambda: None)
+    monkeypatch.setattr(candidates, "why_no_driver", lambda: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(variants, "why_unavailable", lambda backend, device: f"no {device} provider")
+    monkeypatch.setattr(candidates, "why_unavailable", lambda backend, device: f"no {device} provider")
     assert "sees no CUDA device" in str(why_not(named("module-fp32-pytorch-cuda"), tiny_bundle, tiny_run))
     reason = why_not(named("onnx-fp16-onnxruntime-tensorrt"), tiny_bundle, tiny_run)
     assert reason == "no tensorrt provider"
@@ -94,7 +94,7 @@ def test_what_was_not_exported_says_so_and_its_backend_is_not_imported(
 def test_one_file_of_mnn_serves_both_of_its_backends(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(variants, "why_unavailable", lambda backend, device: None)
+    monkeypatch.setattr(candidates, "why_unavailable", lambda backend, device: None)
     usual, exact = named("mnn-fp32-mnn-cpu"), named("mnn-exact-fp32-mnn-exact-cpu")
     for format, reasons in (("mnn", (False, False)), ("mnn-exact", (True, False))):
         bundle = dataclasses.replace(tiny_bundle, artefacts=(Artefact("f", format, "fp32", None, {}, ()),))
@@ -110,9 +110,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append(options)
         return FakeSession()
 
-    monkeypatch.setattr(variants, "why_no_driver", lambda: None)
+    monkeypatch.setattr(candidates, "why_no_driver", lambda: None)
     monkeypatch.setattr("tumorseg_runtime.backends.tensorrt.why_unavailable", lambda device: None)
-    monkeypatch.setattr(variants, "open_session", open_session)
+    monkeypatch.setattr(candidates, "open_session", open_session)
     return asked
 
 
@@ -141,7 +141,7 @@ def test_engines_of_the_bundle_and_of_the_device_are_told_apart(
 def test_the_device_folder_that_is_there_is_found(
     tiny_bundle: Bundle, tmp_path: Path, opened: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(variants, "find", lambda bundle: tmp_path)
+    monkeypatch.setattr(candidates, "find", lambda bundle: tmp_path)
     key = EngineKey(
         "0" * 64, tiny_bundle.digest(), "fp32", "tensorrt", "10.3.0", (87,), "GPU", Profile(1, 1, 1), None
     )
@@ -155,7 +155,7 @@ def test_a_session_that_takes_another_form_is_no_candidate(
 ) -> None:
     session = FakeSession()
     session.input = InputForm(dtype=np.dtype(np.float16).name)
-    monkeypatch.setattr(variants, "open_session", lambda *_, **__: session)
+    monkeypatch.setattr(candidates, "open_session", lambda *_, **__: session)
     candidate = open_candidate(named("onnx-fp32-onnxruntime-cpu"), tiny_bundle, None, 1)
     assert candidate.session is None
     assert candidate.reason == "takes float16 NCHW, not float32 NCHW"
@@ -167,7 +167,7 @@ def test_an_input_that_a_backend_refuses_is_a_reason(
     def refuse(*_: object, **__: object) -> None:
         raise InputError("threads is 2, expected none")
 
-    monkeypatch.setattr(variants, "open_session", refuse)
+    monkeypatch.setattr(candidates, "open_session", refuse)
     candidate = open_candidate(named("onnx-fp32-onnxruntime-cpu"), tiny_bundle, None, 1)
     assert (candidate.session, candidate.failed) == (None, True)
     assert candidate.reason == "threads is 2, expected none"

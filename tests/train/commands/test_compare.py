@@ -167,7 +167,7 @@ def test_an_evaluation_stands_for_a_run_that_lies_elsewhere(variant: Variant, tm
 
     values = json.loads(kept.read_text(encoding="utf-8"))
     for changes, message in (
-        ({"scale": "512"}, "part, scale and draws are (1, 'pytorch', 'test', '512', 2000), expected"),
+        ({"scale": "512"}, "part, scale and draws are (2, 'pytorch', 'test', '512', 2000), expected"),
         ({"kind": "bench"}, "kind is bench, expected evaluation"),
         ({"images": None, "strata": None, "data": None}, "cannot be read"),
         ({"predictor": {**values["predictor"], "backend": "mnn"}}, "'mnn'"),

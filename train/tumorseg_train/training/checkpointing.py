@@ -34,7 +34,7 @@ class CheckpointWriter(Callback):
     def __init__(self, out: Path, patience: int, log: Callable[[str], None]) -> None:
         self.out = out
         self.patience = patience
-        self.log = log
+        self.write_line = log  # not `log`: Lightning puts its own there
         self.rows: list[dict[str, float]] = []
         self.best = -1.0
         self.best_epoch = 0
@@ -93,12 +93,12 @@ class CheckpointWriter(Callback):
             for path in self.out.glob("epoch-*"):  # also what a process left that died while it wrote
                 if path != self.best_weights:
                     path.unlink()
-        self.log(
+        self.write_line(
             f"epoch {row['epoch']} of {trainer.max_epochs}: training loss {row['train_loss']:.3f}, "
             f"validation loss {row['val_loss']:.3f}, Dice {row['val_dice']:.3f} ({row['seconds']:.0f} s)"
         )
         if self.exhausted:
-            self.log(f"no better Dice in {self.patience} epochs: the training ends here")
+            self.write_line(f"no better Dice in {self.patience} epochs: the training ends here")
             trainer.should_stop = True
 
 

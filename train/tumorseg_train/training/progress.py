@@ -22,7 +22,7 @@ class Progress(Callback):
     def __init__(self, training: SplitDataset, seconds: float, log: Callable[[str], None]) -> None:
         self.training = training
         self.seconds = seconds
-        self.log = log
+        self.write_line = log  # not `log`: Lightning puts its own there
         self._pixels = 0  # seen since the start of this process
         self._started = self._said = self._epoch_started = 0.0
 
@@ -55,7 +55,7 @@ class Progress(Callback):
         left = sum(of_epoch) - of_epoch[0] * (index + 1) / batches
         rate = images * (index + 1) / (now - self._epoch_started)
         seconds = (now - self._started) * left / self._pixels
-        self.log(
+        self.write_line(
             f"epoch {epoch + 1} of {epochs}, batch {index + 1} of {batches}: "
             f"{rate:.1f} images/s, {duration(seconds)} left"
         )
