@@ -19,6 +19,7 @@ import onnx
 
 from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.parity.compare import Budget, ImageParity, compare_image, logit_scale
 from tumorseg_runtime.parity.reference import Golden
 
@@ -49,7 +50,7 @@ class Trials:
         """A function that takes a batch float32 (N, C, H, W) and gives all outputs by name."""
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             path = Path(name) / "trial.onnx"
-            path.write_bytes(model.SerializeToString())
+            write_bytes(path, model.SerializeToString(), durable=False)
             session = open_file(path, "cpu", None, arena=False)
         names = [output.name for output in session.get_outputs()]
         image = session.get_inputs()[0].name

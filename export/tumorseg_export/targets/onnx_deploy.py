@@ -24,6 +24,7 @@ from tumorseg_export.targets.validate_parity import BATCH_SIZES, FOLDER, refuse_
 from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.bundle.bundle import Artefact, Verdict
 from tumorseg_runtime.core.errors import InputError, ParityError
+from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.parity.compare import BUDGETS, ParityReport, compare_image, logit_scale
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.processing.preprocess import resize
@@ -82,7 +83,7 @@ def _write_both(context: ExportContext, folder: Path, file: str, with_logits: Pa
     ]  # fmt: skip
     logits = onnx.helper.make_tensor_value_info(onnx_export.OUTPUT, onnx.TensorProto.FLOAT, sizes)
     model.graph.output.append(logits)
-    onnx.save(model, with_logits)
+    write_bytes(with_logits, model.SerializeToString(), durable=False)
     return int(model.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
 
 

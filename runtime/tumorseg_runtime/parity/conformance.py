@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import struct
 import zlib
 from pathlib import Path
@@ -25,10 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.records import Format, Sha256
 
 UInt8Array = npt.NDArray[np.uint8]
 
 EXPECTED = Path(__file__).with_name("golden_vectors.json")
+_FORMAT = Format("list of hashes", "install tumorseg again")
 # Gray files go through both, coloured ones through the first alone: the second takes gray.
 CONTRACTS = {
     "rgb": Contract(height=64, width=96),
@@ -65,7 +66,7 @@ def digest(array: npt.NDArray[Any]) -> str:
 @functools.cache
 def expected_digests() -> dict[str, dict[str, str]]:
     """Hashes by the vector's name and 'pixels', '<contract> resized' or '<contract> tensor'."""
-    values: dict[str, dict[str, str]] = json.loads(EXPECTED.read_text(encoding="utf-8"))
+    values: dict[str, dict[str, str]] = _FORMAT.read(EXPECTED, dict[str, dict[str, Sha256]])
     return values
 
 
