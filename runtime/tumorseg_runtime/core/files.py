@@ -40,8 +40,9 @@ def writing(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
             part.replace(path)
             if durable:
                 _sync(path.parent)
-        finally:
+        except BaseException:
             part.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise _refused(path, error) from error
 
@@ -180,8 +181,7 @@ def _lock(file: Path, wait: bool) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), file.stat()):  # not one that its owner has removed
-                    os.truncate(handle, 0)
-                    os.write(handle, str(os.getpid()).encode())
+                    os.write(handle, f"{os.getpid():<20}".encode())  # as long as the last holder's
                     return handle
         except BaseException:
             os.close(handle)

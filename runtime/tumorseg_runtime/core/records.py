@@ -257,7 +257,7 @@ def _record(value: Any, record: Any, where: str, given: Mapping[str, Any]) -> An
     hints = _hints(record)
     names = [field.name for field in dataclasses.fields(record) if field.name not in given]
     if unknown := sorted(set(_object(value, where)) - set(names)):
-        raise _Unexpected(f"has the unknown field {_shown(_at(where, unknown[0]))}")
+        raise _Unexpected(f"has the unknown field {_at(where, unknown[0])}")
     fields = _fields(value, Fields({name: hints[name] for name in names}), where)
     try:
         return record(**given, **fields)
