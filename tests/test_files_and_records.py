@@ -50,6 +50,6 @@ def test_nobody_else_writes_files_or_reads_json() -> None:
 
 
 def test_the_search_finds_what_it_is_for() -> None:
-    source = "import fcntl\npath.open('wb')\nopen(x, 'a')\np.rename(q)\np.replace(q)\njson.loads(s)\np.write_text(s)"
+    source = "import fcntl\npath.open('wb')\nopen(x, 'a')\np.rename(q)\np.replace(q)\njson.loads(s)\np.write_text(s)"  # noqa: E501
     assert len(list(found_in(ast.parse(source)))) == 7
     assert not list(found_in(ast.parse("p.open('rb'); s.replace('a', 'b'); write_text(p, s)")))

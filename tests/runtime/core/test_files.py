@@ -66,7 +66,7 @@ def test_places_that_cannot_be_written_are_input_errors(tmp_path: Path) -> None:
 
 def test_a_lock_keeps_others_out_and_leaves_nothing(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    with locked(lock, tmp_path):
+    with locked(lock, tmp_path):  # noqa: SIM117
         with pytest.raises(InputError, match=f"process {os.getpid()} is changing it"), locked(lock, tmp_path):
             raise AssertionError("two at once")
     assert not lock.exists()
