@@ -21,6 +21,7 @@ import click
 from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.core.records import Fields, Format
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 STARTS = 3  # processes of each variant
 CALLS = 3  # inferences of each; the first reaches the peak of memory
 TIMEOUT_S = 900
+_FORMAT = Format("line of figures", "run it by hand to see why", error=BackendError, max_bytes=2**16)
+_FIELDS = Fields(
+    load_ms=float, first_ms=float, later_ms=float, logits_ns=int, peak_mb=float, gpu_mb=(float, None)
+)
 FIGURES = ("start_ms", "load_ms", "first_ms", "later_ms")
 
 
@@ -69,12 +74,7 @@ def measure_cold(
             last = (done.stderr.strip() or f"no message, status {done.returncode}").splitlines()[-1]
             raise BackendError(f"{variant.label}: failed in a process of its own: {last}")
         last = (done.stdout.strip() or "nothing").splitlines()[-1]
-        try:
-            values = json.loads(last)
-        except ValueError as error:
-            raise BackendError(
-                f"{variant.label}: a process of its own ended with '{last}', expected its figures as JSON"
-            ) from error
+        values = _FORMAT.parse(last, f"{variant.label}: what a process of its own ended with", _FIELDS)
         found.append({**values, "start_ms": (values["logits_ns"] - begun) / 1e6})
     middle = {name: statistics.median(one[name] for one in found) for name in FIGURES}
     gpu = [one["gpu_mb"] for one in found if one["gpu_mb"] is not None]

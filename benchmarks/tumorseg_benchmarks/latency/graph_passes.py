@@ -31,6 +31,7 @@ from tumorseg_export.targets import openvino as openvino_export
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import TumorsegError
+from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -87,7 +88,7 @@ def _variants(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[
         root = folder / str(number)
         root.mkdir()
         (root / "golden").symlink_to((bundle.root / "golden").resolve())
-        (root / onnx_export.FILE).write_bytes(graph.SerializeToString())
+        write_bytes(root / onnx_export.FILE, graph.SerializeToString(), durable=False)
         try:
             draft = dataclasses.replace(bundle, root=root, artefacts=(_convert(bundle, backend, root),))
             session = open_session(draft, backend=backend, threads=threads)

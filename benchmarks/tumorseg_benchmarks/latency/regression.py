@@ -8,20 +8,21 @@ several freshly opened sessions, whose spread says how far a ratio moves without
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tumorseg_benchmarks.latency.latency import SHORT_CALLS, TimingPlan, measure, turns
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_runtime.core.records import Fields, Format, to_json
 
+_FORMAT = Format("baseline", "make one with --save-baseline", error=InputError)
+_FIELDS = Fields(facts=dict[str, str], timings=dict[str, tuple[float, ...]])
 SESSIONS = 5
 ROUNDS = 24
 ERRORS = 4.0  # standard errors of the difference that count as a regression
@@ -89,16 +90,13 @@ def write_baseline(path: Path, facts: dict[str, str], timings: dict[str, Timing]
     """Write the timings; facts: what must be the same for a comparison, such as CPU and bundle."""
     make_folder(path.parent)
     values = {"facts": facts, "timings": {name: list(one.logs) for name, one in timings.items()}}
-    write_text(path, json.dumps(values, indent=1) + "\n")
+    write_text(path, to_json(values, indent=1))
 
 
 def read_baseline(path: Path, facts: dict[str, str]) -> dict[str, Timing]:
     """Raises InputError for a file that is no baseline, or one of another machine or bundle."""
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        got, timings = values["facts"], values["timings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no baseline ({error}): make one with --save-baseline") from error
+    values = _FORMAT.read(path, _FIELDS)
+    got, timings = values["facts"], values["timings"]
     for name, expected in facts.items():
         if got.get(name) != expected:
             raise InputError(

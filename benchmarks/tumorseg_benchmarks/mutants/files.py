@@ -12,6 +12,7 @@ from tumorseg_benchmarks.mutants.mutant import Device, Mutant
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_export.onnx.export import to_onnx
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.files import write_bytes, write_text
 from tumorseg_runtime.device.cache import PASSED, Entry, write_ranking
 from tumorseg_runtime.device.engines import EngineKey, Profile, write_engine
 
@@ -41,7 +42,7 @@ def foreign_engine(network: BedNetwork, folder: Path) -> Iterator[Device]:
     key = engine_key(network.bundle, network.bundle.digest())
     path = folder / key.name()
     write_engine(path, b"engine of this bundle", key)
-    path.write_bytes(b"engine of that bundle")  # as long, and other bytes
+    write_bytes(path, b"engine of that bundle", durable=False)  # as long, and other bytes
     yield Device(network.bundle, file_changed=False, folder=folder)
 
 
@@ -51,10 +52,8 @@ def stale_ranking(network: BedNetwork, folder: Path) -> Iterator[Device]:
     entry = Entry("onnxruntime", "cpu", "fp32", 1, {}, PASSED, 0.01)
     path = folder / "ranking.json"
     write_ranking(folder, network.bundle, (entry,))
-    path.write_text(
-        path.read_text(encoding="utf-8").replace(network.bundle.digest(), other_digest(network.bundle)),
-        encoding="utf-8",
-    )
+    ranking = path.read_text(encoding="utf-8")
+    write_text(path, ranking.replace(network.bundle.digest(), other_digest(network.bundle)), durable=False)
     yield Device(network.bundle, file_changed=False, folder=folder)
 
 
@@ -64,8 +63,7 @@ def half_updated(network: BedNetwork, folder: Path) -> Iterator[Device]:
     root = folder / "bundle"
     shutil.copytree(network.bundle.root, root, copy_function=os.link)
     file = root / network.bundle.artefact("onnx", "fp32").file
-    file.unlink()
-    file.write_bytes(to_onnx(network.earlier, network.bundle.contract).SerializeToString())
+    write_bytes(file, to_onnx(network.earlier, network.bundle.contract).SerializeToString(), durable=False)
     yield Device(Bundle.read_index(root))
 
 

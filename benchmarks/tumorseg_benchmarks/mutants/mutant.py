@@ -20,6 +20,7 @@ import onnx
 
 from tumorseg_benchmarks.mutants.testbed import UNET, BedNetwork
 from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.core.files import write_bytes, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,7 @@ def resealed(bundle: Bundle, artefact: Artefact, model: onnx.ModelProto, folder:
     """A bundle of this one artefact with another graph, sealed as an exporter with the bug would."""
     root = folder / "bundle"
     shutil.copytree(bundle.root / GOLDEN_FOLDER, root / GOLDEN_FOLDER)
-    (root / artefact.file).write_bytes(model.SerializeToString())
+    write_bytes(root / artefact.file, model.SerializeToString(), durable=False)
     alone = dataclasses.replace(artefact, parity=())
     return seal(dataclasses.replace(bundle, root=root, artefacts=(alone,)))
 
@@ -117,5 +118,5 @@ def seal(bundle: Bundle) -> Bundle:
         if path.is_file() and path.name != INDEX
     }
     sealed = dataclasses.replace(bundle, files=files)
-    (bundle.root / INDEX).write_text(sealed.to_index(), encoding="utf-8")
+    write_text(bundle.root / INDEX, sealed.to_index(), durable=False)
     return sealed

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.backends.onnxruntime import open_file
+from tumorseg_runtime.core.files import write_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -291,7 +292,7 @@ def _outputs(graph: onnx.ModelProto, names: Sequence[str], tensor: FloatArray) -
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer_diff.onnx"
-        path.write_bytes(model.SerializeToString())
+        write_bytes(path, model.SerializeToString(), durable=False)
         session = open_file(path, "cpu", None)
     source = graph.graph.input[0].name
     asked = [output.name for output in session.get_outputs()]

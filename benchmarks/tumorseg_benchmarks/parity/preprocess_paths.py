@@ -27,6 +27,7 @@ from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.conformance.files import Vector, digest, expected_digests, vectors
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import TumorsegError
+from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.images.frames import read_frames
 from tumorseg_runtime.images.read import write_png
@@ -143,7 +144,7 @@ def _check(name: str, path: PreprocessPath, run: Way, vector: Vector, folder: Pa
     if vector.dicom and path.reads_dicom and (reason := _not_installed("pydicom")):
         return VectorCheck(name, vector.name, UNVERIFIED, reason)
     file = folder / vector.name
-    file.write_bytes(vector.data)
+    write_bytes(file, vector.data, durable=False)
     expected = expected_digests()[vector.name]
     wrong = []
     for contract_name, contract in vector.contracts.items():

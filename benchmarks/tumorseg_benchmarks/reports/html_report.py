@@ -5,7 +5,6 @@ python -m tumorseg_benchmarks.reports.html_report --out page.html unet/bench.jso
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,12 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.main import one_line_errors
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_runtime.core.records import Fields, Format, to_json
 
 PAGE = "bench.html"
 KINDS = ("bench", "parity")
+_FORMAT = Format("bench.json or parity.json", "measure again", error=InputError, max_bytes=2**28)
+_FIELDS = Fields(schema=int, kind=str, bundle=Fields(name=str, sha256=str), rows=[dict[str, Any]])
 
 
 def read_report(path: Path, kind: str | None = None, bundle: Bundle | None = None) -> dict[str, Any]:
@@ -43,11 +45,8 @@ def read_report(path: Path, kind: str | None = None, bundle: Bundle | None = Non
 
     Raises InputError for a file of another kind or schema, or of another bundle than the one named.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        schema, got, sealed = values["schema"], values["kind"], values["bundle"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected bench.json or parity.json") from error
+    values = _FORMAT.read(path, _FIELDS)
+    schema, got, sealed = values["schema"], values["kind"], values["bundle"]["sha256"]
     kinds = (kind,) if kind else KINDS
     if schema != SCHEMA or got not in kinds:
         raise InputError(
@@ -141,7 +140,7 @@ def main(files: tuple[Path, ...], out: Path, keep_json: bool) -> None:
                 "kind and bundle name: leave one out"
             )
         for name, values in kept.items():
-            write_text(out.parent / name, json.dumps(without_pictures(values), ensure_ascii=False) + "\n")
+            write_text(out.parent / name, to_json(without_pictures(values), indent=None))
     click.echo(f"report: {out.resolve()}")
 
 

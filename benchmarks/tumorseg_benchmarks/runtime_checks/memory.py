@@ -20,8 +20,10 @@ from tumorseg_benchmarks.runtime_checks.end_to_end import HEIGHT, WIDTH
 from tumorseg_benchmarks.runtime_checks.scenes import scene
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError
+from tumorseg_runtime.core.records import Format
 from tumorseg_runtime.images.read import write_png
 
+_FORMAT = Format("list of figures", "run it by hand to see why", error=CheckFailedError, max_bytes=2**24)
 PEAK_TARGET = Target(1.10)
 GROWTH_TARGET = Target(1.0)  # MB per 1,000 predictions
 CALLS = 3  # inferences of each process; the first reaches the peak
@@ -97,7 +99,8 @@ def measure_growth(bundle: Bundle, threads: int, predictions: int, progress: Pro
         images = [Path(folder) / f"{index}.png" for index in range(len(SIZES))]
         for index, (path, (height, width)) in enumerate(zip(images, SIZES, strict=True)):
             write_png(path, scene(bundle, height, width, colour=False, seed=index))
-        seen = json.loads(_run(GROWTH, bundle.root, threads, WARM_UP + predictions, *images))
+        answer = _run(GROWTH, bundle.root, threads, WARM_UP + predictions, *images)
+    seen = _FORMAT.parse(answer, "the process that was measured", list[list[float]])
     numbers, megabytes = np.array([pair for pair in seen if pair[0] >= WARM_UP]).T
     slope = float(np.polyfit(numbers, megabytes, 1)[0]) * 1000
     note = f"{megabytes[0]:.1f} MB at prediction {WARM_UP}, {megabytes[-1]:.1f} MB at the end"

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.core.files import write_bytes, write_text
 from tumorseg_runtime.processing import kernels
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import BLOCK, DTYPES, IMAGE, tap_table
@@ -69,8 +70,8 @@ def compile_kernels(folder: Path, source: Path = kernels.SOURCE) -> dict[str, Ke
     """The kernels by name, compiled into `folder`; raises BackendError where that fails."""
     if reason := why_no_compiler():
         raise BackendError(f"{reason}, expected it to compile {source.name}: install it")
-    (folder / "harness.cpp").write_text(_HARNESS, encoding="utf-8")
-    (folder / "preprocess.cu").write_bytes(source.read_bytes())
+    write_text(folder / "harness.cpp", _HARNESS, durable=False)
+    write_bytes(folder / "preprocess.cu", source.read_bytes(), durable=False)
     library = folder / "harness.so"
     command = [COMPILER, "-std=c++17", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "harness.cpp"]
     done = subprocess.run(

@@ -26,6 +26,7 @@ from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
 from tumorseg_export.targets.registry import DEFAULT, Target, choose
 from tumorseg_export.targets.validate_parity import require_validators, validate_parity
 from tumorseg_runtime.bundle.bundle import INDEX, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_train.networks.models import count_parameters
 from tumorseg_train.networks.run import Run
@@ -160,7 +161,7 @@ def _seal(draft: Bundle) -> None:
         for path in files
     }
     sealed = dataclasses.replace(draft, files=records)
-    (draft.root / INDEX).write_text(sealed.to_index(), encoding="utf-8")
+    write_text(draft.root / INDEX, sealed.to_index(), durable=False)
     Bundle.open(draft.root)
 
 

@@ -8,13 +8,14 @@ from typing import Any
 from tumorseg_export.targets import onnx_fp16 as fp16
 from tumorseg_export.targets.validate_parity import worst_figures
 from tumorseg_runtime.bundle.bundle import INDEX, Artefact, Bundle
+from tumorseg_runtime.core.files import write_text
 
 FILE = "MODEL_CARD.md"
 
 
 def write_card(draft: Bundle) -> None:
     """Write the card of a bundle whose artefacts are proven and in its folder."""
-    (draft.root / FILE).write_text("\n".join(_lines(draft)) + "\n", encoding="utf-8")
+    write_text(draft.root / FILE, "\n".join(_lines(draft)) + "\n", durable=False)
 
 
 def _lines(bundle: Bundle) -> Iterator[str]:

@@ -6,13 +6,14 @@ Written by hand: the form is small, and a library for it would bring more packag
 
 from __future__ import annotations
 
-import json
 import re
 from importlib.metadata import PackageNotFoundError, metadata, version
 from typing import Any
 from urllib.parse import quote
 
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, sha256_of
+from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.core.records import to_json
 
 FILE = "sbom.cdx.json"
 SPEC = "1.5"  # the oldest that knows machine-learning models
@@ -26,8 +27,7 @@ LONGEST_NAME = 60  # some packages put the whole text of their licence into that
 
 def write_sbom(draft: Bundle) -> None:
     """Write the SBOM of a bundle whose artefacts are in its folder."""
-    text = json.dumps(document(draft), indent=2, ensure_ascii=False)
-    (draft.root / FILE).write_text(f"{text}\n", encoding="utf-8")
+    write_text(draft.root / FILE, to_json(document(draft)), durable=False)
 
 
 def document(bundle: Bundle) -> dict[str, Any]:

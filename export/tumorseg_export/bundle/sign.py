@@ -6,7 +6,6 @@ stays the same. Ed25519 signatures hold no time and no random number: signing tw
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from tumorseg_runtime.bundle.bundle import INDEX, SIGNATURE, Bundle
 from tumorseg_runtime.bundle.signature import NEW_KEY, check_kind, read_key, require
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.files import write_bytes
+from tumorseg_runtime.core.files import write_bytes, write_secret
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,12 +37,7 @@ def new_key(path: Path) -> Path:
             )
     key = kinds.Ed25519PrivateKey.generate()
     private = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(private)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}): choose another file") from error
+    write_secret(path, private)
     write_bytes(
         public,
         key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo),

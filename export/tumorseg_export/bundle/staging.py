@@ -2,7 +2,7 @@
 
 Everything is written into `<out>.part-<pid>` beside `out`, which is renamed when it is complete. A bundle
 that stood at `out` is renamed to `<out>.old-<pid>` in that moment and deleted after it; what a killed
-export leaves behind is put right by the next one.
+export leaves behind is put right by the next one. A lock, `.<out>.lock`, keeps two exports apart.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tumorseg_runtime.bundle.bundle import INDEX, SIGNATURE, Bundle
 from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_runtime.core.files import locked, move, publish
 
 PART, OLD = "part", "old"
 # What the operating system says when it will not store the bytes, and not when a program is wrong.
@@ -38,16 +39,17 @@ def new_bundle_folder(out: Path, log: Callable[[str], None]) -> Iterator[Path]:
     part, old = (out.with_name(f"{out.name}.{kind}-{os.getpid()}") for kind in (PART, OLD))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _put_right(out, log)
-        check_replaceable(out)
-        part.mkdir()
-        try:
-            yield part
+        with locked(out.with_name(f".{out.name}.lock"), out):
+            _put_right(out, log)
             check_replaceable(out)
-            _swap(part, out, old)
-        except BaseException:  # KeyboardInterrupt, too: nothing half-made stays
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+            part.mkdir()
+            try:
+                yield part
+                check_replaceable(out)
+                publish(part, out, aside=old if (out / INDEX).exists() else None)
+            except BaseException:  # KeyboardInterrupt, too: nothing half-made stays
+                shutil.rmtree(part, ignore_errors=True)
+                raise
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
@@ -71,49 +73,16 @@ def check_replaceable(out: Path) -> None:
         raise InputError(f"{out}: holds more than a bundle ({', '.join(foreign)}): {advice}")
 
 
-def _swap(part: Path, out: Path, old: Path) -> None:
-    """Put `part` at the place of `out`. Between the two renames a kill leaves `old`, which is put back."""
-    if not (out / INDEX).exists():
-        part.rename(out)  # nothing there, or an empty folder
-        return
-    out.rename(old)
-    try:
-        part.rename(out)
-    except BaseException:
-        old.rename(out)
-        raise
-    shutil.rmtree(old)
-
-
 def _put_right(out: Path, log: Callable[[str], None]) -> None:
-    """Remove what dead exports to `out` left, and put back the bundle that one of them had moved away."""
+    """Remove what dead exports to `out` left, and put back a bundle that one had moved; needs the lock."""
     pattern = re.compile(re.escape(out.name) + rf"\.({PART}|{OLD})-(\d+)")
     for path in sorted(out.parent.iterdir()):
         match = pattern.fullmatch(path.name)
         if match is None:
             continue
-        kind, pid = match[1], int(match[2])
-        if _alive(pid):
-            raise InputError(
-                f"{out}: process {pid} is exporting to it, expected to be alone: wait for it, or, if that "
-                f"process is no export, delete {path}"
-            )
-        if kind == OLD and not out.exists():
-            path.rename(out)
+        if match[1] == OLD and not out.exists():
+            move(path, out)
             log(f"put back the bundle that a killed export had moved to {path.name}")
         else:
             shutil.rmtree(path)
             log(f"removed {path.name}, the left-over of a killed export")
-
-
-def _alive(pid: int) -> bool:
-    """True if another process of this number runs; our own number can only be a dead one's, used again."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.records import Fields, Format
 from tumorseg_train.networks.models import ARCHITECTURES
 
 CONFIG = "config.json"
@@ -19,6 +19,14 @@ NOT_OPTIONS = ("encoder_name", "encoder_weights", "in_channels", "classes")
 # Options that change what comes out: probabilities, a second output, another size.
 KEPT = ("activation", "aux_params", "upsampling")
 
+_FORMAT = Format(
+    "config of smp's save_pretrained",
+    "save the model again, or give its file of weights with --arch and --encoder",
+    folder="a folder that smp's save_pretrained wrote, a run, or a file of weights",
+    error=InputError,
+    max_bytes=2**20,
+)
+_FIELDS = Fields(_model_class=str, encoder_name=str, in_channels=int, classes=int)
 Log = Callable[[str], None]
 
 
@@ -35,20 +43,9 @@ class Config:
 
 def read_config(path: Path, log: Log) -> Config:
     """Read a config.json of smp's save_pretrained; raises InputError for what the export cannot keep."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        name, encoder = str(values["_model_class"]), str(values["encoder_name"])
-        channels, classes = int(values["in_channels"]), int(values["classes"])
-    except FileNotFoundError:
-        raise InputError(
-            f"{path.parent}: has no {path.name}, expected a folder that smp's save_pretrained wrote, a run, "
-            "or a file of weights"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: is no config of smp's save_pretrained ({type(error).__name__}: {error}): save the "
-            "model again, or give its file of weights with --arch and --encoder"
-        ) from error
+    values = _FORMAT.read(path, _FIELDS)
+    name, encoder = values["_model_class"], values["encoder_name"]
+    channels, classes = values["in_channels"], values["classes"]
     known = {kind.__name__: architecture for architecture, kind in ARCHITECTURES.items()}
     if name not in known:
         raise InputError(f"{path}: is a {name}, expected one of {', '.join(known)}")

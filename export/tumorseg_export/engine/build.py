@@ -8,7 +8,6 @@ cache that makes the next build short. The bundle stays as it was sealed.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +18,10 @@ from tumorseg_runtime.backends.tensorrt import load_tool, open_engine
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
+from tumorseg_runtime.core.records import to_json
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
-from tumorseg_runtime.device.engines import EngineKey, Profile, read_key, record_of, write_engine
+from tumorseg_runtime.device.engines import EngineKey, Profile, read_key, read_record, record_of, write_engine
 from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import summary
@@ -126,10 +126,10 @@ def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: flo
         )
     values = {
         "engine": path.name,
-        "sha256": json.loads(record_of(path).read_text(encoding="utf-8"))["sha256"],
+        "sha256": read_record(path).sha256,
         "reports": [{"batch_size": size, **report.to_dict()}],
     }
-    write_text(path.with_suffix(".parity.json"), json.dumps(values, indent=2, allow_nan=False) + "\n")
+    write_text(path.with_suffix(".parity.json"), to_json(values))
     return DeviceEngine(
         path, key, seconds, max(image.max_error for image in report.images),
         sum(image.flipped for image in report.images),

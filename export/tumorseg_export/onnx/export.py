@@ -16,6 +16,7 @@ from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_runtime.bundle.bundle import Artefact
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError
+from tumorseg_runtime.core.files import write_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -91,7 +92,7 @@ def write_graph(model: onnx.ModelProto, path: Path, context: ExportContext, *, p
             f"{path.name}: onnx.checker refuses the graph ({str(error).splitlines()[0]}), "
             "expected a valid one: export with the tested versions (constraints.txt)"
         ) from error
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_bytes(path, model.SerializeToString(deterministic=True), durable=False)
 
 
 def strip(model: onnx.ModelProto) -> None:

@@ -20,6 +20,7 @@ import onnx
 
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession, open_file
 from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.core.session import SessionInfo
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import Budget
@@ -60,7 +61,7 @@ class Trials:
     def _open(self, model: onnx.ModelProto) -> Any:
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             path = Path(name) / "trial.onnx"
-            path.write_bytes(model.SerializeToString())
+            write_bytes(path, model.SerializeToString(), durable=False)
             return open_file(path, "cpu", None, arena=False)
 
     def logits(self, model: onnx.ModelProto, images: Sequence[Golden]) -> Iterator[tuple[Golden, FloatArray]]:

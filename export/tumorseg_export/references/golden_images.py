@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.files import make_folder, write_bytes
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.parity.reference import FOLDER, Golden
 from tumorseg_runtime.processing.preprocess import Preprocessor
@@ -87,7 +89,9 @@ def make_golden(
 
 def write_golden(golden: Sequence[Golden], folder: Path) -> None:
     """Write `golden/<name>.png` and `golden/<name>.npz` into the bundle's folder."""
-    (folder / FOLDER).mkdir()
+    make_folder(folder / FOLDER)
     for item in golden:
-        write_png(folder / FOLDER / f"{item.name}.png", item.pixels)
-        np.savez_compressed(folder / FOLDER / f"{item.name}.npz", tensor=item.tensor, logits=item.logits)
+        write_png(folder / FOLDER / f"{item.name}.png", item.pixels, durable=False)
+        arrays = io.BytesIO()
+        np.savez_compressed(arrays, tensor=item.tensor, logits=item.logits)
+        write_bytes(folder / FOLDER / f"{item.name}.npz", arrays.getvalue(), durable=False)

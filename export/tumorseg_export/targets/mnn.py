@@ -25,6 +25,7 @@ from tumorseg_export.onnx.passes.choice import write_folded
 from tumorseg_export.targets.converter_process import convert
 from tumorseg_runtime.bundle.bundle import Artefact, sha256_of
 from tumorseg_runtime.core.errors import CheckFailedError
+from tumorseg_runtime.core.files import write_bytes
 
 FILE = "model.mnn"
 CONVERT = "import sys, _tools; sys.exit(0 if _tools.mnnconvert(['mnnconvert', *sys.argv[1:]]) else 1)"
@@ -48,7 +49,7 @@ def make_file(folder: Path, file: str, format: str) -> ExportResult:
         command = [sys.executable, "-c", CONVERT, *arguments, "--batch", "1"]
         convert("the converter of MNN", command, Path(name), [file])
         content = with_identifier((Path(name) / file).read_bytes(), sha256_of(graph))
-    (folder / file).write_bytes(content)
+    write_bytes(folder / file, content, durable=False)
     tools = {**onnx_export.tool_versions(), "MNN": version("MNN")}
     return ExportResult(Artefact(file, format, "fp32", None, tools, ()), {format: {"passes": passes}})
 

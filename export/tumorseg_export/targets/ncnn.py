@@ -17,6 +17,7 @@ from tumorseg_export.onnx.passes.choice import write_folded
 from tumorseg_export.targets.converter_process import convert
 from tumorseg_runtime.bundle.bundle import Artefact
 from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.core.files import move
 
 GRAPH, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
 
@@ -33,7 +34,7 @@ def make(context: ExportContext, folder: Path) -> ExportResult:
         command = [str(program), onnx_export.FILE, f"inputshape={shape}f32", "fp16=0"]
         convert("pnnx", command, scratch, [GRAPH, WEIGHTS])
         for file in (GRAPH, WEIGHTS):
-            (scratch / file).rename(folder / file)
+            move(scratch / file, folder / file)
     tools = {**onnx_export.tool_versions(), "pnnx": version("pnnx")}
     return ExportResult(
         Artefact(GRAPH, "ncnn", "fp32", None, tools, (), weights=WEIGHTS), {"ncnn": {"passes": passes}}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +21,13 @@ from tumorseg_export.targets.registry import Target
 from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, Verdict, sha256_of
 from tumorseg_runtime.core.errors import BackendError, ParityError
+from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_runtime.core.records import Count, Fields, to_json
 from tumorseg_runtime.device.engines import OtherMachineError
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import ParityReport, logit_scale, summary
+from tumorseg_runtime.parity.margin import CERTIFICATE
 from tumorseg_runtime.parity.reference import Golden, load_golden
 from tumorseg_runtime.parity.replay import ONE_BY_ONE, full_plan, replay
 
@@ -119,15 +121,16 @@ def write_certificate(root: Path, artefact: Artefact, reports: list[dict[str, An
         "weights": {"file": weights, "sha256": sha256_of(root / weights)} if weights else None,
         "reports": reports,
     }
-    path = root / FOLDER / f"{artefact.file}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    make_folder(root / FOLDER)
+    write_text(root / FOLDER / f"{artefact.file}.json", to_json(values), durable=False)
 
 
 def read_certificate(bundle: Bundle, artefact: Artefact) -> dict[str, Any]:
     """The certificate of one of the bundle's artefacts."""
-    path = bundle.root / FOLDER / f"{artefact.file}.json"
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    image = Fields(max_error=float | None, flipped=Count, pixels=Count)
+    values: dict[str, Any] = CERTIFICATE.read(
+        bundle.root / FOLDER / f"{artefact.file}.json", Fields(reports=[Fields(images=[image])])
+    )
     return values
 
 

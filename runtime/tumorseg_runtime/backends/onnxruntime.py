@@ -8,7 +8,6 @@ GPU providers use by default, is off.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.core.records import Format
 from tumorseg_runtime.core.session import InputForm, SessionInfo
 from tumorseg_runtime.device.driver import why_no_driver
 
@@ -35,6 +35,7 @@ DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 # The option of the CUDA provider is known from 1.18 on; the TensorRT provider has none, only this variable of
 # NVIDIA's libraries, which is read when the first of them starts, and counts for the whole process.
 TF32_OPTION, TF32_VARIABLE, OFF = "use_tf32", "NVIDIA_TF32_OVERRIDE", "0"
+_PROFILE = Format("profile", "install another version of onnxruntime", error=BackendError)
 ERRORS_AND_WORSE = 3  # ONNX Runtime's own log level; what matters is raised here
 
 
@@ -187,7 +188,7 @@ def nodes_elsewhere(session: onnxruntime.InferenceSession, provider: str) -> lis
             f"onnxruntime fails on {provider} with a first batch of {taken.type} {sizes} "
             f"({_first_line(error)}): check the device, or export the bundle again"
         ) from error
-    events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    events = _PROFILE.read(Path(session.end_profiling()), list[dict[str, Any]])
     ran = {
         str(event["name"]): str(event["args"]["provider"])
         for event in events

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -30,7 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.core.records import Format, to_json
 
+_FACTS = Format("answer of a child process", "install tumorseg again", error=BackendError, max_bytes=2**20)
 START_LIMIT_S = 300.0  # seconds to import, load and answer the setup; generous: a loaded machine is no fault
 
 
@@ -132,8 +133,9 @@ class Worker:
         self._child = _Child(process, ours, os.getpid())
         self._finalizer = weakref.finalize(self, self._child.kill)
         with self._watched(START_LIMIT_S) as connection:
-            connection.send_bytes(json.dumps(self._setup).encode())
-            facts: dict[str, Any] = json.loads(connection.recv_bytes())
+            connection.send_bytes(to_json(self._setup).encode())
+            answer = connection.recv_bytes(_FACTS.max_bytes)
+        facts: dict[str, Any] = _FACTS.parse(answer, self.name, dict[str, Any])
         if "error" in facts:
             self._drop()
             raise BackendError(

@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError
+from tumorseg_runtime.core.records import Count, Format, Sha256, to_json
 
 SCHEMA = 1
 INDEX = "bundle.json"
+FORMAT = Format(
+    "index of a bundle",
+    "copy or export the bundle again",
+    SCHEMA,
+    renew="export again with this version of tumorseg",
+    folder="a bundle made by `tumorseg export`",
+    max_bytes=16 * 2**20,
+)
 SIGNATURE = "bundle.json.sig"
 GOLDEN_FOLDER = "golden"
 
@@ -32,7 +40,7 @@ class Verdict:
 
     backend: str
     device: str
-    status: str
+    status: Literal["passed", "unverified"]
     detail: str
 
 
@@ -64,8 +72,8 @@ class Artefact:
 class FileRecord:
     """Seal of one file: SHA-256 as 64 hexadecimal digits, and its size in bytes."""
 
-    sha256: str
-    bytes: int
+    sha256: Sha256
+    bytes: Count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,45 +105,13 @@ class Bundle:
     @classmethod
     def read_index(cls, root: Path) -> Bundle:
         """Read `bundle.json` without looking at the other files; raises BundleError."""
-        path = root / INDEX
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BundleError(
-                f"{root}: has no {INDEX}, expected a bundle made by `tumorseg export`"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path}: cannot be read ({error}): copy or export the bundle again") from error
-        schema = values.get("schema") if isinstance(values, dict) else None
-        if schema != SCHEMA:
-            raise BundleError(
-                f"{path}: schema is {schema}, expected {SCHEMA}: export again with this version of tumorseg"
-            )
-        try:
-            return cls(
-                root=root,
-                name=values["name"],
-                contract=Contract.from_dict(values["contract"]),
-                artefacts=tuple(
-                    Artefact(**{**item, "parity": tuple(Verdict(**verdict) for verdict in item["parity"])})
-                    for item in values["artefacts"]
-                ),
-                golden=tuple(values["golden"]),
-                files={name: FileRecord(**record) for name, record in values["files"].items()},
-                model=values["model"],
-                training=values["training"],
-                provenance=values["provenance"],
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BundleError(
-                f"{path}: lacks or misspells a field ({error}): copy or export the bundle again"
-            ) from error
+        return FORMAT.read_record(root / INDEX, cls, root=root)
 
     def to_index(self) -> str:
         """The text of `bundle.json`: the same bundle gives the same bytes."""
         values = {"schema": SCHEMA, **dataclasses.asdict(self)}
         del values["root"]
-        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        return to_json(values)
 
     def digest(self) -> str:
         """SHA-256 of `bundle.json`, which seals all other files: the name of this very bundle."""

@@ -7,17 +7,25 @@ most a half last line. Nothing but the names of files is held in memory, however
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.files import make_folder
+from tumorseg_runtime.core.files import make_folder, open_log, write_text
+from tumorseg_runtime.core.records import Fields, Format
 
 FILE, SUMMARY = "predictions.jsonl", "predictions.json"
+_FORMAT = Format(
+    "log of predictions", "leave out --resume to begin again", error=InputError, max_bytes=16 * 2**20
+)
+_SETTINGS = Fields(settings=dict[str, Any])
+_FAILED = Fields(file=str, error=str)
+_IMAGE = Fields(file=str, output=str, frame=int, frames=int, masks=dict[str, str], pictures=[str], stamp=Any)
 
 
 class ResultsLog:
@@ -32,27 +40,18 @@ class ResultsLog:
         resume: keep the lines of complete files; raises InputError where they were made with other settings.
         """
         self.out = out
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as it will be read back
+        head = _line({"settings": settings})
+        self.settings: dict[str, Any] = _FORMAT.parse(head, "settings")["settings"]  # as read back
         self.done: set[str] = set()
         make_folder(out)
-        path, part = out / FILE, out / f".{FILE}.part"
-        try:
-            if resume and path.exists():
-                self.done = self._complete(names)
-                with part.open("w", encoding="utf-8") as new:
-                    _write(new, {"settings": settings})
-                    for line in self.lines():
-                        if line.get("file") in self.done:
-                            _write(new, line)
-                part.replace(path)
-                self._file = path.open("a", encoding="utf-8")
-            else:
-                self._file = path.open("w", encoding="utf-8")
-                self.append({"settings": settings})
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be written ({error.strerror}): check its rights and the free space"
-            ) from error
+        path = out / FILE
+        if resume and path.exists():
+            self.done = self._complete(names)
+            kept = (_line(line) for line in self.lines() if line["file"] in self.done)
+            write_text(path, itertools.chain([head], kept))
+        else:
+            write_text(path, head)
+        self._file = open_log(path)
 
     def __enter__(self) -> ResultsLog:
         return self
@@ -64,16 +63,15 @@ class ResultsLog:
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a line and hand it to the operating system."""
-        _write(self._file, line)
+        self._file.write(_line(line))
         self._file.flush()
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The lines after the settings; a half last line, of a run that was killed, is left out."""
-        with (self.out / FILE).open(encoding="utf-8") as file:
-            next(file)
-            for text in file:
-                if text.endswith("\n"):
-                    yield json.loads(text)
+        path = self.out / FILE
+        for line in itertools.islice(_FORMAT.read_lines(path), 1, None):
+            failed = isinstance(line, dict) and "error" in line
+            yield _FORMAT.check(line, path, _FAILED if failed else _IMAGE)
 
     def failed(self) -> Iterator[dict[str, Any]]:
         """The lines of files that could not be segmented."""
@@ -84,50 +82,39 @@ class ResultsLog:
         return (line for line in self.lines() if "error" not in line)
 
     def write_summary(self) -> None:
-        """Write `predictions.json`: the settings, then all `images` and `failed`; whole or not at all."""
-        part = self.out / f".{SUMMARY}.part"
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                head = json.dumps(self.settings, indent=2)
-                file.write(head.removesuffix("\n}"))
-                for name, lines in (("images", self.images()), ("failed", self.failed())):
-                    file.write(f',\n  "{name}": [')
-                    for index, line in enumerate(lines):
-                        file.write(f"{',' if index else ''}\n    {json.dumps(line)}")
-                    file.write("\n  ]")
-                file.write("\n}\n")
-            part.replace(self.out / SUMMARY)
-        except OSError as error:
-            raise InputError(
-                f"{self.out / SUMMARY}: cannot be written ({error.strerror}): check the free space"
-            ) from error
+        """Write `predictions.json`: the settings, then all `images` and `failed`."""
+        write_text(self.out / SUMMARY, self.summary())
+
+    def summary(self) -> Iterator[str]:
+        """The text of `predictions.json`, in pieces."""
+        yield json.dumps(self.settings, indent=2).removesuffix("\n}")
+        for name, lines in (("images", self.images()), ("failed", self.failed())):
+            yield f',\n  "{name}": ['
+            for index, line in enumerate(lines):
+                yield f"{',' if index else ''}\n    {json.dumps(line)}"
+            yield "\n  ]"
+        yield "\n}\n"
 
     def _complete(self, names: dict[str, str]) -> set[str]:
         """Files of this run all of whose frames have a line, whose outputs are there under the same names,
         and which have not changed since."""
         path = self.out / FILE
-        try:
-            with path.open(encoding="utf-8") as file:
-                before = json.loads(file.readline())["settings"]
-            differing = sorted(
-                name for name in {*before, *self.settings} if before.get(name) != self.settings.get(name)
-            )
-            if differing:
-                raise InputError(
-                    f"{path}: was made with another {', '.join(differing)}, expected the same to go on from "
-                    "there: choose another folder, or leave out --resume to begin again"
-                )
-            frames: Counter[str] = Counter()
-            wanted: dict[str, int] = {}
-            for line in self.images():
-                if self._holds(line, names):
-                    frames[line["file"]] += 1
-                    wanted[line["file"]] = line["frames"]
-        except (ValueError, KeyError, TypeError) as error:
+        head = next(_FORMAT.read_lines(path), None)
+        before = _FORMAT.check(head, path, _SETTINGS)["settings"]
+        differing = sorted(
+            name for name in {*before, *self.settings} if before.get(name) != self.settings.get(name)
+        )
+        if differing:
             raise InputError(
-                f"{path}: is damaged ({error}), expected the lines of an earlier run: "
-                "leave out --resume to begin again"
-            ) from error
+                f"{path}: was made with another {', '.join(differing)}, expected the same to go on from "
+                "there: choose another folder, or leave out --resume to begin again"
+            )
+        frames: Counter[str] = Counter()
+        wanted: dict[str, int] = {}
+        for line in self.images():
+            if self._holds(line, names):
+                frames[line["file"]] += 1
+                wanted[line["file"]] = line["frames"]
         return {name for name, count in frames.items() if count == wanted[name]}
 
     def _holds(self, line: dict[str, Any], names: dict[str, str]) -> bool:
@@ -156,5 +143,5 @@ def stamp(path: Path) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _write(file: TextIO, line: dict[str, Any]) -> None:
-    file.write(json.dumps(line) + "\n")  # ASCII: a file's name may not be valid UTF-8
+def _line(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"  # ASCII: a file's name may not be valid UTF-8

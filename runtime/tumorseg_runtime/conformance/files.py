@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,14 @@ from tumorseg_runtime.conformance.file_formats import (
 from tumorseg_runtime.conformance.integer_rules import by_extremes
 from tumorseg_runtime.conformance.scenes import COLOURS, colour_scene, labels, noise, scene
 from tumorseg_runtime.conformance.vector import CONTRACTS, Vector
+from tumorseg_runtime.core.records import Format, Sha256
 
 __all__ = ["CONTRACTS", "EXPECTED", "Vector", "digest", "expected_digests", "vectors"]
 
 UInt8Array = npt.NDArray[np.uint8]
 
 EXPECTED = Path(__file__).with_name("golden_vectors.json")
+_FORMAT = Format("list of hashes", "install tumorseg again")
 BLOCK = np.ones((8, 8), np.uint8)  # JPEG keeps pixels that are constant in such a block
 
 
@@ -54,7 +55,7 @@ def expected_digests() -> dict[str, dict[str, str]]:
 
     Further frames have their pixels alone: 'pixels[1]', 'pixels[2]' and so on.
     """
-    values: dict[str, dict[str, str]] = json.loads(EXPECTED.read_text(encoding="utf-8"))
+    values: dict[str, dict[str, str]] = _FORMAT.read(EXPECTED, dict[str, dict[str, Sha256]])
     return values
 
 

@@ -10,7 +10,7 @@ import math
 import re
 from typing import Any
 
-from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_runtime.core.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -81,18 +81,3 @@ class Contract:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, in the order of the fields."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Contract:
-        """Read what `to_dict` wrote; a missing, unknown or wrong field raises BundleError."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(values) != names:
-            raise BundleError(
-                f"contract has fields {sorted(values)}, expected {sorted(names)}: "
-                "write the bundle again with this version of tumorseg"
-            )
-        try:
-            sequences = {name: tuple(values[name]) for name in ("mean", "std", "classes")}
-            return cls(**{**values, **sequences})
-        except (InputError, TypeError) as error:
-            raise BundleError(f"contract does not hold: {error}") from error

@@ -2,7 +2,7 @@
 
     <store>/bundles/<SHA-256 of bundle.json>/    bundles, whole and tested before they get this name
     <store>/active.json                          {"current": <hash>, "previous": <hash or null>}
-    <store>/lock                                 held while somebody changes the store
+    <store>/lock                                 there and held while somebody changes the store
 
 A bundle is copied under a name that starts with '.incoming-', checked against its seal, against its signature
 where a public key is given, tested on this device, and synced to the disk; then it is renamed to its hash;
@@ -13,22 +13,21 @@ left behind is removed by the next one.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from tumorseg_runtime.bundle.bundle import SIGNATURE, Bundle
 from tumorseg_runtime.bundle.signature import verify_signature
 from tumorseg_runtime.core.errors import BundleError, InputError
-from tumorseg_runtime.core.files import make_folder, write_bytes
+from tumorseg_runtime.core.files import locked, make_folder, publish, write_bytes, write_text
+from tumorseg_runtime.core.records import Format, Sha256, to_json
 
 BUNDLES, ACTIVE, LOCK = "bundles", "active.json", "lock"
 INCOMING = ".incoming-"
+FORMAT = Format("pointer of a store", "install a bundle again", max_bytes=2**16)
 SelfTest = Callable[[Bundle], None]
 
 
@@ -36,8 +35,8 @@ SelfTest = Callable[[Bundle], None]
 class Active:
     """What serves, and what served before: SHA-256 of each bundle's index."""
 
-    current: str
-    previous: str | None
+    current: Sha256
+    previous: Sha256 | None
 
 
 def self_test(bundle: Bundle) -> None:
@@ -65,7 +64,7 @@ def install(
     """
     store = Path(store)
     make_folder(store / BUNDLES)
-    with _locked(store):
+    with locked(store / LOCK, store):
         try:
             _sweep(store)
             digest = _take_in(store, Path(source), test, public_key)
@@ -87,15 +86,12 @@ def roll_back(store: str | Path) -> Bundle:
     Raises BundleError where there is none or it is no longer as it was sealed; nothing changes then.
     """
     store = Path(store)
-    with _locked(store):
+    with locked(store / LOCK, store):
         active = read_active(store)
         if active is None or active.previous is None:
             raise BundleError(f"{store}: has no earlier bundle to go back to: install one")
         bundle = _open(store, active.previous)
-        try:
-            _point(store, Active(active.previous, active.current))
-        except OSError as error:
-            raise InputError(f"{store}: cannot be written ({error.strerror}): check its rights") from error
+        _point(store, Active(active.previous, active.current))
     return bundle
 
 
@@ -110,13 +106,7 @@ def open_active(store: str | Path) -> Bundle:
 
 def read_active(store: Path) -> Active | None:
     """What the store points at, None where nothing was ever installed; raises BundleError if unreadable."""
-    path = store / ACTIVE
-    try:
-        return Active(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise BundleError(f"{path}: cannot be read ({error}): install a bundle again") from error
+    return FORMAT.read_if_there(store / ACTIVE, Active)
 
 
 def _open(store: Path, digest: str) -> Bundle:
@@ -149,24 +139,14 @@ def _take_in(store: Path, source: Path, test: SelfTest, public_key: str | Path |
     if public_key is not None:  # of the copy: the source may have been changed meanwhile
         verify_signature(copy, public_key)
     test(copy)
-    _sync_tree(part)
-    if final.exists():  # damaged on the disk since it was installed
-        final.rename(part.with_name(f"{INCOMING}damaged-{os.getpid()}"))
-    part.rename(final)
-    _sync(final.parent)
+    damaged = part.with_name(f"{INCOMING}damaged-{os.getpid()}")  # on the disk since it was installed
+    publish(part, final, aside=damaged if final.exists() else None)
     return digest
 
 
 def _point(store: Path, active: Active) -> None:
-    """Replace `active.json`, durably."""
-    part = store / f".{ACTIVE}.part"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(dataclasses.asdict(active), file)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(store / ACTIVE)
-    _sync(store)
+    """Replace `active.json`."""
+    write_text(store / ACTIVE, to_json(dataclasses.asdict(active), indent=None))
 
 
 def _sweep(store: Path) -> None:
@@ -176,37 +156,3 @@ def _sweep(store: Path) -> None:
     for path in (store / BUNDLES).iterdir():
         if path.name not in kept:
             shutil.rmtree(path)
-
-
-def _sync_tree(root: Path) -> None:
-    for path in root.rglob("*"):
-        _sync(path)
-    _sync(root)
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    """Alone in the store; the operating system frees the lock of a process that dies."""
-    try:
-        file = (store / LOCK).open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{store}: cannot be written ({error.strerror}): check the path and its rights"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{store}: another process is changing it, expected to be alone: wait for it, then try again"
-            ) from error
-        yield

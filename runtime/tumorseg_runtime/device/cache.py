@@ -23,17 +23,20 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_runtime.core.records import Format, Pattern, Range, to_json
 from tumorseg_runtime.device.driver import gpu_facts
 
 SCHEMA = 1
 RANKING = "ranking.json"
 PASSED = "passed"
 _DIGITS = 16  # of each hash in the folder's name
+_AGAIN = "measure again with tumorseg bench --rank"
+_FORMAT = Format("ranking of backends", _AGAIN, SCHEMA, max_bytes=2**20)
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -49,10 +52,10 @@ class Entry:
     backend: str
     device: str
     precision: str
-    batch: int
+    batch: Annotated[int, Range(1)]
     versions: dict[str, str]
-    parity: str
-    median_s: float | None
+    parity: Annotated[str, Pattern("passed|breached|unverified", "passed, breached or unverified")]
+    median_s: Annotated[float, Range(0)] | None
     detail: str = ""
 
 
@@ -104,8 +107,7 @@ def write_ranking(folder: Path, bundle: Bundle, entries: tuple[Entry, ...]) -> R
     entries = tuple(sorted(entries, key=lambda entry: (entry.median_s is None, entry.median_s or 0.0)))
     ranking = Ranking(bundle.digest(), device_facts(), entries)
     make_folder(folder)
-    text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(ranking)}, indent=2, allow_nan=False)
-    write_text(folder / RANKING, text + "\n")
+    write_text(folder / RANKING, to_json({"schema": SCHEMA, **dataclasses.asdict(ranking)}))
     return ranking
 
 
@@ -115,26 +117,15 @@ def read_ranking(folder: Path, bundle: Bundle) -> Ranking | None:
     Raises BundleError for one that is damaged, of another schema, or made for another bundle or device.
     """
     path = folder / RANKING
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        schema = values.pop("schema")
-        entries = tuple(Entry(**entry) for entry in values.pop("entries"))
-        ranking = Ranking(**values, entries=entries)
-    except FileNotFoundError:
+    ranking = _FORMAT.read_if_there(path, Ranking)
+    if ranking is None:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(
-            f"{path}: is damaged ({error}): measure again with tumorseg bench --rank"
-        ) from error
     for name, got, expected in (
-        ("schema", schema, SCHEMA),
         ("bundle", ranking.bundle, bundle.digest()),
         ("device", ranking.device, device_facts()),
     ):
         if got != expected:
-            raise BundleError(
-                f"{path}: its {name} is {got}, expected {expected}: measure again with tumorseg bench --rank"
-            )
+            raise BundleError(f"{path}: its {name} is {got}, expected {expected}: {_AGAIN}")
     return ranking
 
 

@@ -11,15 +11,17 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
+from tumorseg_runtime.core.files import locked, make_folder, write_bytes, write_text
+from tumorseg_runtime.core.records import Count, Format, Sha256, to_json
 
 SCHEMA = 1
 SUFFIX = ".engine"
 TOOLS = ("tensorrt", "tensorrt_rtx")
+_LOCK = ".engines.lock"
+_FORMAT = Format("record of an engine", "build the engine again", SCHEMA, max_bytes=2**20)
 
 
 class OtherMachineError(BackendError):
@@ -62,8 +64,8 @@ class EngineKey:
     workspace_mb: limit on scratch memory while building, in MiB; None for all there was.
     """
 
-    onnx_sha256: str
-    bundle_sha256: str | None
+    onnx_sha256: Sha256
+    bundle_sha256: Sha256 | None
     precision: str
     tool: str
     tool_version: str
@@ -83,6 +85,15 @@ class EngineKey:
         return f"{self.tool}-{self.precision}-{targets}-{self.digest()[:16]}{SUFFIX}"
 
 
+@dataclasses.dataclass(frozen=True)
+class EngineRecord:
+    """What lies beside an engine: its seal and its key."""
+
+    sha256: Sha256
+    bytes: Count
+    key: EngineKey
+
+
 def record_of(engine: Path) -> Path:
     """Where the record of an engine's file lies."""
     return engine.with_name(f"{engine.name}.json")
@@ -91,49 +102,27 @@ def record_of(engine: Path) -> Path:
 def write_engine(path: Path, data: bytes, key: EngineKey) -> None:
     """Write an engine, then its record, which makes it valid; raises InputError where the disk refuses."""
     make_folder(path.parent)
-    record_of(path).unlink(missing_ok=True)
-    write_bytes(path, data)
-    values = {
-        "schema": SCHEMA,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "bytes": len(data),
-        "key": dataclasses.asdict(key),
-    }
-    write_text(record_of(path), json.dumps(values, indent=2) + "\n")
+    record = EngineRecord(hashlib.sha256(data).hexdigest(), len(data), key)
+    with locked(path.with_name(_LOCK), path.parent, wait=True):  # an engine and its record belong together
+        record_of(path).unlink(missing_ok=True)
+        write_bytes(path, data)
+        write_text(record_of(path), to_json({"schema": SCHEMA, **dataclasses.asdict(record)}))
 
 
 def read_key(path: Path) -> EngineKey:
     """The key of an engine that is as it was written; raises BundleError where it is not."""
-    values = _read_record(record_of(path))
-    try:
-        key = _key_from(values["key"])
-        sealed = (values["bytes"], values["sha256"])
-    except (KeyError, TypeError, InputError) as error:
-        raise BundleError(
-            f"{record_of(path)}: lacks or misspells a field ({error}): build the engine again"
-        ) from error
-    if not path.is_file() or (path.stat().st_size, sha256_of(path)) != sealed:
+    record = read_record(path)
+    if not path.is_file() or (path.stat().st_size, sha256_of(path)) != (record.bytes, record.sha256):
         raise BundleError(
             f"{path}: is missing, cut off or altered (SHA-256 differs from {record_of(path).name}): "
             "build the engine again"
         )
-    return key
+    return record.key
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read ({error}): build the engine again") from error
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if schema != SCHEMA:
-        raise BundleError(f"{path}: schema is {schema}, expected {SCHEMA}: build the engine again")
-    return dict(values)
-
-
-def _key_from(values: dict[str, Any]) -> EngineKey:
-    changed = {"profile": Profile(**values["profile"]), "capabilities": tuple(values["capabilities"])}
-    return EngineKey(**{**values, **changed})
+def read_record(engine: Path) -> EngineRecord:
+    """The record of an engine, whose own bytes are not looked at; raises BundleError."""
+    return _FORMAT.read_record(record_of(engine), EngineRecord)
 
 
 def engines_in(folder: Path) -> list[Path]:
@@ -149,8 +138,8 @@ def latest_engine(folder: Path, bundle: Bundle, precision: str) -> Path | None:
     paths = sorted(engines_in(folder), key=lambda path: record_of(path).stat().st_mtime_ns, reverse=True)
     wanted = (bundle.digest(), precision)
     for path in paths:
-        key = _read_record(record_of(path)).get("key", {})
-        if (key.get("bundle_sha256"), key.get("precision")) == wanted:
+        key = read_record(path).key
+        if (key.bundle_sha256, key.precision) == wanted:
             return path
     return None
 

@@ -131,10 +131,15 @@ def check_image(image: npt.NDArray[np.generic], name: str = "image") -> npt.NDAr
     return image  # type: ignore[return-value]
 
 
-def write_png(path: str | Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
-    """Write gray (H, W) or RGB (H, W, 3) pixels, uint8 or uint16, as PNG, whole or not at all."""
+def write_png(
+    path: str | Path, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], *, durable: bool = True
+) -> None:
+    """Write gray (H, W) or RGB (H, W, 3) pixels, uint8 or uint16, as PNG, whole or not at all.
+
+    durable: as in `tumorseg_runtime.core.files`.
+    """
     stored = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])  # BGR
     ok, encoded = cv2.imencode(".png", stored)  # type: ignore[arg-type]  # any integers
     if not ok:
         raise InputError(f"{path}: OpenCV could not encode an array of shape {pixels.shape} as PNG")
-    write_bytes(path, encoded.tobytes())
+    write_bytes(path, encoded.tobytes(), durable=durable)

@@ -10,11 +10,13 @@ tell. Where the bundle has no certificate for the precision, E is what parity al
 from __future__ import annotations
 
 import dataclasses
-import json
-from typing import Any
+from typing import Annotated
 
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.core.errors import BundleError
+from tumorseg_runtime.core.records import Fields, Format, Range
+
+CERTIFICATE = Format("certificate", "copy or export the bundle again")
+_ERRORS = Fields(reports=[Fields(images=[Fields(max_error=Annotated[float, Range(0)] | None)])])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +52,6 @@ def read_band(bundle: Bundle, precision: str) -> Band:
 
 def _errors(bundle: Bundle, name: str) -> list[float]:
     """Largest logit error of every image in every report of a certificate."""
-    path = bundle.root / name
-    try:
-        reports: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["reports"]
-        errors = [image["max_error"] for report in reports for image in report["images"]]
-        return [float(error) for error in errors if error is not None]  # a form without logits has none
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"{path}: certificate cannot be read ({error}): copy or export the bundle again"
-        ) from error
+    reports = CERTIFICATE.read(bundle.root / name, _ERRORS)["reports"]
+    errors = [image["max_error"] for report in reports for image in report["images"]]
+    return [error for error in errors if error is not None]  # a form without logits has none

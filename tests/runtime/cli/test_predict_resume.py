@@ -94,7 +94,9 @@ def test_resume_refuses_other_settings_and_damage(
         assert isinstance(result.exception, InputError)
         assert f"was made with another {differing}, expected the same" in str(result.exception)
     (out / "predictions.jsonl").write_text("{}\n")
-    assert "is damaged" in str(run_predict(small_bundle, image_folder, "--out", out, "--resume").exception)
+    assert "lacks the field settings" in str(
+        run_predict(small_bundle, image_folder, "--out", out, "--resume").exception
+    )
     assert run_predict(small_bundle, image_folder, "--out", out).exit_code == 0
 
 

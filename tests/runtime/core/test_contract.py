@@ -8,6 +8,7 @@ import pytest
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_runtime.core.records import Format
 
 
 @pytest.mark.parametrize(
@@ -34,9 +35,12 @@ def test_wrong_values_are_refused_with_the_remedy(fields: dict[str, Any], messag
         Contract(**fields)
 
 
+FORMAT = Format("contract", "write it again")
+
+
 def test_it_survives_json() -> None:
     contract = Contract(height=96, mean=(0.1,), std=(0.7,), classes=("edema", "core"), threshold=0.3)
-    assert Contract.from_dict(json.loads(json.dumps(contract.to_dict()))) == contract
+    assert FORMAT.parse(json.dumps(contract.to_dict()), "x", Contract) == contract
 
 
 @pytest.mark.parametrize(
@@ -45,11 +49,11 @@ def test_it_survives_json() -> None:
 )
 def test_wrong_dictionaries_are_bundle_errors(change: dict[str, Any]) -> None:
     with pytest.raises(BundleError):
-        Contract.from_dict({**Contract().to_dict(), **change})
+        FORMAT.check({**Contract().to_dict(), **change}, "x", Contract)
     values = Contract().to_dict()
     del values["std"]
     with pytest.raises(BundleError, match="std"):
-        Contract.from_dict(values)
+        FORMAT.check(values, "x", Contract)
 
 
 def test_the_threshold_on_logits() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
+from tumorseg_runtime.core.files import locked, make_folder, remove_left_overs, write_bytes, write_text
 
 
 def test_it_writes_and_replaces(tmp_path: Path) -> None:
@@ -59,3 +62,35 @@ def test_places_that_cannot_be_written_are_input_errors(tmp_path: Path) -> None:
     make_folder(tmp_path / "new" / "folder")
     make_folder(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()
+
+
+def test_a_lock_keeps_others_out_and_leaves_nothing(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with locked(lock, tmp_path):  # noqa: SIM117
+        with pytest.raises(InputError, match=f"process {os.getpid()} is changing it"), locked(lock, tmp_path):
+            raise AssertionError("two at once")
+    assert not lock.exists()
+    with locked(lock, tmp_path, wait=True):
+        assert lock.exists()
+
+
+def test_left_overs_of_dead_processes_go(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in (f".a.{dead.pid}-1.part", f".a.{os.getpid()}-1.part", "a", ".a.part"):
+        (tmp_path / name).write_bytes(b"")
+    remove_left_overs(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [f".a.{os.getpid()}-1.part", ".a.part", "a"]
+
+
+def test_a_file_and_its_name_are_brought_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (synced.append(os.readlink(f"/proc/self/fd/{handle}")), real(handle))
+    )
+    write_bytes(tmp_path / "a", b"x", durable=False)
+    assert synced == []
+    write_bytes(tmp_path / "a", b"x")
+    assert [Path(one).name.startswith(".a.") for one in synced] == [True, False]
+    assert synced[1] == str(tmp_path)

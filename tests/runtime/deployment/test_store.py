@@ -113,7 +113,9 @@ def test_one_process_at_a_time(bundles: list[Path], tmp_path: Path) -> None:
 
     def meanwhile(_: Bundle) -> None:
         for change in (lambda: install(store, bundles[1], test=no_test), lambda: roll_back(store)):
-            with pytest.raises(InputError, match="another process is changing it"):
+            with pytest.raises(
+                InputError, match=f"store: process {os.getpid()} is changing it, expected to be alone"
+            ):
                 change()
 
     install(store, bundles[0], test=meanwhile)

@@ -60,9 +60,9 @@ def test_a_changed_engine_is_refused(tmp_path: Path, damage: bytes | None) -> No
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ("{", "cannot be read"),
+        ("{", "is no record of an engine: cannot be read"),
         ('{"schema": 9}', "schema is 9, expected 1"),
-        ('{"schema": 1, "key": {}}', "lacks or misspells a field"),
+        ('{"schema": 1, "key": {}}', "is no record of an engine: lacks the field sha256"),
     ],
 )
 def test_a_bad_record_is_refused(tmp_path: Path, record: str, message: str) -> None:

@@ -48,7 +48,7 @@ def test_the_band_is_twice_the_largest_certified_error(
     band = read_band(bundle, "fp32")
     assert band == Band(0.06, "twice the largest logit error in certificates/model.onnx.json")
     (bundle.root / "certificates/model.onnx.json").write_text("{}")
-    with pytest.raises(BundleError, match="certificate cannot be read"):
+    with pytest.raises(BundleError, match="is no certificate: lacks the field reports"):
         read_band(bundle, "fp32")
 
 

@@ -168,11 +168,17 @@ def test_an_evaluation_stands_for_a_run_that_lies_elsewhere(variant: Variant, tm
     values = json.loads(kept.read_text(encoding="utf-8"))
     for changes, message in (
         ({"scale": "512"}, "part, scale and draws are (2, 'pytorch', 'test', '512', 2000), expected"),
-        ({"kind": "bench"}, "kind is bench, expected evaluation"),
-        ({"images": None, "strata": None, "data": None}, "cannot be read"),
+        ({"kind": "bench"}, "kind is 'bench', expected 'evaluation'"),
+        ({"images": None, "strata": None, "data": None}, "data is null, expected an object"),
         ({"predictor": {**values["predictor"], "backend": "mnn"}}, "'mnn'"),
-        ({"predictor": {k: v for k, v in values["predictor"].items() if k != "gflop"}}, "'gflop'"),
-        ({"predictor": {**values["predictor"], "parameters": None}}, "not 'NoneType'"),
+        (
+            {"predictor": {k: v for k, v in values["predictor"].items() if k != "gflop"}},
+            "lacks the field predictor.gflop",
+        ),
+        (
+            {"predictor": {**values["predictor"], "parameters": None}},
+            "predictor.parameters is null, expected an integer",
+        ),
     ):
         kept.write_text(json.dumps({**values, **changes}), encoding="utf-8")
         result = invoke(here.root, kept, "--out", tmp_path / "no")
@@ -203,8 +209,9 @@ def test_latencies_and_what_belongs_to_nobody(variant: Variant, tmp_path: Path) 
     bench = {
         "kind": "bench", "machine": {"cpu": "A CPU", "gpu": "none"},
         "load_average": {"before": [0, 0, 0]}, "run": {"checkpoint_sha256": run.checkpoint_sha256},
+            "bundle": {"path": "/nowhere", "sha256": "0"},
         "rows": [
-            {"label": "MNN FP32", "predictor": {"engine": "mnn", "device": "cpu"}, "role": "predictor",
+            {"label": "MNN FP32", "variant": {"engine": "mnn", "device": "cpu"}, "role": "variant",
              "batch": 1, "threads": 2, "status": "measured",
              "stages": {"infer": spread, "end_to_end": spread}}
         ],

@@ -31,8 +31,8 @@ def row(engine: str, median: float, **changes: Any) -> dict[str, Any]:
     spread = {"median": median, "p25": median - 1, "p75": median + 1}
     return {
         "label": f"label of {engine}",
-        "predictor": {"engine": engine, "device": "cpu"},
-        "role": "predictor",
+        "variant": {"engine": engine, "device": "cpu"},
+        "role": "variant",
         "batch": 1,
         "threads": 2,
         "status": "measured",
@@ -94,5 +94,5 @@ def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=r"is no bench\.json"):
             read_latencies([tmp_path / "x.json"])
-    with pytest.raises(InputError, match=r"is no bench\.json"):
+    with pytest.raises(InputError, match=r"is missing, expected a bench\.json"):
         read_latencies([tmp_path / "absent.json"])

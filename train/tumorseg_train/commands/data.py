@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.files import make_folder
 from tumorseg_train.commands.data_audit import audit
 from tumorseg_train.data.checks import examine
 from tumorseg_train.data.datasets import find_samples, unread_folders
@@ -80,11 +81,8 @@ def prepare(
         )
     manifest = split_samples(folder, seed, samples, facts, method=method, folds=folds, fold=fold)
     path = out or folder / "split.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        manifest.write(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}): choose a file with --out") from error
+    make_folder(path.parent)
+    manifest.write(path)
     report = {
         "root": str(folder),
         "phantoms": (folder / NOTE).is_file(),

@@ -12,6 +12,7 @@ import click
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.files import move
 from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.data.split import SPLIT, Manifest
 from tumorseg_train.training.distributed import is_first
@@ -180,7 +181,7 @@ def move_aside(out: Path) -> Path | None:
         raise InputError(f"{out}: exists and is no run, expected a new or empty folder: choose another --out")
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((out / SPLIT).stat().st_mtime))
     aside = out.with_name(f"{out.name}-{stamp}")
-    out.rename(aside)
+    move(out, aside)
     return aside
 
 

@@ -7,15 +7,25 @@ recipe.toml   the resolved recipe once more, as `--recipe` takes it
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
+from typing import Annotated
 
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.core.records import Format, Range, to_json
 from tumorseg_train.config.recipe import Recipe
 
 SCHEMA = 1
 PLAN, RECIPE = "plan.json", "recipe.toml"
+FORMAT = Format(
+    "plan of a training",
+    "train anew",
+    SCHEMA,
+    folder="the folder of a training that was broken off: train anew",
+    error=InputError,
+    max_bytes=2**20,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +41,8 @@ class TrainingPlan:
     contract: Contract
     recipe: Recipe
     recipe_name: str
-    devices: int = 1
-    nodes: int = 1
+    devices: Annotated[int, Range(1)] = 1
+    nodes: Annotated[int, Range(1)] = 1
 
     def __post_init__(self) -> None:
         if self.devices < 1 or self.nodes < 1:
@@ -45,25 +55,10 @@ class TrainingPlan:
 
     def write(self, out: Path) -> None:
         """Write `plan.json` and `recipe.toml` into the run."""
-        text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False)
-        for name, content in ((PLAN, text + "\n"), (RECIPE, self.recipe.to_toml())):
-            part = out / f"{name}.part"
-            part.write_text(content, encoding="utf-8")
-            part.replace(out / name)
+        write_text(out / PLAN, to_json({"schema": SCHEMA, **dataclasses.asdict(self)}))
+        write_text(out / RECIPE, self.recipe.to_toml())
 
     @classmethod
     def read(cls, out: Path) -> TrainingPlan:
         """Read what `write` wrote; raises InputError where there is nothing to go on with."""
-        try:
-            values = json.loads((out / PLAN).read_text(encoding="utf-8"))
-            schema = values.pop("schema")
-            if schema != SCHEMA:
-                raise InputError(f"{out / PLAN}: schema is {schema}, expected {SCHEMA}: train anew")
-            contract, recipe = Contract.from_dict(values.pop("contract")), Recipe(**values.pop("recipe"))
-            return cls(contract=contract, recipe=recipe, **values)
-        except FileNotFoundError:
-            raise InputError(
-                f"{out}: has no {PLAN}, expected the folder of a training that was broken off: train anew"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, BundleError) as error:
-            raise InputError(f"{out / PLAN}: cannot be read ({error}): train anew") from error
+        return FORMAT.read_record(out / PLAN, cls)

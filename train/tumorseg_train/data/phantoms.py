@@ -11,17 +11,14 @@ below are in pixels of an image whose shorter side has 512, and scale with the i
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.files import make_folder, staged, write_text
 from tumorseg_runtime.images.read import write_png
 from tumorseg_train.data.datasets import PHANTOMS
 from tumorseg_train.data.phantom_shapes import (
@@ -69,36 +66,19 @@ def write_phantoms(root: Path, *, brain: int = BRAIN, breast: int = BREAST, seed
             f"got {brain} brain and {breast} breast phantoms with seed {seed}, expected numbers from 0 "
             "and at least one image"
         )
-    with _appearing(root) as part:
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise InputError(f"{root}: is not empty, expected a new folder for phantoms: choose another name")
+    with staged(root) as part:
         for index in range(brain):
             _write_brain(part / "brain", index, seed)
         for index in range(breast):
             _write_breast(part / "breast" / "Dataset_BUSI_with_GT", index, seed)
-        (part / NOTE).write_text(
+        write_text(
+            part / NOTE,
             "These images are phantoms: drawn by tumorseg, not taken of anyone.\n"
             f"seed {seed}, {brain} brain, {breast} breast\n",
-            encoding="utf-8",
+            durable=False,
         )
-
-
-@contextlib.contextmanager
-def _appearing(root: Path) -> Iterator[Path]:
-    """A temporary folder beside `root` that becomes `root` if the block ends well, and vanishes if not."""
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise InputError(f"{root}: is not empty, expected a new folder for phantoms: choose another name")
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
-    except OSError as error:
-        raise InputError(f"{root}: cannot be made ({error.strerror}): choose another folder") from error
-    try:
-        yield part
-        part.chmod(0o755)
-        part.replace(root)
-    except OSError as error:
-        raise InputError(f"{root}: cannot be written ({error.strerror}): choose another folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # gone already if all went well
 
 
 def _generator(seed: int, organ: str, index: int) -> np.random.Generator:
@@ -111,8 +91,8 @@ def _write_brain(folder: Path, index: int, seed: int) -> None:
     lesions = 0 if index % 6 == 5 else int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))
     image, mask = draw_brain(rng, SIZES["brain"][index % 7], lesions)
     for name, pixels in (("images", image), ("masks", mask.astype(np.uint8) * np.uint8(255))):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        write_png(folder / name / f"{index + 1}.png", pixels)
+        make_folder(folder / name)
+        write_png(folder / name / f"{index + 1}.png", pixels, durable=False)
 
 
 def _write_breast(folder: Path, index: int, seed: int) -> None:
@@ -123,11 +103,11 @@ def _write_breast(folder: Path, index: int, seed: int) -> None:
     count = 0 if label == "normal" else int(rng.choice([1, 2, 3], p=[0.65, 0.27, 0.08]))
     image, lesions = _breast(rng, SIZES["breast"][index % 7], count, malignant=label == "malignant")
     masks = [lesion.mask for lesion in lesions] or [np.zeros(image.shape, np.bool_)]
-    (folder / label).mkdir(parents=True, exist_ok=True)
-    write_png(folder / label / f"{label} ({number}).png", image)
+    make_folder(folder / label)
+    write_png(folder / label / f"{label} ({number}).png", image, durable=False)
     for i, mask in enumerate(masks):
         name = f"{label} ({number})_mask{f'_{i}' if i else ''}.png"
-        write_png(folder / label / name, mask.astype(np.uint8) * np.uint8(255))
+        write_png(folder / label / name, mask.astype(np.uint8) * np.uint8(255), durable=False)
 
 
 def draw_brain(rng: np.random.Generator, size: tuple[int, int], lesions: int) -> tuple[UInt8Array, BoolArray]:

@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.core.records import Count, Fields, Format, Sha256, to_json
 from tumorseg_train.data.checks import Facts, examine
 from tumorseg_train.data.datasets import PHANTOMS, Sample, find_samples
 from tumorseg_train.data.grouping import Group, group_samples
 from tumorseg_train.data.stratify import Member, stratify
 
-SCHEMA = 2
-UNGROUPED = 1  # the schema of splits without groups; they are still read, so that their runs can be opened
+SCHEMA: Final = 2
+UNGROUPED: Final = (
+    1  # the schema of splits without groups; they are still read, so that their runs can be opened
+)
 SPLIT = "split.json"
 PARTS = ("train", "val", "test")
 FRACTIONS = {"train": 0.7, "val": 0.2, "test": 0.1}
 GROUPED, RANDOM, UNKNOWN = METHODS = ("grouped", "random", "unknown")
 SHOWN = 50  # problems in a message
+FORMAT = Format("split", "make it again with `tumorseg data`", max_bytes=2**28)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,16 +52,16 @@ class Item:
     organ: str
     label: str
     part: str
-    height: int
-    width: int
-    tumour_px: int
-    files: dict[str, str]
+    height: Count
+    width: Count
+    tumour_px: Count
+    files: dict[str, Sha256]
     group: str = ""
     group_kind: str = ""
 
     def without_hash(self) -> tuple[str, ...]:
         """Image and masks that `files` lacks; none in a manifest that was read."""
-        return tuple(name for name in (self.image, *self.masks) if not isinstance(self.files.get(name), str))
+        return tuple(name for name in (self.image, *self.masks) if name not in self.files)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +76,9 @@ class Manifest:
     seed: int
     items: tuple[Item, ...]
     method: str = UNKNOWN
-    folds: int = 0
-    fold: int = 0
-    schema: int = SCHEMA
+    folds: Count = 0
+    fold: Count = 0
+    schema: Literal[1, 2] = SCHEMA
 
     def part(self, name: str) -> tuple[Item, ...]:
         """The items of 'train', 'val' or 'test', in the manifest's order."""
@@ -105,7 +109,7 @@ class Manifest:
         if self.schema == UNGROUPED:
             for item in values["items"]:
                 del item["group"], item["group_kind"]
-        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+        return to_json(values, indent=1)
 
     def digest(self) -> str:
         """SHA-256 of `to_text`: the name of this very split of these very files."""
@@ -113,24 +117,18 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write `split.json`, whole or not at all."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(self.to_text(), encoding="utf-8")
-        part.replace(path)
+        write_text(path, self.to_text())
 
     @classmethod
     def read(cls, path: Path, root: Path) -> Manifest:
         """Read what `write` wrote, for images under `root`; raises BundleError."""
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            schema = values.pop("schema")
-            if schema not in (UNGROUPED, SCHEMA):
-                raise BundleError(f"{path}: schema is {schema}, expected {SCHEMA}: split again")
-            items = tuple(Item(**{**item, "masks": tuple(item["masks"])}) for item in values.pop("items"))
-            manifest = cls(root, items=items, schema=schema, **values)
-            unsealed = [(item, name) for item in items for name in item.without_hash()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"{path}: is not a split ({error}): make it with `tumorseg data`") from error
-        if unsealed:
+        values = FORMAT.read(path, dict[str, Any])
+        if values.get("schema") == UNGROUPED:
+            values = {"method": UNKNOWN, "folds": 0, "fold": 0, **values}
+            items = FORMAT.check(values, path, Fields(items=[dict[str, Any]]))["items"]
+            values["items"] = [{"group": "", "group_kind": "", **item} for item in items]
+        manifest: Manifest = FORMAT.check(values, path, cls, root=root)
+        if unsealed := [(item, name) for item in manifest.items for name in item.without_hash()]:
             item, name = unsealed[0]
             raise BundleError(
                 f"{path}: {item.image} has no SHA-256 of {name} ({len(unsealed)} such files), expected one "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.records import Format
 from tumorseg_train.data.split import GROUPED, RANDOM
 from tumorseg_train.evaluation.complexity import Latency
+from tumorseg_train.evaluation.evaluate import FIELDS as EVALUATION_FIELDS
 from tumorseg_train.evaluation.evaluate import NAME as EVALUATION
 from tumorseg_train.evaluation.evaluate import SCHEMA as EVALUATION_SCHEMA
 from tumorseg_train.evaluation.evaluate import read_scores, run_evaluation
@@ -164,19 +165,7 @@ def find_evaluation(run: Run, part: str, scale: str, draws: int) -> dict[str, An
 
 def _read(path: Path, advice: str) -> dict[str, Any]:
     """The values of an evaluation.json; raises InputError with the advice where it is none."""
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if values["kind"] != EVALUATION:
-            raise ValueError(f"kind is {values['kind']}, expected {EVALUATION}")
-        for name in ("schema", "scale", "height", "width", "threshold", "draws", "strata", "images"):
-            values[name]
-        for name in ("split_sha256", "part", "method", "groups", "mates"):
-            values["data"][name]
-        for name in ("checkpoint_sha256", "backend", "architecture", "encoder"):
-            values["predictor"][name]
-        int(values["predictor"]["parameters"]), float(values["predictor"]["gflop"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): {advice}") from error
+    values: dict[str, Any] = Format("evaluation", advice, error=InputError).read(path, EVALUATION_FIELDS)
     return values
 
 

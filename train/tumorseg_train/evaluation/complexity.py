@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tumorseg_runtime.bundle.bundle import INDEX as BUNDLE_INDEX
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.records import Fields, Format
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
+FORMAT = Format("bench.json of `tumorseg bench`", "make it again", error=InputError, max_bytes=2**28)
+_BENCH = Fields(
+    kind=Literal["bench"],
+    machine=Fields(cpu=str),
+    load_average=Fields(before=[float]),
+    run=(Fields(checkpoint_sha256=str), None),
+    bundle=Fields(path=str, sha256=str),
+    rows=[
+        Fields(
+            label=str, role=str, batch=int, threads=int, status=str, variant=Fields(engine=str, device=str)
+        )
+    ],
+)
+_STATS = Fields(median=float, p25=float, p75=float)
+_MEASURED = Fields(stages=Fields(infer=_STATS, end_to_end=_STATS))
 BUSY = 0.5  # load average before a benchmark from which on its times are doubted
 
 
@@ -63,16 +78,9 @@ def read_latencies(paths: Sequence[Path]) -> tuple[dict[str, Latency], list[str]
     found: dict[str, Latency] = {}
     notes = []
     for path in paths:
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["kind"] != "bench":
-                raise ValueError(f"kind is {values['kind']!r}")
-            checkpoint = _checkpoint(values)
-            latency = _best(values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: is no bench.json of `tumorseg bench` ({error}): make it again"
-            ) from error
+        values = FORMAT.read(path, _BENCH)
+        checkpoint = _checkpoint(values)
+        latency = _best(values, path)
         if checkpoint is None:
             notes.append(f"{path}: does not say from which run its bundle was made: bench with --run.")
         elif latency is None:
@@ -94,14 +102,14 @@ def _checkpoint(values: dict[str, Any]) -> str | None:
     return None if checkpoint is None else str(checkpoint)
 
 
-def _best(values: dict[str, Any]) -> Latency | None:
+def _best(values: dict[str, Any], path: Path) -> Latency | None:
     rows = [
-        row
+        FORMAT.check(row, path, _MEASURED)
         for row in values["rows"]
         if row["batch"] == 1
         and row["status"] == "measured"
         and row["role"] != "control"
-        and row["predictor"]["engine"] != "pytorch"
+        and row["variant"]["engine"] != "pytorch"
     ]
     if not rows:
         return None
@@ -115,7 +123,7 @@ def _best(values: dict[str, Any]) -> Latency | None:
         high_ms=infer["p75"],
         end_to_end_ms=whole["median"],
         machine=f"{machine['cpu']}, {row['threads']} threads"
-        if row["predictor"]["device"] == "cpu"
+        if row["variant"]["device"] == "cpu"
         else str(machine["gpu"]),
         busy=values["load_average"]["before"][0] > BUSY,
     )

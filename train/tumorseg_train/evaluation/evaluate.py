@@ -8,8 +8,9 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_type_hints
 
+from tumorseg_runtime.core.records import Count, Fields, Range
 from tumorseg_train.data.datasets import PHANTOMS
 from tumorseg_train.data.split import Manifest
 from tumorseg_train.evaluation.metrics import NAN, ImageScore
@@ -20,6 +21,33 @@ from tumorseg_train.report.bootstrap import DRAWS
 
 SCHEMA = 2
 NAME = "evaluation"
+# What is read of an evaluation.json, and as what.
+_ESTIMATE = Fields(value=(float, None), low=(float, None), high=(float, None))
+_STRATUM = Fields(
+    name=str, images=Count, images_with_tumour=Count, figures=Fields(mean_dice=_ESTIMATE, pooled_f1=_ESTIMATE)
+)
+_SCORE = {name: str if kind is str else (kind, None) for name, kind in get_type_hints(ImageScore).items()}
+FIELDS = Fields(
+    kind=Literal["evaluation"],
+    schema=int,
+    predictor=Fields(
+        checkpoint_sha256=str, backend=str, architecture=str, encoder=str, parameters=Count, gflop=float
+    ),
+    data=Fields(
+        split_sha256=str,
+        part=str,
+        method=Literal["grouped", "random", "unknown"],
+        groups=Count,
+        mates=(Count, None),
+    ),
+    scale=str,
+    height=Count,
+    width=Count,
+    threshold=float,
+    draws=Annotated[int, Range(1)],
+    strata=Fields(all=[_STRATUM], organ=[_STRATUM]),
+    images=[Fields(group=str, **_SCORE)],
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

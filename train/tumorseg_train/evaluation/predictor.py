@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from tumorseg_runtime.bundle.bundle import INDEX as BUNDLE_INDEX
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_runtime.core.records import Fields, Format
 from tumorseg_train.data.split import SPLIT, Manifest
 from tumorseg_train.evaluation.predictions import Infer
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PYTORCH = "pytorch"
 RUN_INDEX = "run.json"  # read here, since the module `run` needs torch, and a bundle does not
+_RUN = Format("run that names the folder of its images", "give it with --data")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -171,12 +172,7 @@ def _data_of(run: Run | None, split: Path) -> Path:
         return Path(run.data["root"])
     beside = split.parent / RUN_INDEX
     if beside.is_file():
-        try:
-            return Path(json.loads(beside.read_text(encoding="utf-8"))["data"]["root"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(
-                f"{beside}: does not name the folder of the images ({error}): give it with --data"
-            ) from error
+        return Path(_RUN.read(beside, Fields(data=Fields(root=str)))["data"]["root"])
     return Path(run.data["root"]) if run is not None else split.parent
 
 

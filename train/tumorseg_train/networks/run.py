@@ -13,21 +13,29 @@ tensorboard/             loss of every step, loss and Dice of every epoch
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError
+from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.core.records import Fields, Format, Sha256, to_json
 from tumorseg_train.data.split import SPLIT, Manifest
 from tumorseg_train.networks.models import build_model, load_exactly, read_state_dict
 
 SCHEMA = 1
 INDEX = "run.json"
 CHECKPOINT = "checkpoint.safetensors"
+FORMAT = Format(
+    "run",
+    "train again",
+    SCHEMA,
+    renew="train again with this version of tumorseg",
+    folder="a run made by `tumorseg train` (is it still training?)",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +52,8 @@ class Run:
     architecture: str
     encoder: str
     contract: Contract
-    checkpoint_sha256: str
-    data: dict[str, Any]
+    checkpoint_sha256: Sha256
+    data: Annotated[dict[str, Any], Fields(root=str, split_sha256=Sha256)]
     training: dict[str, Any]
     metrics: dict[str, Any]
 
@@ -53,24 +61,7 @@ class Run:
     def open(cls, root: str | Path) -> Run:
         """Read `run.json` and check the checkpoint's hash; raises BundleError."""
         root = Path(root)
-        path = root / INDEX
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BundleError(
-                f"{root}: has no {INDEX}, expected a run made by `tumorseg train` (is it still training?)"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path}: cannot be read ({error}): train again") from error
-        schema = values.pop("schema", None) if isinstance(values, dict) else None
-        if schema != SCHEMA:
-            raise BundleError(
-                f"{path}: schema is {schema}, expected {SCHEMA}: train again with this version of tumorseg"
-            )
-        try:
-            run = cls(root=root, **{**values, "contract": Contract.from_dict(values["contract"])})
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"{path}: lacks or misspells a field ({error}): train again") from error
+        run = FORMAT.read_record(root / INDEX, cls, root=root)
         checkpoint = root / CHECKPOINT
         if not checkpoint.is_file():
             raise BundleError(f"{root}: has no {CHECKPOINT}, expected the weights: train again")
@@ -85,9 +76,7 @@ class Run:
         """Write `run.json`, whole or not at all."""
         values = {"schema": SCHEMA, **dataclasses.asdict(self)}
         del values["root"]
-        part = self.root / f"{INDEX}.part"
-        part.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(self.root / INDEX)
+        write_text(self.root / INDEX, to_json(values))
 
     def model(self) -> torch.nn.Module:
         """The trained network in evaluation mode: float (N, C, h, w) -> logits (N, K, h, w)."""

@@ -3,13 +3,13 @@ people."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_runtime.core.records import to_json
 
 
 def write_report(out: Path, name: str, *, values: dict[str, Any], markdown: str, page: str) -> None:
@@ -21,7 +21,7 @@ def write_report(out: Path, name: str, *, values: dict[str, Any], markdown: str,
 
 def json_text(values: dict[str, Any]) -> str:
     """JSON text; JSON has no NaN and no infinity: they become null."""
-    return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(_finite(values), indent=1)
 
 
 def _finite(value: Any) -> Any:

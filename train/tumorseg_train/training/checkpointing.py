@@ -10,7 +10,9 @@ A process that dies in between leaves a `resume.ckpt` whose best weights are sti
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ from pytorch_lightning.callbacks import Callback
 from safetensors.torch import save_file
 
 from tumorseg_runtime.core.errors import TumorsegError
+from tumorseg_runtime.core.files import write_text, writing
 from tumorseg_train.training.lightning_module import SegmentationModule
 
 CURVES, RESUME = "curves.csv", "resume.ckpt"
@@ -85,11 +88,12 @@ class CheckpointWriter(Callback):
             self.best, self.best_epoch = row["val_dice"], trainer.current_epoch + 1
             if trainer.is_global_zero:
                 save_weights(module.scored, self.best_weights)
-        part = self.out / f"{RESUME}.part"
-        trainer.save_checkpoint(part)  # in every process: Lightning gathers what they hold
-        if trainer.is_global_zero:
-            write_csv(self.out / CURVES, self.rows)
-            part.replace(self.out / RESUME)
+        first = trainer.is_global_zero
+        with writing(self.out / RESUME) if first else contextlib.nullcontext(self.out / RESUME) as part:
+            trainer.save_checkpoint(part)  # in every process: Lightning gathers what they hold
+            if first:
+                write_csv(self.out / CURVES, self.rows)
+        if first:
             for path in self.out.glob("epoch-*"):  # also what a process left that died while it wrote
                 if path != self.best_weights:
                     path.unlink()
@@ -104,17 +108,15 @@ class CheckpointWriter(Callback):
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
     """Write rows of equal keys, whole or not at all; numbers get six digits."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: v if isinstance(v, str) else f"{v:.6g}" for k, v in row.items()})
-    part.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: v if isinstance(v, str) else f"{v:.6g}" for k, v in row.items()})
+    write_text(path, text.getvalue())
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
     """Write the model's state as safetensors, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, part)
-    part.replace(path)
+    with writing(path) as part:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, part)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+
+from tumorseg_runtime.core.files import write_bytes
 
 
 def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
@@ -21,4 +24,6 @@ def draw_curves(rows: Sequence[dict[str, float]], path: Path) -> None:
     left.legend()
     right.plot(epochs, [row["val_dice"] for row in rows], marker=".")
     right.set(xlabel="epoch", ylabel="mean validation Dice", ylim=(0, 1))
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    write_bytes(path, picture.getvalue())

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import platform
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.files import copy, make_folder, remove_left_overs
 from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.data.loader import SplitDataset
 from tumorseg_train.data.loading import Loaders
@@ -64,7 +64,8 @@ def train(
     resumed = out / RESUME if (out / RESUME).is_file() else None
     task = make_task(plan, training, fresh=resumed is None)
     if is_first():
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
+        remove_left_overs(out)
         manifest.write(out / SPLIT)
         plan.write(out)
     recorder = CheckpointWriter(out, plan.recipe.patience, log)
@@ -75,8 +76,7 @@ def train(
     check_equal(digests)
     if not trainer.is_global_zero:
         return None
-    shutil.copyfile(recorder.best_weights, out / f"{CHECKPOINT}.part")
-    (out / f"{CHECKPOINT}.part").replace(out / CHECKPOINT)
+    copy(recorder.best_weights, out / CHECKPOINT)
     return finish(plan, manifest, out, recorder, task, digests, len(validation.items))
 
 

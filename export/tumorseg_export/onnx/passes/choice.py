@@ -14,6 +14,7 @@ import onnx
 from tumorseg_export.onnx.passes.base import Pass
 from tumorseg_export.onnx.passes.dilation import fold_dilation
 from tumorseg_export.onnx.passes.upsampling import fold_upsampling
+from tumorseg_runtime.core.files import write_bytes
 
 PHASES = functools.partial(fold_upsampling, form="phases")
 TRANSPOSED = functools.partial(fold_upsampling, form="transposed")
@@ -36,5 +37,5 @@ def write_folded(graph: Path, to: Path, backend: str) -> dict[str, int]:
         model = result.model
         if result.modified:
             changed[name] = result.modified
-    to.write_bytes(model.SerializeToString())
+    write_bytes(to, model.SerializeToString(), durable=False)
     return changed
