@@ -17,6 +17,7 @@ from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.conformance.files import vectors
 from tumorseg_runtime.conformance.network import FOLDER, LOGITS
 from tumorseg_runtime.conformance.vector import CONTRACTS
+from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
@@ -53,7 +54,7 @@ def write_network(contract_name: str, folder: Path) -> None:
             if target == "onnx-deploy-gray" and contract.channels == 1:
                 continue
             for file in TARGETS[target].load().make(context, scratch).artefact.files:
-                (folder / file).write_bytes((scratch / file).read_bytes())
+                write_bytes(folder / file, (scratch / file).read_bytes())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tumorseg_runtime.conformance.files import CONTRACTS, vectors
 from tumorseg_runtime.conformance.network import conformance_bundle, expected_logits
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError
+from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.core.session import InputForm, Session, SessionInfo
 from tumorseg_runtime.parity.budget import Budget
 from tumorseg_runtime.parity.compare import ParityReport
@@ -110,7 +111,7 @@ def _references(name: str, folder: Path, *, dicom: bool, full: bool) -> Iterator
         if not full and vector.pixels.size > QUICK_PIXELS:
             continue
         path = folder / vector.name
-        path.write_bytes(vector.data)
+        write_bytes(path, vector.data, durable=False)
         for index, pixels in enumerate(vector.frames):
             tensor = tensor_rule(pixels, contract)
             logits = expected_logits(name, tensor).astype(np.float32)
