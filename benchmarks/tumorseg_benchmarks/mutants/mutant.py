@@ -25,7 +25,7 @@ from tumorseg_runtime.core.files import write_bytes, write_text
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What serves: a bundle's artefact under ONNX Runtime.
+    """What serves: a bundle's artefact under a backend of ONNX Runtime.
 
     file_changed: whether the artefact is another file than the exporter made; who looks at nothing but the
         file has nothing to see where it is not.
@@ -35,6 +35,8 @@ class Device:
     bundle: Bundle
     precision: str = "fp32"
     file_changed: bool = True
+    backend: str = "onnxruntime"
+    format: str = "onnx"
     folder: Path | None = None
 
 
@@ -47,6 +49,8 @@ class Mutant:
 
     apply(network, folder): the device with this bug, for as long as the context is open; `folder` is empty.
     network: which of the test bed's it is made of. late: written after the budgets were frozen.
+    beyond: why no finite set of images on a device can show it, though it is a bug; it must fall to
+    `parity --run` all the same.
     proof: why no input can tell it from the right one; empty for a bug that must be killed.
     """
 
@@ -56,6 +60,7 @@ class Mutant:
     network: str = UNET
     late: bool = False
     proof: str = ""
+    beyond: str = ""
 
 
 def patched(*patches: tuple[str, Any]) -> Apply:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tumorseg_benchmarks.mutants.gate import FROZEN_AT, changed_budgets
+from tumorseg_benchmarks.mutants.by_command import COMMANDS
 from tumorseg_benchmarks.mutants.mutant import Mutant
 from tumorseg_benchmarks.mutants.testbed import CONTRACT, ENCODER, TestBed
 from tumorseg_benchmarks.mutants.third_party_criteria import CRITERIA
@@ -34,17 +34,34 @@ def label(mutant: Mutant) -> str:
 
 
 def mutants_table(results: Sequence[MutantResult]) -> Table:
-    """A row for each mutant: the levels of our gate that saw it, and the verdict of each criterion."""
+    """A row for each mutant: what each command says, and the verdict of each criterion."""
     rows = tuple(
         (
             label(result.mutant),
             result.mutant.kind,
-            ", ".join(result.levels) or LIVES,
+            *("refused" if name in result.levels else "-" for name in COMMANDS),
             *(verdict(result, name) for name in NAMES[1:]),
         )
         for result in results
     )
-    return Table(("bug", "kind", "our gate: levels that saw it", *NAMES[1:]), rows)
+    return Table(("bug", "kind", *COMMANDS, *NAMES[1:]), rows)
+
+
+def commands_table(results: Sequence[MutantResult]) -> Table:
+    """A row for each kind: how many mutants each command refuses."""
+    kinds = dict.fromkeys(result.mutant.kind for result in results)
+    groups = {kind: [one for one in results if one.mutant.kind == kind] for kind in kinds}
+    rows = tuple(
+        (kind, str(len(found)), *(str(sum(name in one.levels for one in found)) for name in COMMANDS))
+        for kind, found in {**groups, "all": list(results)}.items()
+    )
+    return Table(("kind", "mutants>", *(f"{name}>" for name in COMMANDS)), rows)
+
+
+def beyond_table(results: Sequence[MutantResult]) -> Table:
+    """A row for each mutant that `verify` cannot see: why."""
+    rows = tuple((one.mutant.name, one.mutant.beyond) for one in results if one.mutant.beyond)
+    return Table(("bug", "why no finite set of images on a device shows it"), rows)
 
 
 def summary_table(mutants: Sequence[MutantResult], controls: Sequence[ControlResult]) -> Table:
@@ -111,11 +128,7 @@ def to_values(
             }
             for network in test_bed.networks.values()
         ],
-        "budgets": {
-            "frozen_at": FROZEN_AT,
-            "changed": changed_budgets(),
-            "used": {name: dataclasses.asdict(budget) for name, budget in BUDGETS.items()},
-        },
+        "budgets": {name: dataclasses.asdict(budget) for name, budget in BUDGETS.items()},
         "criteria": [{"name": one.name, "source": one.source} for one in CRITERIA],
         "mutants": [_mutant_values(result) for result in mutants],
         "equivalent": [{**_mutant_values(result), "proof": result.mutant.proof} for result in equivalent],
@@ -133,7 +146,8 @@ def _mutant_values(result: MutantResult) -> dict[str, Any]:
         "network": mutant.network,
         "late": mutant.late,
         "verdicts": {name: verdict(result, name) for name in NAMES},
-        "levels": list(result.levels),
+        "refused_by": list(result.levels),
+        "beyond": mutant.beyond,
         "findings": [dataclasses.asdict(finding) for finding in result.findings[:SHOWN]],
         "reasons": result.third_party,
     }
@@ -146,12 +160,15 @@ def to_markdown(
     values: Mapping[str, Any],
 ) -> str:
     """The report: what docs/mutants.md shows."""
-    machine, changed = values["machine"], values["budgets"]["changed"]
-    budgets = f"as frozen at {FROZEN_AT}" if not changed else "; ".join(changed)
+    machine = values["machine"]
     parts = [
         "# Mutants",
-        f"{machine['cpu']}, {machine['date']}, {values['seconds']:.0f} s. Budgets: {budgets}.",
+        f"{machine['cpu']}, {machine['date']}, {values['seconds']:.0f} s.",
         summary_table(mutants, controls).to_markdown().rstrip(),
+        "## By command",
+        commands_table(mutants).to_markdown().rstrip(),
+        "## Beyond what a device can see",
+        beyond_table(mutants).to_markdown().rstrip(),
         "## Bugs",
         mutants_table(mutants).to_markdown().rstrip(),
         "## Changes that no input can show",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.mutants.gate import Detection, detect, detect_in_session
+from tumorseg_benchmarks.mutants.by_command import Detection, alarms, detect
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
 from tumorseg_benchmarks.mutants.negative_controls import NegativeControl
 from tumorseg_benchmarks.mutants.testbed import BedNetwork, Log, TestBed
@@ -95,14 +95,14 @@ def try_controls(
         try:
             session = control.open(network)
         except TumorsegError as error:
-            alarms = dict.fromkeys([OURS, *(one.name for one in CRITERIA)], f"does not open: {error}")
+            raised_by = dict.fromkeys([OURS, *(one.name for one in CRITERIA)], f"does not open: {error}")
         else:
             device = Device(network.bundle, control.precision)
-            findings = detect_in_session(session, network, device, (control.batch,))
-            alarms = {OURS: "; ".join(f"{one.level}: {one.line}" for one in findings)}
+            found = alarms(session, network, device, control.batch)
+            raised_by = {OURS: "; ".join(f"{one.level}: {one.line}" for one in found)}
             for criterion in CRITERIA:
-                alarms[criterion.name] = refusal(criterion, network, session.infer, control.batch)
-        result = ControlResult(control, alarms)
-        raised = [name for name, reason in alarms.items() if reason]
+                raised_by[criterion.name] = refusal(criterion, network, session.infer, control.batch)
+        result = ControlResult(control, raised_by)
+        raised = [name for name, reason in raised_by.items() if reason]
         log(f"{control.name}: {'alarm of ' + ', '.join(raised) if raised else 'accepted by all'}")
         yield result

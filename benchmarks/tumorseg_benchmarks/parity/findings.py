@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from tumorseg_benchmarks.parity.fp16_reference import NAME as ROUNDED
 from tumorseg_benchmarks.parity.layer_diff import LayerDiff, measure_layer_diff
 from tumorseg_benchmarks.parity.parity import CONFORMANCE, Margin, ParityRow, check_parity
 from tumorseg_benchmarks.parity.preprocess_paths import REFUSED, VectorCheck, check_vectors
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
@@ -76,6 +77,7 @@ def score_bundle(
     thinnest: int = 0,
     layer_diff: bool = False,
     device_folder: Path | None = None,
+    variants: Sequence[Variant] = VARIANTS,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Findings:
     """Everything: golden vectors, then `check_parity`, then the layer_diff.
@@ -95,6 +97,7 @@ def score_bundle(
             part,
             limit,
             progress,
+            variants,
             device_folder=device_folder,
             thinnest=thinnest,
             tell=margins.extend,

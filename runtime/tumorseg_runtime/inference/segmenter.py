@@ -118,11 +118,13 @@ class Segmenter:
             folder = find(opened)
         choice = Selection(backend, device or "cpu", precision or "fp32")
 
-        def door(of: Bundle, session: Session, band: Band | None = None, **options: Any) -> Segmenter:
+        def door(
+            of: Bundle, session: Session, size: int | None = None, band: Band | None = None, **options: Any
+        ) -> Segmenter:
             # only a self-test's rule reads no device memory although the session that serves does
             place = preprocess if of is opened or DEVICE in session.input.memory else "cpu"
             return cls(
-                of.contract, session, batch_size, band=band or CONFORMANCE_BAND, preprocess=place,
+                of.contract, session, size or batch_size, band=band or CONFORMANCE_BAND, preprocess=place,
                 kernel_cache=folder, **options,
             )  # fmt: skip
 
@@ -151,7 +153,7 @@ class Segmenter:
         segmenter = door(
             opened,
             session,
-            read_band(opened, chosen.precision),
+            band=read_band(opened, chosen.precision),
             reopen=lambda: tested(open_choice(opened, chosen, threads, folder)),
         )
         segmenter._info = dataclasses.replace(session.info, choice=chosen.lines)
@@ -262,7 +264,7 @@ class Segmenter:
         return self.decide(*judged)
 
 
-def door_of(bundle: Bundle, session: Session) -> Segmenter:
+def door_of(bundle: Bundle, session: Session, batch_size: int | None = None) -> Segmenter:
     """The door that serves on a session, with the default batch size or the largest that it takes."""
-    size = min(BATCH_SIZE, session.input.max_batch or BATCH_SIZE)
+    size = batch_size or min(BATCH_SIZE, session.input.max_batch or BATCH_SIZE)
     return Segmenter(bundle.contract, session, size, band=CONFORMANCE_BAND)

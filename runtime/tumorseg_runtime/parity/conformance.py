@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.replay import ALL, Door, Plan, replay
 from tumorseg_runtime.parity.rules import tensor_rule
 
-MakeDoor = Callable[[Bundle, Session], Door]
+LARGE = 9  # images of a batch beyond the one that serves by default
 QUICK_PIXELS = 2**19  # a quick check leaves larger files out
 # The network is one 1x1 convolution: in FP32 nothing but the last bits of a sum may differ. Where two pixels
 # of a resized image lie on the threshold to within float32, they may be decided either way.
@@ -39,6 +40,13 @@ BUDGETS = {
     "fp16": Budget(relative_error=1e-2, flipped_share=1e-2, dice=0.0, free_pixels=8),
     "bf16": Budget(relative_error=1e-1, flipped_share=5e-2, dice=0.0, free_pixels=8),
 }
+
+
+class MakeDoor(Protocol):
+    """Builds the door that serves on a session of a bundle."""
+
+    def __call__(self, bundle: Bundle, session: Session, batch_size: int | None = None, /) -> Door:
+        """batch_size: None for the one that serves."""
 
 
 class RuleSession:
@@ -97,8 +105,14 @@ def check_conformance(
         files = list(_references(name, Path(folder), dicom=dicom, full=full))
         sizes = (1, 2, 3, 4, 5, 2 * door.batch_size + 1) if full else ()
         plan = Plan(ALL, (*sizes, ALL), ALL if full else 0, min(8, len(files)) if full else 0)
+        limit = session.input.max_batch
+        large = Plan(lists=(5, LARGE - 1, LARGE)) if full and (limit is None or limit >= LARGE) else None
         artefact = f"conformance of {backend} {device} {precision}"
-        report = replay(door, files, BUDGETS[door.info.precision], plan, artefact=artefact)
+        budget = BUDGETS[door.info.precision]
+        report = replay(door, files, budget, plan, artefact=artefact)
+        if large is not None:
+            more = replay(make(bundle, session, LARGE), files, budget, large, artefact=artefact)
+            report = dataclasses.replace(report, images=(*report.images, *more.images))
     return Conformance(report, tuple(unverified))
 
 
