@@ -1,7 +1,10 @@
-"""`python -m tumorseg_benchmarks.mutants`: does the gate see the bugs that happen, and only those?"""
+"""`python -m tumorseg_benchmarks.mutants`: which command refuses the bugs that happen, and only those?"""
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,14 +14,25 @@ from typing import Any
 import click
 
 from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
-from tumorseg_benchmarks.mutants.negative_controls import FEWEST, all_controls, missing_backends
-from tumorseg_benchmarks.mutants.table import summary_table, to_markdown, to_values
+from tumorseg_benchmarks.mutants.mutant import Mutant
+from tumorseg_benchmarks.mutants.negative_controls import (
+    FEWEST,
+    NegativeControl,
+    all_controls,
+    missing_backends,
+)
+from tumorseg_benchmarks.mutants.table import network_facts, summary_table, to_markdown, to_values
 from tumorseg_benchmarks.mutants.testbed import make_test_bed
 from tumorseg_benchmarks.mutants.trial import OURS, ControlResult, MutantResult, try_controls, try_mutants
 from tumorseg_benchmarks.reports.report import SCHEMA, to_json, write_report
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.cli.main import one_line_errors
 from tumorseg_runtime.core.errors import BackendError, ParityError
+from tumorseg_runtime.core.records import Format
+
+WORKERS = 2
+_FORMAT = Format("result of a worker", "run it again")
+Share = tuple[list[MutantResult], list[MutantResult], list[ControlResult], list[dict[str, Any]]]
 
 
 @click.command()
@@ -29,46 +43,99 @@ from tumorseg_runtime.core.errors import BackendError, ParityError
     type=click.Path(path_type=Path),
     help="Folder for mutants.json and mutants.md.",
 )
+@click.option("--only", multiple=True, help="Only mutants with this in their name or kind; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print mutants.json instead of the summary.")
-def mutants(out: Path, as_json: bool) -> None:
-    """Break deployments on purpose, and see who notices: our gate, and the criteria of others.
+@click.option("--share", type=int, hidden=True, help="For a worker: which part of the list it takes.")
+def mutants(out: Path, only: tuple[str, ...], as_json: bool, share: int | None) -> None:
+    """Break deployments on purpose, and see which command refuses them, beside the criteria of others.
 
-    Two small networks are trained on phantoms and exported for every backend. The exit status is 1 where a
-    bug survives `verify` that a device can see, or any survives `parity --run`, or where a correct artefact
-    raises an alarm.
+    Three small networks are trained on phantoms and exported for every backend, in two processes that share
+    the list. The exit status is 1 where a bug survives `verify` that a device can see, or any survives
+    `parity --run`, or where a correct artefact raises an alarm.
     """
     if missing := missing_backends():
         reasons = "; ".join(f"{backend}: {reason}" for backend, reason in missing.items())
         raise BackendError(f"{reasons}; expected every backend for the CPU: pip install 'tumorseg[dev,cpu]'")
     started, before = time.perf_counter(), load_average()
-
-    def log(line: str) -> None:
-        click.echo(f"{time.perf_counter() - started:4.0f} s  {line}", err=True)
-
-    with tempfile.TemporaryDirectory(prefix="tumorseg-mutants-") as folder:
-        test_bed = make_test_bed(Path(folder), log=log)
-        broken = list(try_mutants(test_bed, MUTANTS, log))
-        equivalent = list(try_mutants(test_bed, EQUIVALENT, log))
-        controls = list(try_controls(test_bed, all_controls(test_bed), log))
-        found = to_values(test_bed, broken, equivalent, controls)
+    if share is not None:
+        click.echo(to_json(_work(only, share)), nl=False)
+        return
+    shares = _run_workers(only)
+    broken, equivalent, controls = (
+        [one for part in parts for one in part] for parts in list(zip(*shares, strict=True))[:3]
+    )
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "mutants",
         "machine": machine_facts(),
         "load_average": {"before": before, "after": load_average()},
         "seconds": round(time.perf_counter() - started, 1),
-        **found,
+        **to_values(shares[0][3], broken, equivalent, controls),
     }
     write_report(out, "mutants", values, to_markdown(broken, equivalent, controls, values))
     click.echo(to_json(values) if as_json else summary_table(broken, controls).to_text(), nl=False)
     click.echo(f"report: {out}/mutants.md, {out}/mutants.json", err=True)
     problems = problems_of(broken, equivalent, controls)
-    if len(controls) < FEWEST:
+    if len(controls) < FEWEST and not only:
         problems.append(f"{len(controls)} correct artefacts, expected at least {FEWEST}")
     if problems:
-        raise ParityError(
-            f"{len(problems)} of the gate's trials failed, expected none: {'; '.join(problems)}"
+        raise ParityError(f"{len(problems)} trials failed, expected none: {'; '.join(problems)}")
+
+
+def _chosen(only: tuple[str, ...]) -> tuple[list[Mutant], list[Mutant]]:
+    """The mutants and the equivalent ones whose name or kind has one of the words."""
+
+    def fits(one: Mutant) -> bool:
+        return not only or any(word in (one.kind, *one.name.split(" ")) or word in one.name for word in only)
+
+    return [one for one in MUTANTS if fits(one)], [one for one in EQUIVALENT if fits(one)]
+
+
+def _work(only: tuple[str, ...], share: int) -> dict[str, Any]:
+    """The results of one worker, as plain values by place in the lists."""
+
+    def log(line: str) -> None:
+        click.echo(line, err=True)
+
+    with tempfile.TemporaryDirectory(prefix="tumorseg-mutants-") as folder:
+        test_bed = make_test_bed(Path(folder), log=log)
+        broken, equivalent = (one[share::WORKERS] for one in _chosen(only))
+        controls = [] if only else all_controls(test_bed)[share::WORKERS]
+        return {
+            "broken": [one.to_dict() for one in try_mutants(test_bed, broken, log)],
+            "equivalent": [one.to_dict() for one in try_mutants(test_bed, equivalent, log)],
+            "controls": [
+                {"control": dataclasses.asdict(one.control), "alarms": one.alarms}
+                for one in try_controls(test_bed, controls, log)
+            ],
+            "networks": network_facts(test_bed),
+        }
+
+
+def _run_workers(only: tuple[str, ...]) -> list[Share]:
+    """Start the workers, and read what each found."""
+    words = [argument for word in only for argument in ("--only", word)]
+    command = [sys.executable, "-m", "tumorseg_benchmarks.mutants", *words, "--share"]
+    workers = [
+        subprocess.Popen([*command, str(share)], stdout=subprocess.PIPE, text=True)
+        for share in range(WORKERS)
+    ]
+    shares = []
+    by_name = {one.name: one for one in (*MUTANTS, *EQUIVALENT)}
+    for worker in workers:
+        text, _ = worker.communicate()
+        if worker.returncode:
+            raise BackendError(f"a worker ended with status {worker.returncode}: see its messages above")
+        found = _FORMAT.parse(text, "a worker's answer")
+        broken, equivalent = (
+            [MutantResult.from_dict(by_name[one["name"]], one) for one in found[name]]
+            for name in ("broken", "equivalent")
         )
+        controls = [
+            ControlResult(NegativeControl(**one["control"]), one["alarms"]) for one in found["controls"]
+        ]
+        shares.append((broken, equivalent, controls, found["networks"]))
+    return shares
 
 
 def problems_of(

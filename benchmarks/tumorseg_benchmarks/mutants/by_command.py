@@ -64,9 +64,7 @@ def detect(device: Device, network: BedNetwork) -> list[Detection]:
 def _export(device: Device) -> Iterable[str]:
     """A copy of the bundle without certificates is validated again, as the exporter does before the seal."""
     artefact = device.bundle.artefact(device.format, device.precision)
-    target = next(
-        name for name in TARGETS if name in (device.format, f"{device.format}-{device.precision}")
-    )
+    target = next(name for name in TARGETS if name in (device.format, f"{device.format}-{device.precision}"))
     if device.precision == PRECISION:
         target = f"{device.format}-{PRECISION}"
     with tempfile.TemporaryDirectory() as name:
@@ -80,9 +78,7 @@ def _export(device: Device) -> Iterable[str]:
 
 
 def _self_test(device: Device) -> Iterable[str]:
-    Segmenter.open(
-        device.bundle.root, backend=device.backend, precision=device.precision, self_test="quick"
-    )
+    Segmenter.open(device.bundle.root, backend=device.backend, precision=device.precision, self_test="quick")
     if device.folder is not None:
         Segmenter.open(
             device.bundle.root, backend="auto", precision=device.precision, device_folder=device.folder
@@ -133,9 +129,7 @@ def _lines(found: Findings, device: Device, sets: tuple[str, ...] | None) -> Ite
             yield from row.breaches
 
 
-def alarms(
-    session: Session, network: BedNetwork, device: Device, batch_size: int
-) -> list[Detection]:
+def alarms(session: Session, network: BedNetwork, device: Device, batch_size: int) -> list[Detection]:
     """What is found wrong with an open session of a right artefact; anything is a false alarm."""
     contract, info = device.bundle.contract, session.info
     door = Segmenter(contract, session, batch_size, band=CONFORMANCE_BAND)

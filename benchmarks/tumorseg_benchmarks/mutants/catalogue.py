@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from tumorseg_benchmarks.mutants import equivalent, files, late, preprocessing, weights
-from tumorseg_benchmarks.mutants import graph as graphs
-from tumorseg_benchmarks.mutants import postprocess as decisions
+from tumorseg_benchmarks.mutants import (
+    equivalent,
+    files,
+    graph,
+    images,
+    postprocess,
+    preprocessing,
+    session,
+    stream,
+    weights,
+)
 from tumorseg_benchmarks.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
+    *images.MUTANTS,
     *preprocessing.MUTANTS,
-    *graphs.MUTANTS,
+    *graph.MUTANTS,
     *weights.MUTANTS,
-    *decisions.MUTANTS,
+    *session.MUTANTS,
+    *postprocess.MUTANTS,
+    *stream.MUTANTS,
     *files.MUTANTS,
-    *late.MUTANTS,
 )
 EQUIVALENT: tuple[Mutant, ...] = equivalent.MUTANTS

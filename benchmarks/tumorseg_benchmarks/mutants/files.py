@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tumorseg_benchmarks.mutants.mutant import Device, Mutant
+import onnx
+
+from tumorseg_benchmarks.mutants.mutant import Device, Mutant, resealed
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_export.onnx.export import to_onnx
 from tumorseg_runtime.bundle.bundle import Bundle
@@ -67,9 +70,20 @@ def half_updated(network: BedNetwork, folder: Path) -> Iterator[Device]:
     yield Device(Bundle.read_index(root))
 
 
+@contextlib.contextmanager
+def other_threshold(network: BedNetwork, folder: Path) -> Iterator[Device]:
+    """The bundle carries the threshold of another run."""
+    artefact = network.bundle.artefact("onnx", "fp32")
+    model = onnx.load(network.bundle.root / artefact.file)
+    contract = dataclasses.replace(network.bundle.contract, threshold=0.4)
+    other = dataclasses.replace(network.bundle, contract=contract)
+    yield Device(resealed(other, artefact, model, folder), file_changed=False)
+
+
 MUTANTS = (
     Mutant("stale engine cache", "files", stale_engine),
     Mutant("another network's engine in the cache", "files", foreign_engine),
     Mutant("stale ranking of the device", "files", stale_ranking),
     Mutant("update that stopped half-way", "files", half_updated),
+    Mutant("threshold of another run", "files", other_threshold, late=True),
 )

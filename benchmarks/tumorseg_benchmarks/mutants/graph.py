@@ -179,6 +179,23 @@ def input_transposed(model: Model) -> None:
     model.graph.node.insert(0, turned)
 
 
+def dilation_ignored(model: onnx.ModelProto) -> None:
+    """Dilated convolutions become dense ones of the same size."""
+    for node in of_type(model, "Conv"):
+        sizes = {one.name: list(one.ints) for one in node.attribute}
+        if sizes["dilations"] != [1, 1] and sizes["kernel_shape"] == [3, 3]:
+            attribute(node, "dilations", [1, 1])
+            attribute(node, "pads", [1, 1, 1, 1])
+
+
+def average_pool(model: onnx.ModelProto) -> None:
+    """The stem's pool takes the mean in place of the maximum."""
+    node = of_type(model, "MaxPool")[0]
+    node.op_type = "AveragePool"
+    for one in [one for one in node.attribute if one.name in ("storage_order", "dilations")]:
+        node.attribute.remove(one)
+
+
 MUTANTS = (
     Mutant("batch frozen at 1", "graph", edited(batch_frozen)),
     Mutant("first image of a batch answers for all", "graph", edited(first_for_all)),
@@ -195,4 +212,6 @@ MUTANTS = (
     Mutant("padding value wrong in the head", "graph", edited(padding_repeated)),
     Mutant("height and width exchanged in the graph", "graph", edited(input_transposed)),
     Mutant("FP16 output of an FP32 file", "graph", edited(output_half)),
+    Mutant("dilation ignored", "graph", edited(dilation_ignored), DEEPLAB, late=True),
+    Mutant("average in place of max pool", "graph", edited(average_pool), late=True),
 )

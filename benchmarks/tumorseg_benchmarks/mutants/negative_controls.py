@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, BedNetwork, TestBed
+from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, UNETPP, BedNetwork, TestBed
 from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
 from tumorseg_runtime.core.session import Session, SessionInfo
@@ -17,7 +17,7 @@ LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-FEWEST = 50  # with fewer, no false alarm would say little
+FEWEST = 90  # with fewer, no false alarm would say little
 OTHERS = ("ncnn", "mnn", "mnn-exact", "openvino")
 
 
@@ -67,18 +67,27 @@ def all_controls(test_bed: TestBed) -> list[NegativeControl]:
 
 
 def all_forms() -> Iterator[NegativeControl]:
-    """60: every level, thread count, batch and backend for the U-Net, a part for the DeepLabV3."""
+    """Every level of optimisation, number of threads, batch and backend for the U-Net, parts of it for the
+    other two networks."""
     for level in LEVELS:
         for batch in (1, 4):
             yield from (
-                NegativeControl(UNET, ONNX_RUNTIME, "fp32", threads, batch, level) for threads in (1, 2)
+                NegativeControl(network, ONNX_RUNTIME, "fp32", threads, batch, level)
+                for network in (UNET, UNETPP)
+                for threads in (1, 2)
             )
-        yield from (NegativeControl(UNET, ONNX_RUNTIME, "fp16", 2, batch, level) for batch in (1, 4))
-        yield from (NegativeControl(DEEPLAB, ONNX_RUNTIME, "fp32", 2, batch, level) for batch in (1, 4))
+            yield from (
+                NegativeControl(network, ONNX_RUNTIME, "fp16", 2, batch, level) for network in (UNET, UNETPP)
+            )
+            yield NegativeControl(DEEPLAB, ONNX_RUNTIME, "fp32", 2, batch, level)
         yield NegativeControl(DEEPLAB, ONNX_RUNTIME, "fp16", 2, 3, level)
     for backend in OTHERS:
         for batch in (1, 4):
-            yield from (NegativeControl(UNET, backend, "fp32", threads, batch) for threads in (1, 2))
+            yield from (
+                NegativeControl(network, backend, "fp32", threads, batch)
+                for network in (UNET, UNETPP)
+                for threads in (1, 2)
+            )
         yield from (NegativeControl(DEEPLAB, backend, "fp32", threads, 3) for threads in (1, 2))
 
 

@@ -13,12 +13,15 @@ from tumorseg_benchmarks.mutants.mutant import Apply, Mutant, patched
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images import read as images
 from tumorseg_runtime.images.dicom import lookup_tables as dicom_window
+from tumorseg_runtime.processing import preprocess
+from tumorseg_runtime.processing.preprocess import Preprocessor
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 Resize = Callable[[UInt8Array, int, int], UInt8Array]
 
 _decode, _to_uint8 = images.decode_image, images.to_uint8  # as they are before anything is broken
+_resize, _normalise = preprocess.resize, preprocess.Preprocessor.normalise
 
 
 def resized_by(rule: Resize) -> Apply:
@@ -146,38 +149,82 @@ def monochrome1_as_2(stored: npt.NDArray[Any], dataset: Any, index: int) -> UInt
     return dicom_window.gray_to_uint8(stored, dataset, index)
 
 
-MUTANTS = tuple(
-    Mutant(name, "preprocessing", apply)
-    for name, apply in (
-        ("BGR for RGB", decoded_by(swapped)),
-        ("no division by 255", with_table(lambda v, mean, std: (v - mean) / std)),
-        ("wrong mean: 0.5", with_table(lambda v, mean, std: (v / 255 - np.float32(0.5)) / std)),
-        ("wrong std: 0.5", with_table(lambda v, mean, std: (v / 255 - mean) / np.float32(0.5))),
-        ("mean and std in the order B, G, R", with_table(lambda v, m, s: (v / 255 - m[::-1]) / s[::-1])),
-        ("normalised twice", with_table(lambda v, mean, std: ((v / 255 - mean) / std - mean) / std)),
-        ("Pillow's resize", resized_by(by_pillow)),
-        ("area resize", by_opencv(cv2.INTER_AREA)),
-        ("antialiased resize", resized_by(by_torch)),
-        ("nearest for bilinear", by_opencv(cv2.INTER_NEAREST)),
-        ("half-pixel shift in the resize", sampled(lambda n, out: np.arange(out) * (n / out))),
-        ("align_corners in the resize", sampled(lambda n, out: np.linspace(0, n - 1, out))),
-        (
-            "height and width transposed",
-            resized_by(transposed),
-        ),
-        ("letterbox for stretch", resized_by(letterboxed(0))),
-        ("letterbox with another padding value", resized_by(letterboxed(114))),
-        ("off-by-one crop of the image", resized_by(by_crop)),
-        ("16 bits cut to the high byte", patched(("tumorseg_runtime.images.read.to_uint8", high_byte))),
-        ("16 bits cut to the low byte", patched(("tumorseg_runtime.images.read.to_uint8", low_byte))),
-        (
-            "MONOCHROME1 not inverted",
-            patched(("tumorseg_runtime.images.dicom.read._to_pixels", monochrome1_as_2)),
-        ),
-        (
-            "EXIF orientation ignored",
-            patched(("tumorseg_runtime.images.read._MODE", images._MODE | cv2.IMREAD_IGNORE_ORIENTATION)),
-        ),
-        ("alpha multiplied in", decoded_by(alpha_multiplied)),
-    )
+def taken_for_nchw(self: Preprocessor, resized: UInt8Array, name: str = "image") -> FloatArray:
+    """The values of (H, W, C), read as (C, H, W)."""
+    tensor = _normalise(self, resized, name)
+    return np.ascontiguousarray(tensor.transpose(1, 2, 0)).reshape(tensor.shape)
+
+
+def some(test: Callable[[int, int, int, int], bool], rule: Resize) -> Apply:
+    """Another rule for some sizes alone: test(height in, width in, height out, width out)."""
+
+    def resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
+        rows, columns = image.shape[:2]
+        chosen = rule if test(rows, columns, height, width) else _resize
+        return np.asarray(chosen(image, height, width), np.uint8)
+
+    return resized_by(resize)
+
+
+def nearest(image: UInt8Array, height: int, width: int) -> UInt8Array:
+    """The nearest sample."""
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def smoothed(image: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Our rule on a blurred image."""
+    return _resize(np.asarray(cv2.blur(image, (3, 3)), np.uint8), height, width)
+
+
+MUTANTS = (
+    *(
+        Mutant(name, "preprocessing", apply)
+        for name, apply in (
+            ("BGR for RGB", decoded_by(swapped)),
+            ("no division by 255", with_table(lambda v, mean, std: (v - mean) / std)),
+            ("wrong mean: 0.5", with_table(lambda v, mean, std: (v / 255 - np.float32(0.5)) / std)),
+            ("wrong std: 0.5", with_table(lambda v, mean, std: (v / 255 - mean) / np.float32(0.5))),
+            ("mean and std in the order B, G, R", with_table(lambda v, m, s: (v / 255 - m[::-1]) / s[::-1])),
+            ("normalised twice", with_table(lambda v, mean, std: ((v / 255 - mean) / std - mean) / std)),
+            ("Pillow's resize", resized_by(by_pillow)),
+            ("area resize", by_opencv(cv2.INTER_AREA)),
+            ("antialiased resize", resized_by(by_torch)),
+            ("nearest for bilinear", by_opencv(cv2.INTER_NEAREST)),
+            ("half-pixel shift in the resize", sampled(lambda n, out: np.arange(out) * (n / out))),
+            ("align_corners in the resize", sampled(lambda n, out: np.linspace(0, n - 1, out))),
+            (
+                "height and width transposed",
+                resized_by(transposed),
+            ),
+            ("letterbox for stretch", resized_by(letterboxed(0))),
+            ("letterbox with another padding value", resized_by(letterboxed(114))),
+            ("off-by-one crop of the image", resized_by(by_crop)),
+            ("16 bits cut to the high byte", patched(("tumorseg_runtime.images.read.to_uint8", high_byte))),
+            ("16 bits cut to the low byte", patched(("tumorseg_runtime.images.read.to_uint8", low_byte))),
+            (
+                "MONOCHROME1 not inverted",
+                patched(("tumorseg_runtime.images.dicom.read._to_pixels", monochrome1_as_2)),
+            ),
+            (
+                "EXIF orientation ignored",
+                patched(("tumorseg_runtime.images.read._MODE", images._MODE | cv2.IMREAD_IGNORE_ORIENTATION)),
+            ),
+            ("alpha multiplied in", decoded_by(alpha_multiplied)),
+            ("wrong resize above 1024 pixels", some(lambda h, w, oh, ow: max(h, w) > 1024, nearest)),
+            ("wrong resize of odd sizes", some(lambda h, w, oh, ow: h % 2 == 1 and w % 2 == 1, nearest)),
+            ("wrong resize where it enlarges", some(lambda h, w, oh, ow: h < oh and w < ow, nearest)),
+            ("wrong resize where one side stays", some(lambda h, w, oh, ow: h == oh or w == ow, smoothed)),
+            ("wrong resize of tall images", some(lambda h, w, oh, ow: h > 3 * w, nearest)),
+            (
+                "colour blurred",
+                resized_by(lambda i, h, w: smoothed(i, h, w) if i.ndim == 3 else _resize(i, h, w)),
+            ),
+        )
+    ),
+    Mutant(
+        "NHWC taken for NCHW",
+        "preprocessing",
+        patched(("tumorseg_runtime.processing.preprocess.Preprocessor.normalise", taken_for_nchw)),
+        late=True,
+    ),
 )

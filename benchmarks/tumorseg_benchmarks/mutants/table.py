@@ -109,25 +109,30 @@ def equivalent_table(results: Sequence[MutantResult]) -> Table:
     return Table(("change", "why no input can show it", "our gate"), rows)
 
 
+def network_facts(test_bed: TestBed) -> list[dict[str, Any]]:
+    """The networks of the test bed, for `mutants.json`."""
+    return [
+        {
+            "name": network.name,
+            "encoder": ENCODER,
+            "height": CONTRACT.height,
+            "width": CONTRACT.width,
+            "checkpoint_sha256": network.run.checkpoint_sha256,
+            "refused": network.refused,
+        }
+        for network in test_bed.networks.values()
+    ]
+
+
 def to_values(
-    test_bed: TestBed,
+    networks: Sequence[dict[str, Any]],
     mutants: Sequence[MutantResult],
     equivalent: Sequence[MutantResult],
     controls: Sequence[ControlResult],
 ) -> dict[str, Any]:
     """The part of `mutants.json` that is the trial's (docs/mutants.md)."""
     return {
-        "networks": [
-            {
-                "name": network.name,
-                "encoder": ENCODER,
-                "height": CONTRACT.height,
-                "width": CONTRACT.width,
-                "checkpoint_sha256": network.run.checkpoint_sha256,
-                "refused": network.refused,
-            }
-            for network in test_bed.networks.values()
-        ],
+        "networks": list(networks),
         "budgets": {name: dataclasses.asdict(budget) for name, budget in BUDGETS.items()},
         "criteria": [{"name": one.name, "source": one.source} for one in CRITERIA],
         "mutants": [_mutant_values(result) for result in mutants],

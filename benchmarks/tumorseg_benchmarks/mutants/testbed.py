@@ -1,7 +1,7 @@
-"""Two small networks that are good at phantoms, exported for every backend: what the mutants are made of.
+"""Three small networks that are good at phantoms, exported for every backend: what the mutants are made of.
 
-A U-Net (skip connections, nearest upsampling) and a DeepLabV3 (dilated convolutions, bilinear upsampling with
-aligned corners), both with resnet18. The phantoms of one organ are tinted, as some ultrasound devices do, so
+A U-Net (skip connections, nearest upsampling), a DeepLabV3 (dilated convolutions, bilinear upsampling with
+aligned corners) and a U-Net++, all with resnet18. The phantoms of one organ are tinted, as some ultrasound devices do, so
 that an exchange of colours can be seen at all.
 """
 
@@ -39,8 +39,8 @@ Log = Callable[[str], None]
 
 CONTRACT = Contract(height=64, width=96)  # not square: an exchange of the axes must show
 ENCODER = "resnet18"
-UNET, DEEPLAB = "unet", "deeplabv3"
-TARGETS = ("onnx", "onnx-fp16", "ncnn", "mnn", "openvino")
+UNET, DEEPLAB, UNETPP = "unet", "deeplabv3", "unetplusplus"
+TARGETS = ("onnx", "onnx-fp16", "ncnn", "mnn", "openvino", "onnx-deploy", "onnx-deploy-gray")
 TINT = (1.0, 0.8, 0.55)  # of R, G, B
 BATCH, RATE, SEED = 8, 2e-3, 5
 EARLIER = 2  # passes before the end at which the weights of another epoch are taken
@@ -93,7 +93,7 @@ class TestBed:
 
 
 def make_test_bed(folder: Path, size: Size = Size(), log: Log = lambda line: None) -> TestBed:
-    """Draw phantoms, train and export both networks into the empty folder; the same on every call."""
+    """Draw phantoms, train and export the networks into the empty folder; the same on every call."""
     data = folder / "data"
     write_phantoms(data, brain=size.phantoms, breast=size.phantoms, seed=SEED)
     for path in sorted((data / "breast").rglob("*.png")):
@@ -101,7 +101,7 @@ def make_test_bed(folder: Path, size: Size = Size(), log: Log = lambda line: Non
             write_png(path, tinted(read_image(path)))
     manifest = make_manifest(data, SEED)
     networks = {}
-    for name in (UNET, DEEPLAB):
+    for name in (UNET, DEEPLAB, UNETPP):
         log(f"training {name} with {ENCODER}, {size.passes} passes over {len(manifest.part('train'))} images")
         networks[name] = _make_network(name, manifest, folder, size)
     return TestBed(folder, networks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,21 @@ class MutantResult:
     def levels(self) -> tuple[str, ...]:
         """The levels of our gate that saw it, in their order."""
         return tuple(dict.fromkeys(finding.level for finding in self.findings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the mutant by its name."""
+        return {
+            "name": self.mutant.name,
+            "findings": [[one.level, one.line] for one in self.findings],
+            "third_party": self.third_party,
+            "seen": self.seen,
+        }
+
+    @classmethod
+    def from_dict(cls, mutant: Mutant, values: dict[str, Any]) -> MutantResult:
+        """What `to_dict` gave."""
+        findings = tuple(Detection(level, line) for level, line in values["findings"])
+        return cls(mutant, findings, values["third_party"], values["seen"])
 
 
 @dataclasses.dataclass(frozen=True)

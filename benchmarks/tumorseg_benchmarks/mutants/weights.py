@@ -146,6 +146,40 @@ def large_variance(model: torch.nn.Module) -> None:
         norm.eps = 0.0
 
 
+def other_epsilon(model: torch.nn.Module) -> None:
+    """BatchNorm with the epsilon of another framework."""
+    for norm in norms(model):
+        norm.eps = 1e-3
+
+
+def rounded(model: onnx.ModelProto, dtype: torch.dtype) -> None:
+    """All weights through another type and back, in a file that says FP32."""
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            through = torch.from_numpy(values.copy()).to(dtype).float().numpy()
+            tensor.CopyFrom(numpy_helper.from_array(through, tensor.name))
+
+
+def in_bfloat16(model: onnx.ModelProto) -> None:
+    """8 bits of the mantissa."""
+    rounded(model, torch.bfloat16)
+
+
+def in_float16(model: onnx.ModelProto) -> None:
+    """What OpenVINO's converter does to weights unless it is told not to."""
+    rounded(model, torch.float16)
+
+
+def in_8_bits(model: onnx.ModelProto) -> None:
+    """Weights in 8 bits with one scale for each layer, nothing calibrated."""
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim == 4:
+            scale = np.abs(values).max() / np.float32(127)
+            tensor.CopyFrom(numpy_helper.from_array(np.rint(values / scale) * scale, tensor.name))
+
+
 MUTANTS = (
     Mutant("stale weights of another epoch", "weights", exported(earlier)),
     Mutant("two layers' weights exchanged", "weights", edited(exchanged)),
@@ -160,4 +194,17 @@ MUTANTS = (
     Mutant("FP16 overflow in one layer", "precision", exported(halved(overflowing), "fp16")),
     Mutant("FP16 rounding of a sensitive layer", "precision", exported(halved(underflowing(-17)), "fp16")),
     Mutant("FP16 before folding: variance overflows", "precision", exported(halved(large_variance), "fp16")),
+    Mutant("BatchNorm with epsilon 1e-3", "weights", exported(of_model(other_epsilon)), late=True),
+    Mutant("weights rounded to bfloat16, said to be FP32", "precision", edited(in_bfloat16), late=True),
+    Mutant("weights rounded to FP16, said to be FP32", "precision", edited(in_float16), late=True),
+    Mutant("weights in 8 bits, one scale for a layer", "precision", edited(in_8_bits), late=True),
+    *(
+        Mutant(
+            f"FP16 rounding of a layer's activations times 2**{exponent}",
+            "precision",
+            exported(halved(underflowing(exponent)), "fp16"),
+            late=True,
+        )
+        for exponent in (-16, -13, -10)
+    ),
 )

@@ -1,0 +1,279 @@
+"""Bugs of reading: files of one kind become other pixels."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from tumorseg_benchmarks.mutants.mutant import Apply, Mutant, patched
+from tumorseg_benchmarks.mutants.preprocessing import decoded_by
+from tumorseg_runtime.images import frames
+from tumorseg_runtime.images.dicom import lookup_tables
+from tumorseg_runtime.images.dicom import read as dicom
+
+UInt8Array = npt.NDArray[np.uint8]
+QUALITY = 90  # of the JPEG that a camera's link makes
+DICOM = "tumorseg_runtime.images.dicom.read"
+ORIENTATION = b"\x01\x12\x00\x03\x00\x00\x00\x01"  # EXIF's entry, before its value
+
+_to_pixels, _spacings = dicom._to_pixels, dicom._spacings  # before anything is broken
+_rescale, _window, _by_table = lookup_tables._rescale, lookup_tables.window, lookup_tables._by_table
+_read_frames = frames.read_frames
+
+
+def files(test: Callable[[bytes], bool], change: Callable[[UInt8Array], UInt8Array]) -> Apply:
+    """Another reading of the files that a test on their bytes picks."""
+    return decoded_by(lambda data, pixels: np.ascontiguousarray(change(pixels)) if test(data) else pixels)
+
+
+def jpeg(data: bytes) -> bool:
+    """A JPEG."""
+    return data[:2] == b"\xff\xd8"
+
+
+def progressive(data: bytes) -> bool:
+    """A progressive JPEG."""
+    return jpeg(data) and b"\xff\xc2" in data
+
+
+def bmp(data: bytes) -> bool:
+    """A BMP whose rows go upwards."""
+    return data[:2] == b"BM" and struct.unpack_from("<i", data, 22)[0] > 0
+
+
+def top_down(data: bytes) -> bool:
+    """A BMP whose rows go downwards."""
+    return data[:2] == b"BM" and struct.unpack_from("<i", data, 22)[0] < 0
+
+
+def tiff(data: bytes) -> bool:
+    """A TIFF."""
+    return data[:4] in (b"II*\0", b"MM\0*")
+
+
+def tiled(data: bytes) -> bool:
+    """A TIFF in tiles: it has tag 324."""
+    order = "<" if data[:1] == b"I" else ">"
+    return tiff(data) and _has_tag(data, order, 324)
+
+
+def _has_tag(data: bytes, order: str, wanted: int) -> bool:
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, start)
+    tags = (struct.unpack_from(f"{order}H", data, start + 2 + 12 * n)[0] for n in range(count))
+    return wanted in tags
+
+
+def png(depth: int | None = None, colour: int | None = None, interlaced: bool | None = None) -> Any:
+    """A PNG of this depth, colour type and interlacing."""
+
+    def test(data: bytes) -> bool:
+        return (
+            data[:4] == b"\x89PNG"
+            and depth in (None, data[24])
+            and colour in (None, data[25])
+            and interlaced in (None, data[28] == 1)
+        )
+
+    return test
+
+
+def oriented(*values: int) -> Callable[[bytes], bool]:
+    """A JPEG with one of these orientations in its EXIF."""
+
+    def test(data: bytes) -> bool:
+        at = data.find(ORIENTATION)
+        return jpeg(data) and at >= 0 and int.from_bytes(data[at + 8 : at + 10], "big") in values
+
+    return test
+
+
+def everything(data: bytes) -> bool:
+    """Any file."""
+    return True
+
+
+def swapped(pixels: UInt8Array) -> UInt8Array:
+    """B, G, R."""
+    return pixels if pixels.ndim == 2 else pixels[:, :, ::-1]
+
+
+def collapsed(pixels: UInt8Array) -> UInt8Array:
+    """Colour whose channels are nearly equal is taken for gray, kept in three channels."""
+    if pixels.ndim == 2 or np.ptp(pixels.astype(np.int16), axis=2).max() > 2:
+        return pixels
+    return np.repeat(pixels[:, :, :1], 3, axis=2)
+
+
+def gray_of_colour(pixels: UInt8Array) -> UInt8Array:
+    """All colour becomes gray, kept in three channels."""
+    if pixels.ndim == 2:
+        return pixels
+    return np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+
+
+def thumbnail(limit: int) -> Callable[[UInt8Array], UInt8Array]:
+    """What is larger than `limit` is read at half its size and enlarged again."""
+
+    def change(pixels: UInt8Array) -> UInt8Array:
+        height, width = pixels.shape[:2]
+        if max(height, width) <= limit:
+            return pixels
+        small = cv2.resize(pixels, (max(1, width // 2), max(1, height // 2)))
+        return np.asarray(cv2.resize(small, (width, height)), np.uint8)
+
+    return change
+
+
+def recompressed(data: bytes, pixels: UInt8Array) -> UInt8Array:
+    """Through a JPEG on the way."""
+    stored = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    again = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
+    assert again is not None
+    return np.asarray(again, np.uint8)
+
+
+def palette_indices(data: bytes, pixels: UInt8Array) -> UInt8Array:
+    """A palette's indices for gray values."""
+    import io
+
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(data)) if data.startswith(b"\x89PNG") else None
+    return np.asarray(image) if image is not None and image.mode == "P" else pixels
+
+
+def dicom_pixels(colours: str, change: Callable[[UInt8Array], UInt8Array]) -> Apply:
+    """Other pixels of DICOM files of one photometric interpretation."""
+
+    def to_pixels(stored: Any, dataset: Any, index: int) -> UInt8Array:
+        found = _to_pixels(stored, dataset, index)
+        return np.ascontiguousarray(change(found)) if dataset.PhotometricInterpretation == colours else found
+
+    return patched((f"{DICOM}._to_pixels", to_pixels))
+
+
+def dicom_where(test: Callable[[Any], bool], change: Callable[[UInt8Array], UInt8Array]) -> Apply:
+    """Other pixels of the DICOM files that a test on their header picks."""
+
+    def to_pixels(stored: Any, dataset: Any, index: int) -> UInt8Array:
+        found = _to_pixels(stored, dataset, index)
+        return np.ascontiguousarray(change(found)) if test(dataset) else found
+
+    return patched((f"{DICOM}._to_pixels", to_pixels))
+
+
+def spaced(change: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Apply:
+    """Other distances between the pixels of DICOM files."""
+    return patched((f"{DICOM}._spacings", lambda dataset, index: change(_spacings(dataset, index))))
+
+
+def transposed(spacings: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Rows for columns."""
+    import dataclasses
+
+    return tuple(dataclasses.replace(one, row_mm=one.column_mm, column_mm=one.row_mm) for one in spacings)
+
+
+def everywhere(spacings: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The first region's spacing for the whole image."""
+    import dataclasses
+
+    return tuple(dataclasses.replace(one, box=None) for one in spacings[:1])
+
+
+def unscaled(stored: Any, dataset: Any, index: int) -> Any:
+    """Slope and intercept ignored."""
+    return stored.astype(np.float64), False
+
+
+def first_frame(path: Any) -> Any:
+    """Every frame of a file is its first."""
+    import dataclasses
+
+    found = list(_read_frames(path))
+    yield from (dataclasses.replace(frame, pixels=found[0].pixels) for frame in found)
+
+
+MUTANTS = (
+    *(
+        Mutant(name, "images", apply)
+        for name, apply in (
+            ("colour JPEG read as BGR", files(jpeg, swapped)),
+            ("progressive JPEG read black", files(progressive, np.zeros_like)),
+            ("JPEG upside down", files(jpeg, lambda p: p[::-1])),
+            ("EXIF 2 and 4 exchanged", files(oriented(2, 4), lambda p: p[::-1, ::-1])),
+            ("EXIF 3 ignored", files(oriented(3), lambda p: p[::-1, ::-1])),
+            ("EXIF 5 and 7 exchanged", files(oriented(5, 7), lambda p: p[::-1, ::-1])),
+            ("EXIF 6 and 8 exchanged", files(oriented(6, 8), lambda p: p[::-1, ::-1])),
+            ("EXIF 6 mirrored", files(oriented(6), lambda p: p[:, ::-1])),
+            ("BMP upside down", files(bmp, lambda p: p[::-1])),
+            ("BMP of rows from the top flipped", files(top_down, lambda p: p[::-1])),
+            ("BMP read as BGR", files(bmp, swapped)),
+            ("TIFF upside down", files(tiff, lambda p: p[::-1])),
+            ("tiles of a TIFF in another order", files(tiled, lambda p: np.roll(p, p.shape[1] // 2, 1))),
+            ("near-gray RGB collapsed to gray", files(everything, collapsed)),
+            ("all colour turned to gray", files(everything, gray_of_colour)),
+            (
+                "interlaced PNG: rows doubled",
+                files(png(interlaced=True), lambda p: p[np.arange(len(p)) // 2 * 2]),
+            ),
+            ("PNG of one bit inverted", files(png(depth=1), lambda p: 255 - p)),
+            ("PNG of 16 bits mirrored", files(png(depth=16), lambda p: p[:, ::-1])),
+            ("palette read as BGR", files(png(colour=3), swapped)),
+            ("gray with alpha: the last row lost", files(png(colour=4), lambda p: np.roll(p, 1, 0))),
+            ("images above 1024 pixels read as thumbnails", files(everything, thumbnail(1024))),
+            ("images above 2048 pixels read as thumbnails", files(everything, thumbnail(2048))),
+            ("DICOM RGB read as BGR", dicom_pixels("RGB", swapped)),
+            ("DICOM YBR read as BGR", dicom_pixels("YBR_FULL", swapped)),
+            ("DICOM palette read as BGR", dicom_pixels("PALETTE COLOR", swapped)),
+            ("DICOM MONOCHROME2 inverted", dicom_pixels("MONOCHROME2", lambda p: 255 - p)),
+            ("signed DICOM inverted", dicom_where(lambda d: d.PixelRepresentation == 1, lambda p: 255 - p)),
+            (
+                "DICOM slope and intercept ignored",
+                patched(("tumorseg_runtime.images.dicom.lookup_tables._rescale", unscaled)),
+            ),
+            (
+                "DICOM window twice as wide",
+                patched(
+                    (
+                        "tumorseg_runtime.images.dicom.lookup_tables.window",
+                        lambda values, centre, width, function: _window(values, centre, 2 * width, function),
+                    )
+                ),
+            ),
+            (
+                "DICOM window always linear",
+                patched(
+                    (
+                        "tumorseg_runtime.images.dicom.lookup_tables.window",
+                        lambda values, centre, width, function: _window(values, centre, width, "LINEAR"),
+                    )
+                ),
+            ),
+            (
+                "DICOM VOI table reversed",
+                patched(
+                    (
+                        "tumorseg_runtime.images.dicom.lookup_tables._by_table",
+                        lambda v, voi: (_by_table(v, voi)[1] - _by_table(v, voi)[0], _by_table(v, voi)[1]),
+                    )
+                ),
+            ),
+            (
+                "DICOM: the first frame for all",
+                patched(("tumorseg_runtime.inference.stream.read_frames", first_frame)),
+            ),
+            ("DICOM spacing transposed", spaced(transposed)),
+            ("DICOM spacing of the first region everywhere", spaced(everywhere)),
+            ("DICOM spacing lost", spaced(lambda spacings: ())),
+        )
+    ),
+    Mutant("frames recompressed as JPEG", "images", decoded_by(recompressed), late=True),
+    Mutant("palette's indices for its colours", "images", decoded_by(palette_indices), late=True),
+)
