@@ -16,7 +16,7 @@ from tumorseg_runtime.backends.selection import AUTO, Selection, open_auto, open
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.core.session import DEVICE, MASKS, Session, SessionInfo, output_of
+from tumorseg_runtime.core.session import DEVICE, MASKS, Session, SessionInfo
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.inference.prediction import Image, Prediction, to_frame
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
@@ -71,7 +71,7 @@ class Segmenter:
         self._info = session.info
         self._keeper = SessionKeeper(session, contract, reopen)
         self._form = open_form(contract, session.input, session.info.backend, preprocess, kernel_cache)
-        self.gives_masks = output_of(session) == MASKS
+        self.gives_masks = session.output == MASKS
         self.channels = session.input.shape(contract)[0]
 
     @classmethod
