@@ -7,7 +7,7 @@ value that is not finite can vanish inside, and a wrong shape gives no error: bo
 Two backends share this module and the file `model.mnn`, since only the way of computing differs:
 
     mnn         Winograd's method at MNN's usual level: logits err by some 4e-4 standard deviations
-    mnn-exact   at its low level (`winograd_level`): logits as exact as ONNX Runtime's, in up to 1.6 times the time
+    mnn-exact   at its low level (`winograd_level`): logits as exact as ONNX Runtime's, in 1.6 times the time
 
 An artefact of the format mnn is proven under both. One of the format mnn-exact is not proven under mnn, and
 mnn does not open it.
