@@ -1,8 +1,8 @@
 """Three small networks that are good at phantoms, exported for every backend: what the mutants are made of.
 
 A U-Net (skip connections, nearest upsampling), a DeepLabV3 (dilated convolutions, bilinear upsampling with
-aligned corners) and a U-Net++, all with resnet18. The phantoms of one organ are tinted, as some ultrasound devices do, so
-that an exchange of colours can be seen at all.
+aligned corners) and a U-Net++, all with resnet18. The phantoms of one organ are tinted, as some ultrasound
+devices do, so that an exchange of colours can be seen at all.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Be
     live = split_reference(run, PyTorchSession(model, "cpu"), "test", 0)
     assert live.tensor is not None
     tensors = [live.tensor(index) for index in range(len(live.images))]
-    split = ReferenceSet(live.name, live.images, live.logits, lambda index: tensors[index])
+    split = ReferenceSet(live.name, live.images, live.logits, tensors.__getitem__)
     halves = rounded_reference(model, golden_reference(bundle), CONTRACT)
     return BedNetwork(name, run, bundle, refused, model, earlier, golden, split, halves)
 
