@@ -128,7 +128,7 @@ def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Be
     live = split_reference(run, PyTorchSession(model, "cpu"), "test", 0)
     assert live.tensor is not None
     tensors = [live.tensor(index) for index in range(len(live.images))]
-    split = ReferenceSet(live.name, live.images, live.logits, lambda index: tensors[index])
+    split = ReferenceSet(live.name, live.images, live.logits, tensors.__getitem__)
     halves = rounded_reference(model, golden_reference(bundle), CONTRACT)
     return BedNetwork(name, run, bundle, refused, model, earlier, golden, split, halves)
 
