@@ -125,9 +125,9 @@ def evaluate(options: EvaluateOptions) -> None:
             lines += [each.title, text_table(each.header, each.rows)]
         click.echo("\n".join(lines))
     options.log(f"report: {folder / NAME}.html")
-    figures = whole(values)
-    dice = estimate_cell(figures["mean_dice"])
-    options.verdict(f"{options.predictor}: mean Dice {dice} on {figures['images']} {options.part} images")
+    images = whole(values)
+    dice = estimate_cell(images["figures"]["mean_dice"])
+    options.verdict(f"{options.predictor}: mean Dice {dice} on {images['images']} {options.part} images")
 
 
 def default_folder(predictor: Path, is_run: bool) -> Path:
