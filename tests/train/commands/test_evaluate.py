@@ -52,6 +52,7 @@ def test_report_of_a_run(run: Run) -> None:
     assert result.exit_code == 0, result.output
     folder = run.root / "evaluation"
     assert f"report: {folder}/evaluation.html" in result.stderr
+    assert result.stdout.splitlines()[-1].startswith(f"{run.root}: mean Dice 0.")
     values = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     markdown = (folder / "evaluation.md").read_text(encoding="utf-8")
     page = (folder / "evaluation.html").read_text(encoding="utf-8")
