@@ -15,7 +15,7 @@ from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_train.commands.evaluate import default_folder, evaluate, read_spacing
 from tumorseg_train.data.split import SPLIT
 from tumorseg_train.evaluation.evaluate import read_scores
-from tumorseg_train.evaluation.figures import evaluate as evaluate_in_training
+from tumorseg_train.evaluation.predictions import evaluate as evaluate_in_training
 from tumorseg_train.networks.run import Run
 
 pytestmark = pytest.mark.slow

@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from tumorseg_benchmarks.mutants.graph import of_type
+from tumorseg_benchmarks.mutants.bugs.graph import of_type
+from tumorseg_benchmarks.mutants.bugs.session import answered, made_up
+from tumorseg_benchmarks.mutants.bugs.weights import weights
 from tumorseg_benchmarks.mutants.mutant import Apply, Device, Mutant, patched, resealed
-from tumorseg_benchmarks.mutants.session import answered, made_up
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
-from tumorseg_benchmarks.mutants.weights import weights
 from tumorseg_export.onnx.passes.deploy import ONES, TABLE
 from tumorseg_runtime.processing.postprocess import resize_logits, resize_masks
 from tumorseg_runtime.processing.preprocess import Preprocessor

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tumorseg_benchmarks.mutants.bugs.preprocessing import decoded_by
 from tumorseg_benchmarks.mutants.mutant import Apply, Mutant
-from tumorseg_benchmarks.mutants.preprocessing import decoded_by
 from tumorseg_runtime.images import read
 
 UInt8Array = npt.NDArray[np.uint8]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tumorseg_benchmarks.mutants import (
+from tumorseg_benchmarks.mutants.bugs import (
     deploy,
     dicom,
     equivalent,

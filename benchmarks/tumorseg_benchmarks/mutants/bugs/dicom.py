@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.mutants.images import swapped
+from tumorseg_benchmarks.mutants.bugs.images import swapped
 from tumorseg_benchmarks.mutants.mutant import Apply, Mutant, patched
 from tumorseg_runtime.images import frames
 from tumorseg_runtime.images.dicom import lookup_tables

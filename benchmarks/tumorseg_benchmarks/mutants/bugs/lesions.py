@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tumorseg_benchmarks.mutants.bugs.postprocess import FIND, decided_by, lesions, measured
 from tumorseg_benchmarks.mutants.mutant import Apply, Device, Mutant, patched
-from tumorseg_benchmarks.mutants.postprocess import FIND, decided_by, lesions, measured
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images.frame import Frame, Spacing
