@@ -23,6 +23,8 @@ from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError
 
+pytestmark = pytest.mark.process
+
 ONNX = next(one for one in VARIANTS if one.name == "onnx-fp32-onnxruntime-cpu")
 
 

@@ -13,6 +13,8 @@ from tumorseg_runtime.bundle.bundle import INDEX, Bundle, FileRecord, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 
+pytestmark = [pytest.mark.process, pytest.mark.fault]
+
 
 def write_bundle(root: Path, text: str) -> None:
     """A sealed bundle with one file and no artefact."""

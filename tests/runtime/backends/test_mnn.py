@@ -20,6 +20,8 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.session import checked_infer
 
+pytestmark = pytest.mark.process
+
 if importlib.util.find_spec("MNN") is None:
     pytest.skip("MNN is not installed", allow_module_level=True)
 Maker = Callable[..., Path]

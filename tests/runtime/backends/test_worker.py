@@ -17,6 +17,8 @@ import pytest
 from tumorseg_runtime.backends.worker import Worker
 from tumorseg_runtime.core.errors import BackendError
 
+pytestmark = [pytest.mark.process, pytest.mark.fault]
+
 CHILD = """
 import json, os, sys, time
 from multiprocessing.connection import Connection

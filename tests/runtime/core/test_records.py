@@ -18,6 +18,8 @@ from tumorseg_runtime.deployment.store import ACTIVE, read_active
 from tumorseg_runtime.device.cache import RANKING, Entry, read_ranking, write_ranking
 from tumorseg_runtime.device.engines import EngineKey, Profile, read_key, record_of, write_engine
 
+pytestmark = pytest.mark.fault
+
 
 @dataclasses.dataclass(frozen=True)
 class Inner:

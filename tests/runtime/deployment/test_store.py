@@ -16,6 +16,8 @@ from tumorseg_runtime.cli import store as commands
 from tumorseg_runtime.core.errors import BundleError, InputError, ParityError
 from tumorseg_runtime.deployment.store import ACTIVE, BUNDLES, install, open_active, read_active, roll_back
 
+pytestmark = pytest.mark.fault
+
 Maker = Callable[..., Path]
 
 

@@ -14,6 +14,8 @@ from tumorseg_runtime import Contract, Segmenter
 from tumorseg_runtime.core.errors import BackendError, InputError, ParityError
 from tumorseg_runtime.inference.session_guard import MOST_ABANDONED, SessionKeeper, run_within
 
+pytestmark = pytest.mark.fault
+
 CONTRACT = Contract(height=64, width=64)
 BATCH = np.zeros((1, 3, 64, 64), np.float32)
 SHORT, LONG = 0.05, 30.0

@@ -16,6 +16,8 @@ from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.networks.run import Run
 from tumorseg_train.training.distributed import RANKS, check_equal, is_first, weights_digest
 
+pytestmark = pytest.mark.process
+
 TUMORSEG = [
     sys.executable,
     str(Path(sys.executable).with_name("tumorseg")),
