@@ -7,7 +7,7 @@ not.
 
 The rules are those of `images` and `processing.preprocess`. The hashes were computed from the values that
 went into the files and by the rule of the resize written out in integers, not by reading the files
-(tests/runtime/parity/test_conformance.py does it again).
+(tests/runtime/conformance/test_files.py does it again).
 """
 
 from __future__ import annotations
