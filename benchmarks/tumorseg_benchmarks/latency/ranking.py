@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tumorseg_benchmarks.latency.choice import BATCH
+from tumorseg_benchmarks.latency.choice import BATCH, fastest_first
 from tumorseg_benchmarks.latency.rows import BenchRow
 from tumorseg_benchmarks.variants.variants import BUILT
 from tumorseg_runtime.bundle.bundle import Bundle
@@ -29,7 +29,9 @@ def make_ranking_folder(bundle: Bundle, device_folder: Path | None) -> Path:
 def ranking_entries(
     rows: Sequence[BenchRow], threads: int, unfit: Mapping[str, str] | None = None
 ) -> tuple[Entry, ...]:
-    """Entries of all rows at batch 1 whose parity was checked, PyTorch, peers and the A/A control apart.
+    """Entries of all rows at batch 1 whose parity was checked, in the order in which `auto` shall try them.
+
+    PyTorch, third-party baselines and the A/A control are left out.
 
     unfit: why a variant of this name breaks a budget; it is listed without a time, so that it cannot win.
     An engine that was built on this device hides the bundle's own, since it is the one that is opened.
@@ -41,13 +43,11 @@ def ranking_entries(
         if not row.variant.needs_run
     ]
     compared.sort(key=lambda row: row.variant.format == BUILT)
-    entries = {
-        (row.variant.engine, row.variant.device, row.variant.precision): _entry(
-            row, threads, (unfit or {}).get(row.variant.name, "")
-        )
-        for row in compared
-    }
-    return tuple(entries.values())
+    kept = {(row.variant.engine, row.variant.device, row.variant.precision): row for row in compared}.values()
+    entries = {id(row): _entry(row, threads, (unfit or {}).get(row.variant.name, "")) for row in kept}
+    serving = [row for row in kept if entries[id(row)].median_s is not None]
+    others = [row for row in kept if row not in serving]
+    return tuple(entries[id(row)] for row in (*fastest_first(serving), *others))
 
 
 def _entry(row: BenchRow, threads: int, unfit: str) -> Entry:
@@ -73,9 +73,8 @@ def _entry(row: BenchRow, threads: int, unfit: str) -> Entry:
 
 
 def ranking_line(entries: Sequence[Entry]) -> str:
-    """For people: those that may serve, the fastest first, and how many may not."""
+    """For people: those that may serve, in their order, and how many may not."""
     timed = [(entry.median_s, entry) for entry in entries if entry.median_s is not None]
-    timed.sort(key=lambda pair: pair[0])
     names = [f"{e.backend} {e.device} {e.precision} {median * 1000:.1f} ms" for median, e in timed]
     others = len(entries) - len(timed)
     return (", ".join(names) or "nothing may serve") + (f"; {others} not fit to serve" if others else "")

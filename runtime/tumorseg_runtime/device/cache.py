@@ -9,8 +9,8 @@ that it was not made for. `ranking.json` is what `backend="auto"` follows; `tumo
     schema    1
     bundle    SHA-256 of bundle.json
     device    the facts that make the device's hash
-    entries   list, the fastest first, of: backend, device, precision, batch, versions (name -> version),
-              parity ('passed', 'refused' or 'unverified'), median_s (None if not measured), detail
+    entries   list, in the order in which `auto` tries them: backend, device, precision, batch,
+              versions (name -> version), parity ('passed', 'refused' or 'unverified'), median_s (None if not measured), detail
 
 Engines that `tumorseg build` makes may lie in the same folder.
 """
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Backends in the order in which `auto` tries them: the fastest first."""
+    """Backends in the order in which `auto` tries them."""
 
     bundle: str
     device: dict[str, Any]
@@ -103,8 +103,8 @@ def find(bundle: Bundle) -> Path | None:
 
 
 def write_ranking(folder: Path, bundle: Bundle, entries: tuple[Entry, ...]) -> Ranking:
-    """Sort the entries, those that were not measured last, and write `ranking.json`; raises InputError."""
-    entries = tuple(sorted(entries, key=lambda entry: (entry.median_s is None, entry.median_s or 0.0)))
+    """Write the entries in their order, those that were not measured last; raises InputError."""
+    entries = tuple(sorted(entries, key=lambda entry: entry.median_s is None))
     ranking = Ranking(bundle.digest(), device_facts(), entries)
     make_folder(folder)
     write_text(folder / RANKING, to_json({"schema": SCHEMA, **dataclasses.asdict(ranking)}))

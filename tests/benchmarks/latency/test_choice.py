@@ -10,11 +10,14 @@ import pytest
 from tumorseg_benchmarks.latency.choice import LOST, UNFIT, WON, Budgets, Choice, choose
 from tumorseg_benchmarks.latency.cold_start import ColdStart
 from tumorseg_benchmarks.latency.latency import Sample
+from tumorseg_benchmarks.latency.ranking import ranking_entries
 from tumorseg_benchmarks.latency.rows import BenchRow, fill
 from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
 from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.compare import ImageParity, ParityReport
 
 BY_NAME = {variant.name: variant for variant in (*VARIANTS, *THIRD_PARTY_BASELINES)}
 PYTORCH, FP32 = BY_NAME["module-fp32-pytorch-cpu"], BY_NAME["onnx-fp32-onnxruntime-cpu"]
@@ -104,3 +107,36 @@ def test_every_budget_is_kept_and_what_is_not_known_keeps_none(tiny_bundle: Bund
 def test_a_budget_that_is_none_is_refused(value: float) -> None:
     with pytest.raises(InputError, match=r"the budget latency_ms is .*, expected a positive number"):
         Budgets(latency_ms=value)
+
+
+def erring(row: BenchRow, error: float) -> BenchRow:
+    """The row with this largest error, in standard deviations."""
+    image = ImageParity("a", 0, error, error, error, 64, 0, 1.0, ())
+    variant = row.variant
+    report = ParityReport(
+        variant.label, variant.engine, variant.device, variant.precision, {}, BUDGETS["fp16"], 1.0, (image,)
+    )
+    return dataclasses.replace(row, parity=report)
+
+
+def noisy(variant: Variant, ms: float, step: float) -> BenchRow:
+    """Rounds that go up and down around `ms`."""
+    stages = [
+        {"decode": 0.0, "preprocess": 0.0, "infer": ms + (-1) ** n * step, "postprocess": 0.0}
+        for n in range(ROUNDS)
+    ]
+    samples = [Sample(number, 0, one) for number, one in enumerate(stages)]
+    return fill(BenchRow(variant, variant.label, "variant", 1, "measured"), samples, samples)
+
+
+def test_where_no_difference_was_found_the_more_exact_one_wins(tiny_bundle: Bundle) -> None:
+    exact, rough = erring(noisy(FP32, 10.05, -2.0), 1e-5), erring(noisy(FP16, 10.0, 2.0), 1e-2)
+    first, second = choose([rough, exact], tiny_bundle, {}, Budgets())
+    assert (first.name, first.status) == (FP32.name, WON)
+    assert "no difference from" in first.reason
+    assert "it errs less" in first.reason
+    assert second.status == LOST
+    assert second.reason.endswith("it errs more")
+    assert [one.precision for one in ranking_entries([rough, exact], 1)] == ["fp32", "fp16"]
+    clear = erring(timed(FP16, 5.0), 1e-2)
+    assert choose([clear, erring(timed(FP32, 10.0), 1e-5)], tiny_bundle, {}, Budgets())[0].name == FP16.name

@@ -74,12 +74,12 @@ def test_entries_are_what_was_compared_here_at_batch_1() -> None:
         threads=2,
     )
     assert [(e.backend, e.parity, e.median_s, e.detail) for e in entries] == [
-        ("onnxruntime", "passed", 0.05, "49.0 to 51.0 ms, quartiles of 8 rounds, 2 threads"),
         ("ncnn", "passed", 0.04, "39.0 to 41.0 ms, quartiles of 8 rounds, 2 threads"),
+        ("onnxruntime", "passed", 0.05, "49.0 to 51.0 ms, quartiles of 8 rounds, 2 threads"),
         ("mnn", "refused", None, "a: 9 pixels flipped"),
     ]
     assert {(e.device, e.precision, e.batch) for e in entries} == {("cpu", "fp32", 1)}
-    assert entries[1].versions == {"ncnn": "1"}
+    assert entries[0].versions == {"ncnn": "1"}
     assert ranking_line(entries) == (
         "ncnn cpu fp32 40.0 ms, onnxruntime cpu fp32 50.0 ms; 1 not fit to serve"
     )
@@ -174,7 +174,9 @@ def test_command_ranks_and_auto_follows(full_bundle: Bundle, tmp_path: Path) -> 
     medians = [
         one["stages"]["infer"]["median"] / 1000 for one in rows if one["stages"] and one["role"] != "control"
     ]
-    assert [entry.median_s for entry in ranking.entries] == sorted(medians)
+    assert sorted(entry.median_s or 0 for entry in ranking.entries) == sorted(medians)
+    later = [entry.median_s or 0 for entry in ranking.entries[1:]]
+    assert later == sorted(later)  # the first may be a more exact one that is as fast
     first = ranking.entries[0]
     info = Segmenter.open(full_bundle, backend="auto", device_folder=tmp_path / "device").info
     assert (info.backend, info.device, info.precision) == (first.backend, first.device, first.precision)
