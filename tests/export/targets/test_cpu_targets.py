@@ -27,7 +27,7 @@ from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.bundle.bundle import Bundle
 folder, bundle, target = Path(sys.argv[1]), Bundle.open(sys.argv[2]), sys.argv[3]
 (folder / "model.onnx").write_bytes((bundle.root / "model.onnx").read_bytes())
-made = TARGETS[target].load().make(ExportContext(None, bundle.contract, {}, ()), folder)
+made = TARGETS[target].make(ExportContext(None, bundle.contract, {}, ()), folder)
 for file in made.artefact.files:
     assert (folder / file).read_bytes() == (bundle.root / file).read_bytes(), file
 """
@@ -51,7 +51,7 @@ def make(target: str, context: ExportContext, folder: Path) -> dict[str, bytes]:
     """The files of the artefact by name; beside them lies model.onnx, and nothing else."""
     folder.mkdir()
     onnx_export.make(context, folder)
-    files = TARGETS[target].load().make(context, folder).artefact.files
+    files = TARGETS[target].make(context, folder).artefact.files
     assert {path.name for path in folder.iterdir()} == {onnx_export.FILE, *files}
     return {file: (folder / file).read_bytes() for file in files}
 
