@@ -18,9 +18,12 @@ SIZE ?= 512
 RECIPE ?= auto
 EPOCHS ?=
 ARGS ?=
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One thread a worker: two workers that compute on two threads each wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
 optional = $(if $(2),$(1) $(2))
 
 ##@ Targets
@@ -35,17 +38,21 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## make the environment (.venv) with everything but the packages for a GPU
 
-check: $(STAMP) ## ruff, ruff format --check, mypy strict; changes nothing
+check: $(STAMP) ## ruff, ruff format --check, mypy strict, import rules; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+quick: check ## check, and the tests that are not slow: the loop while you work, at most 3 minutes on 2 cores
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
+
+test: $(STAMP) ## run all tests, at most 15 minutes on 2 cores
+	$(PYTEST) $(ARGS)
 
 data: $(STAMP) ## find the images in DATA (or draw phantoms), check every file, write the split
 	$(BIN)/tumorseg data prepare $(DATA) $(ARGS)
@@ -86,6 +93,7 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: PYTHON, VENV     interpreter that makes the environment, and its folder [python3, .venv]
 #: EXTRAS           extras to install; with a GPU: dev,gpu-cu13 [dev,cpu]
 #: CONSTRAINTS      file with tested versions; /dev/null for the newest [constraints.txt]
-#: ARGS             more arguments for test, data, audit, train and gpu-check
+#: WORKERS          processes that share the tests of quick and test [2]
+#: ARGS             more arguments for quick, test, data, audit, train and gpu-check
 
-.PHONY: help install check format test data audit train export bench parity gpu-check clean
+.PHONY: help install check format quick test data audit train export bench parity gpu-check clean

@@ -26,8 +26,8 @@ if importlib.util.find_spec("MNN") is None:
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_run(tiny_run, tmp_path_factory.mktemp("mnn") / "bundle", targets=["onnx", "mnn"])
+def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
+    return tiny_export("onnx", "mnn")
 
 
 def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ FILES = (ncnn_export.GRAPH, ncnn_export.WEIGHTS)
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_run(tiny_run, tmp_path_factory.mktemp("ncnn") / "bundle", targets=["onnx", "ncnn"])
+def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
+    return tiny_export("onnx", "ncnn")
 
 
 def make(context: ExportContext, folder: Path) -> list[bytes]:
