@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.core.session import InputForm, SessionInfo
+from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
 
 
-class FakeSession:
+class FakeSession(InProcess):
     """A `Session` whose logits are the mean over the channels times `gain`, for each of `classes`."""
 
     def __init__(self, classes: int = 1, gain: float = 1.0, max_batch: int | None = None) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tumorseg_benchmarks.latency.bench import run_bench
-from tumorseg_benchmarks.latency.choice import BATCH, UNFIT, Budgets, choose
+from tumorseg_benchmarks.latency.choice import BATCH, UNFIT, WON, Budgets, choose
 from tumorseg_benchmarks.latency.cold_start import ColdStart, measure_cold
 from tumorseg_benchmarks.latency.cpu_frequency import cpu_frequency_state
 from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, TimingPlan
@@ -27,6 +27,15 @@ from tumorseg_benchmarks.variants.machine import load_average, machine_facts, se
 from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
 from tumorseg_benchmarks.variants.variants import STOCK, VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.options import (
+    PATH,
+    Options,
+    bundle_argument,
+    command,
+    device_folder_option,
+    out_option,
+    run_option,
+)
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.device.cache import RANKING, write_ranking
@@ -37,14 +46,33 @@ if TYPE_CHECKING:
 MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyTorch before anything is timed
 
 
-@click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--run",
-    "run_folder",
-    type=click.Path(path_type=Path),
-    help="Run that the bundle was made from: PyTorch is timed too and is the reference.",
-)
+@dataclasses.dataclass(frozen=True)
+class BenchOptions(Options):
+    """Of `tumorseg bench`. rounds: None for as many as fit into a minute. max_*: budgets, None for none."""
+
+    bundle: Path
+    run_folder: Path | None
+    batches: str
+    rounds: int | None
+    threads_text: str | None
+    third_party: bool
+    cold_start: bool
+    max_latency_ms: float | None
+    max_memory_mb: float | None
+    max_size_mb: float | None
+    parity_file: Path | None
+    images: tuple[Path, ...]
+    max_images: int
+    budget_seconds: float | None
+    seed: int
+    out: Path
+    rank_too: bool
+    device_folder: Path | None
+
+
+@command(BenchOptions, example="tumorseg bench bundles/breast --batches 1,4 --threads 2")
+@bundle_argument
+@run_option(help="PyTorch is timed too and is the reference.")
 @click.option("--batches", default="1,4", show_default=True, help="Batch sizes, separated by commas.")
 @click.option(
     "--rounds",
@@ -70,13 +98,13 @@ MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyT
 @click.option(
     "--parity",
     "parity_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="parity.json of this bundle: its figures go onto the page, too.",
 )
 @click.option(
     "--images",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Image or folder of images, may be repeated [default: the run's test images, else the golden ones].",
 )
 @click.option(
@@ -88,69 +116,46 @@ MAX_IMAGES = 8  # rounds go through them in turn; each is also compared with PyT
     help="Begin no round after so many seconds; a batch size that cannot have eight rounds is not timed.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the order of the variants in each round.")
-@click.option(
-    "--out",
-    default=Path("build/bench"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder for bench.html, bench.md and bench.json.",
-)
+@out_option(default=Path("build/bench"), help="Folder for bench.html, bench.md and bench.json.")
 @click.option(
     "--rank",
     "rank_too",
     is_flag=True,
     help="Also write ranking.json into the device folder: backend 'auto' then takes what was fastest here.",
 )
-@click.option(
-    "--device-folder",
-    type=click.Path(path_type=Path),
+@device_folder_option(
     help="Where this device keeps its engines and its ranking [default: the one that is there, else "
     "<BUNDLE>.device beside the bundle].",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print bench.json instead of the tables.")
-def bench(
-    bundle: Path,
-    run_folder: Path | None,
-    batches: str,
-    rounds: int | None,
-    threads_text: str | None,
-    third_party: bool,
-    cold_start: bool,
-    max_latency_ms: float | None,
-    max_memory_mb: float | None,
-    max_size_mb: float | None,
-    parity_file: Path | None,
-    images: tuple[Path, ...],
-    max_images: int,
-    budget_seconds: float | None,
-    seed: int,
-    out: Path,
-    rank_too: bool,
-    device_folder: Path | None,
-    as_json: bool,
-) -> None:
+def bench(options: BenchOptions) -> None:
     """Time BUNDLE under every backend of this machine, against PyTorch where a run is given.
 
     All variants run the same real images in interleaved rounds, with the same number of threads. What breaks
     parity is refused; what cannot run here is named with the reason. Without --run the reference is
     ONNX FP32. The page bench.html needs no network.
     """
-    sizes = parse_numbers("batches", batches)
-    counts = parse_numbers("threads", threads_text) if threads_text else [usable_cores()]
-    if rank_too and BATCH not in sizes:
-        raise InputError(f"batches is '{batches}', expected {BATCH} among them for --rank: add it")
-    budgets = Budgets(max_latency_ms, max_memory_mb, max_size_mb)
-    if max_memory_mb is not None and not cold_start:
+    sizes = parse_numbers("batches", options.batches)
+    counts = parse_numbers("threads", options.threads_text) if options.threads_text else [usable_cores()]
+    if options.rank_too and BATCH not in sizes:
+        raise InputError(f"batches is '{options.batches}', expected {BATCH} among them for --rank: add it")
+    budgets = Budgets(options.max_latency_ms, options.max_memory_mb, options.max_size_mb)
+    if options.max_memory_mb is not None and not options.cold_start:
         raise InputError("--max-memory-mb was given with --no-cold, expected only one of them")
-    plan = TimingPlan(rounds=MIN_ROUNDS if rounds is None else rounds, seed=seed, budget_s=budget_seconds)
-    opened = Bundle.open(bundle)
-    parity = read_report(parity_file, "parity", opened) if parity_file else None
-    run = open_run(run_folder)
+    plan = TimingPlan(
+        rounds=MIN_ROUNDS if options.rounds is None else options.rounds,
+        seed=options.seed,
+        budget_s=options.budget_seconds,
+    )
+    opened = Bundle.open(options.bundle)
+    parity = read_report(options.parity_file, "parity", opened) if options.parity_file else None
+    run = open_run(options.run_folder)
     if run is not None:
         check_provenance(opened, run)
-    inputs = choose_inputs(opened, run, images, max_images)
-    ranking_folder = make_ranking_folder(opened, device_folder) if rank_too else None
-    variants, left_out = sort_out((*VARIANTS, *(THIRD_PARTY_BASELINES if third_party else ())), opened, run)
+    inputs = choose_inputs(opened, run, options.images, options.max_images)
+    ranking_folder = make_ranking_folder(opened, options.device_folder) if options.rank_too else None
+    variants, left_out = sort_out(
+        (*VARIANTS, *(THIRD_PARTY_BASELINES if options.third_party else ())), opened, run
+    )
     before, frequency = load_average(), cpu_frequency_state()
     work = count_work(opened)
     rows: list[BenchRow] = []
@@ -167,14 +172,18 @@ def bench(
             sizes,
             count,
             plan,
-            progress=log,
+            progress=options.log,
             variants=variants,
-            device_folder=device_folder,
-            open_rounds=rounds is None,
+            device_folder=options.device_folder,
+            open_rounds=options.rounds is None,
             worst=worst,
         )
     last = counts[-1]
-    cold_starts, failed = start_cold(opened, run, rows, last, device_folder) if cold_start else ({}, {})
+    cold_starts, failed = (
+        start_cold(opened, run, rows, last, options.device_folder, options.log)
+        if options.cold_start
+        else ({}, {})
+    )
     choices = choose([row for row in rows if row.threads == last], opened, cold_starts, budgets)
     values: dict[str, Any] = {
         "schema": SCHEMA,
@@ -186,11 +195,11 @@ def bench(
         "images": [image.to_dict() for image in inputs],
         "plan": {
             "batches": sizes,
-            "rounds": rounds,
+            "rounds": options.rounds,
             "threads": counts,
-            "seed": seed,
+            "seed": options.seed,
             "settle_seconds": plan.settle_s,
-            "budget_seconds": budget_seconds,
+            "budget_seconds": options.budget_seconds,
         },
         "reference": reference_facts(rows, run),
         "left_out": left_out,
@@ -203,24 +212,27 @@ def bench(
         "worst": worst,
         "rows": [row.to_dict() for row in rows],
     }
-    write_report(out, "bench", values, bench_markdown(rows, values))
-    write_text(out / PAGE, report_page([values, *([parity] if parity else [])]))
-    click.echo(to_json(values) if as_json else bench_text(rows, values), nl=False)
-    log(f"report: {(out / PAGE).resolve()}, and bench.md and bench.json beside it")
+    write_report(options.out, "bench", values, bench_markdown(rows, values))
+    write_text(options.out / PAGE, report_page([values, *([parity] if parity else [])]))
+    click.echo(to_json(values) if options.as_json else bench_text(rows, values), nl=False)
+    options.log(f"report: {(options.out / PAGE).resolve()}, and bench.md and bench.json beside it")
     if ranking_folder is not None:
         unfit = {one.name: one.reason for one in choices if one.status == UNFIT}
         entries = ranking_entries([row for row in rows if row.threads == last], last, unfit)
         write_ranking(ranking_folder, opened, entries)
-        log(f"ranking: {ranking_folder / RANKING}: {ranking_line(entries)}")
-
-
-def log(line: str) -> None:
-    """Progress, on standard error."""
-    click.echo(line, err=True)
+        options.log(f"ranking: {ranking_folder / RANKING}: {ranking_line(entries)}")
+    timed = sum(row.status == "measured" for row in rows)
+    fastest = next((one.label for one in choices if one.status == WON), "none that fits")
+    options.verdict(f"{options.bundle}: {timed} of {len(rows)} rows timed, to serve: {fastest}")
 
 
 def start_cold(
-    bundle: Bundle, run: Run | None, rows: Sequence[BenchRow], threads: int, device_folder: Path | None
+    bundle: Bundle,
+    run: Run | None,
+    rows: Sequence[BenchRow],
+    threads: int,
+    device_folder: Path | None,
+    log: Callable[[str], None],
 ) -> tuple[dict[str, ColdStart], dict[str, str]]:
     """Cold-start figures by the name of each variant that was timed, and why others have none."""
     timed: dict[str, Variant] = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -21,23 +22,41 @@ from tumorseg_benchmarks.reports.report import (
 from tumorseg_benchmarks.variants.candidates import open_run
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.options import (
+    PATH,
+    Options,
+    bundle_argument,
+    command,
+    device_folder_option,
+    out_option,
+    run_option,
+)
 from tumorseg_runtime.core.errors import InputError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_text
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN = 3  # breaches in the error message
 
 
-@click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--run",
-    "run_folder",
-    type=click.Path(path_type=Path),
-    help="Run that the bundle was made from: also compare with PyTorch itself on images of its split.",
-)
+@dataclass(frozen=True)
+class ParityOptions(Options):
+    """Of `tumorseg parity`. part, limit, thinnest: of the run's split; limit 0: all of it."""
+
+    bundle: Path
+    run_folder: Path | None
+    part: str
+    limit: int
+    out: Path
+    device_folder: Path | None
+    thinnest: int
+    layer_diff: bool
+    certificate: bool
+    junit: Path | None
+    annotations: bool
+
+
+@command(ParityOptions, example="tumorseg parity bundles/breast --run runs/breast --limit 20")
+@bundle_argument
+@run_option(help="also compare with PyTorch itself on images of its split.")
 @click.option(
     "--split",
     "part",
@@ -52,18 +71,8 @@ SHOWN = 3  # breaches in the error message
     type=click.IntRange(min=0),
     help="At most so many images of the split [default: all].",
 )
-@click.option(
-    "--out",
-    default=Path("build/parity"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder for parity.json and parity.md.",
-)
-@click.option(
-    "--device-folder",
-    type=click.Path(path_type=Path),
-    help="Where engines of this device lie [default: beside the bundle, else the user's cache].",
-)
+@out_option(default=Path("build/parity"), help="Folder for parity.json and parity.md.")
+@device_folder_option()
 @click.option(
     "--thinnest",
     default=0,
@@ -77,43 +86,29 @@ SHOWN = 3  # breaches in the error message
     show_default=True,
     help="Leave parity.json in the device folder.",
 )
-@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
+@click.option("--junit", type=PATH, help="Write JUnit XML to this file.")
 @click.option("--annotations", is_flag=True, help="Print a GitHub ::error line for each breach.")
-@click.option("--json", "as_json", is_flag=True, help="Print parity.json instead of the table.")
-def parity(
-    bundle: Path,
-    run_folder: Path | None,
-    part: str,
-    limit: int,
-    out: Path,
-    device_folder: Path | None,
-    thinnest: int,
-    layer_diff: bool,
-    certificate: bool,
-    junit: Path | None,
-    annotations: bool,
-    as_json: bool,
-) -> None:
+def parity(options: ParityOptions) -> None:
     """Compare every artefact of BUNDLE, under every backend of this machine, with PyTorch.
 
     From the bytes of files to tensors, logits, masks and Dice. Without --run only golden vectors and golden
     images are judged, which needs no PyTorch. What cannot run here is listed as unverified. The exit status
     is 1 where an artefact breaks its budget.
     """
-    if annotations and as_json:
+    if options.annotations and options.as_json:
         raise InputError("--annotations and --json write to the same output, expected one: drop the other")
-    opened = Bundle.open(bundle)
-    run = open_run(run_folder)
+    opened = Bundle.open(options.bundle)
+    run = open_run(options.run_folder)
     before = load_average()
     findings = score_bundle(
         opened,
         run,
-        part,
-        limit,
-        thinnest=thinnest,
-        layer_diff=layer_diff,
-        device_folder=device_folder,
-        progress=lambda line: click.echo(f"{line} ...", err=True),
+        options.part,
+        options.limit,
+        thinnest=options.thinnest,
+        layer_diff=options.layer_diff,
+        device_folder=options.device_folder,
+        progress=lambda line: options.log(f"{line} ..."),
     )
     values: dict[str, Any] = {
         "schema": SCHEMA,
@@ -125,24 +120,31 @@ def parity(
     }
     rows = findings.rows
     write_report(
-        out, "parity", values, parity_markdown(rows, values) + further_sections(findings, markdown=True)
+        options.out,
+        "parity",
+        values,
+        parity_markdown(rows, values) + further_sections(findings, markdown=True),
     )
-    if certificate:
-        path = write_certificate(opened, findings, run, device_folder, to_json)
-        click.echo(f"certificate of this device: {path}", err=True)
-    if junit:
-        make_folder(junit.parent)
-        write_text(junit, to_junit(findings))
+    if options.certificate:
+        path = write_certificate(opened, findings, run, options.device_folder, to_json)
+        options.log(f"certificate of this device: {path}")
+    if options.junit:
+        make_folder(options.junit.parent)
+        write_text(options.junit, to_junit(findings))
     text = parity_text(rows, values) + further_sections(findings, markdown=False)
-    click.echo(to_json(values) if as_json else text, nl=False)
-    click.echo(f"report: {out}/parity.md, {out}/parity.json", err=True)
-    for line in to_annotations(findings) if annotations else ():
+    click.echo(to_json(values) if options.as_json else text, nl=False)
+    options.log(f"report: {options.out}/parity.md, {options.out}/parity.json")
+    for line in to_annotations(findings) if options.annotations else ():
         click.echo(line)
     if breaches := findings.breaches:
         first = "; ".join(breaches[:SHOWN])
         more = f"; {len(breaches) - SHOWN} more" if len(breaches) > SHOWN else ""
-        layer = "" if layer_diff or run is None else ", or look for the layer with --layer-diff"
+        layer = "" if options.layer_diff or run is None else ", or look for the layer with --layer-diff"
         raise ParityError(
-            f"{bundle}: {len(breaches)} breaches of parity, expected none: {first}{more}: "
-            f"do not use what is named refused in {out}/parity.md; export it again{layer}"
+            f"{options.bundle}: {len(breaches)} breaches of parity, expected none: {first}{more}: "
+            f"do not use what is named refused in {options.out}/parity.md; export it again{layer}"
         )
+    unverified = sum(row.status == "unverified" for row in rows)
+    options.verdict(
+        f"{options.bundle}: parity holds: {len(rows) - unverified} passed, {unverified} unverified"
+    )

@@ -10,7 +10,6 @@ from tumorseg_benchmarks.latency.cold_start import ColdStart
 from tumorseg_benchmarks.latency.intervals import FASTER
 from tumorseg_benchmarks.latency.latency import speed_up
 from tumorseg_benchmarks.latency.rows import BenchRow
-from tumorseg_benchmarks.variants.variants import STAND_IN
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
 
@@ -50,9 +49,8 @@ class Choice:
 
 def size_mb(bundle: Bundle, row: BenchRow) -> float | None:
     """Of the files of the row's artefact; None where it is not in the bundle."""
-    format = STAND_IN.get(row.variant.format, row.variant.format)
     for artefact in bundle.artefacts:
-        if artefact.format in (row.variant.format, format) and artefact.precision == row.variant.precision:
+        if artefact.format in row.variant.formats and artefact.precision == row.variant.precision:
             return sum(bundle.files[file].bytes for file in artefact.files) / 1e6
     return None
 

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import click
 import numpy as np
@@ -25,9 +24,7 @@ from tumorseg_export.onnx.complexity import count_flops
 from tumorseg_export.onnx.passes.base import Pass
 from tumorseg_export.onnx.passes.choice import PHASES, TRANSPOSED
 from tumorseg_export.onnx.passes.dilation import fold_dilation
-from tumorseg_export.targets import mnn as mnn_export
-from tumorseg_export.targets import ncnn as ncnn_export
-from tumorseg_export.targets import openvino as openvino_export
+from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import TumorsegError
@@ -45,9 +42,6 @@ PASSES: dict[str, Pass] = {
     "upsampling as four Conv": PHASES,
     "upsampling as ConvTranspose": TRANSPOSED,
 }
-CONVERTERS: dict[str, ModuleType | None] = {
-    "onnxruntime": None, "mnn": mnn_export, "ncnn": ncnn_export, "openvino": openvino_export,
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +100,10 @@ def _variants(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[
 
 def _convert(bundle: Bundle, backend: str, root: Path) -> Artefact:
     """The artefact that the backend opens, made from the `model.onnx` in the folder."""
-    converter = CONVERTERS[backend]
-    if converter is None:
+    if backend == "onnxruntime":
         return Artefact(onnx_export.FILE, "onnx", "fp32", None, {}, ())
     no_network: ExportContext = ExportContext(None, bundle.contract, {}, ())  # type: ignore[arg-type]  # they read the file
-    artefact: Artefact = converter.make(no_network, root).artefact
-    return artefact
+    return TARGETS[backend].make(no_network, root).artefact
 
 
 def _timed(variants: Sequence[Variant], bundle: Bundle, rounds: int) -> Iterator[str]:

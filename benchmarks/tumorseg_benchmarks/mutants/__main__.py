@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
+from tumorseg_benchmarks.mutants.bugs.catalogue import EQUIVALENT, MUTANTS
 from tumorseg_benchmarks.mutants.mutant import Mutant
 from tumorseg_benchmarks.mutants.negative_controls import (
     FEWEST,
@@ -22,17 +23,18 @@ from tumorseg_benchmarks.mutants.negative_controls import (
     missing_backends,
 )
 from tumorseg_benchmarks.mutants.table import network_facts, summary_table, to_markdown, to_values
-from tumorseg_benchmarks.mutants.testbed import make_test_bed
+from tumorseg_benchmarks.mutants.testbed import TestBed, make_test_bed
 from tumorseg_benchmarks.mutants.trial import OURS, ControlResult, MutantResult, try_controls, try_mutants
 from tumorseg_benchmarks.reports.report import SCHEMA, to_json, write_report
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.cli.main import one_line_errors
 from tumorseg_runtime.core.errors import BackendError, ParityError
+from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.core.records import Format
 
 WORKERS = 2
 _FORMAT = Format("result of a worker", "run it again")
-Share = tuple[list[MutantResult], list[MutantResult], list[ControlResult], list[dict[str, Any]]]
+Share = tuple[list[MutantResult], list[MutantResult], list[ControlResult]]
 
 
 @click.command()
@@ -46,21 +48,27 @@ Share = tuple[list[MutantResult], list[MutantResult], list[ControlResult], list[
 @click.option("--only", multiple=True, help="Only mutants with this in their name or kind; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print mutants.json instead of the summary.")
 @click.option("--share", type=int, hidden=True, help="For a worker: which part of the list it takes.")
-def mutants(out: Path, only: tuple[str, ...], as_json: bool, share: int | None) -> None:
+@click.option("--bed", type=click.Path(path_type=Path), hidden=True, help="For a worker: the test bed.")
+def mutants(out: Path, only: tuple[str, ...], as_json: bool, share: int | None, bed: Path | None) -> None:
     """Break deployments on purpose, and see which command refuses them, beside the criteria of others.
 
-    Three small networks are trained on phantoms and exported for every backend, in two processes that share
-    the list. The exit status is 1 where a bug survives `verify` that a device can see, or any survives
+    Three small networks are trained on phantoms and exported for every backend; two processes share the
+    list. The exit status is 1 where a bug survives `verify` that a device can see, or any survives
     `parity --run`, or where a correct artefact raises an alarm.
     """
     if missing := missing_backends():
         reasons = "; ".join(f"{backend}: {reason}" for backend, reason in missing.items())
         raise BackendError(f"{reasons}; expected every backend for the CPU: pip install 'tumorseg[dev,cpu]'")
     started, before = time.perf_counter(), load_average()
-    if share is not None:
-        click.echo(to_json(_work(only, share)), nl=False)
+    if share is not None and bed is not None:
+        click.echo(to_json(_work(only, share, bed)), nl=False)
         return
-    shares = _run_workers(only)
+    with tempfile.TemporaryDirectory(prefix="tumorseg-mutants-") as folder:
+        test_bed = make_test_bed(Path(folder), log=lambda line: click.echo(line, err=True))
+        bed = Path(folder) / "bed.pickle"
+        write_bytes(bed, pickle.dumps(test_bed), durable=False)
+        networks = network_facts(test_bed)
+        shares = _run_workers(only, bed)
     broken, equivalent, controls = (
         [one for part in parts for one in part] for parts in list(zip(*shares, strict=True))[:3]
     )
@@ -70,7 +78,7 @@ def mutants(out: Path, only: tuple[str, ...], as_json: bool, share: int | None) 
         "machine": machine_facts(),
         "load_average": {"before": before, "after": load_average()},
         "seconds": round(time.perf_counter() - started, 1),
-        **to_values(shares[0][3], broken, equivalent, controls),
+        **to_values(networks, broken, equivalent, controls),
     }
     write_report(out, "mutants", values, to_markdown(broken, equivalent, controls, values))
     click.echo(to_json(values) if as_json else summary_table(broken, controls).to_text(), nl=False)
@@ -91,31 +99,30 @@ def _chosen(only: tuple[str, ...]) -> tuple[list[Mutant], list[Mutant]]:
     return [one for one in MUTANTS if fits(one)], [one for one in EQUIVALENT if fits(one)]
 
 
-def _work(only: tuple[str, ...], share: int) -> dict[str, Any]:
-    """The results of one worker, as plain values by place in the lists."""
+def _work(only: tuple[str, ...], share: int, bed: Path) -> dict[str, Any]:
+    """The results of one worker, as plain values by place in the lists. bed: a pickle of this command's."""
+    started = time.perf_counter()
 
     def log(line: str) -> None:
-        click.echo(line, err=True)
+        click.echo(f"{time.perf_counter() - started:4.0f} s  {line}", err=True)
 
-    with tempfile.TemporaryDirectory(prefix="tumorseg-mutants-") as folder:
-        test_bed = make_test_bed(Path(folder), log=log)
-        broken, equivalent = (one[share::WORKERS] for one in _chosen(only))
-        controls = [] if only else all_controls(test_bed)[share::WORKERS]
-        return {
-            "broken": [one.to_dict() for one in try_mutants(test_bed, broken, log)],
-            "equivalent": [one.to_dict() for one in try_mutants(test_bed, equivalent, log)],
-            "controls": [
-                {"control": dataclasses.asdict(one.control), "alarms": one.alarms}
-                for one in try_controls(test_bed, controls, log)
-            ],
-            "networks": network_facts(test_bed),
-        }
+    test_bed: TestBed = pickle.loads(bed.read_bytes())
+    broken, equivalent = (one[share::WORKERS] for one in _chosen(only))
+    controls = [] if only else all_controls(test_bed)[share::WORKERS]
+    return {
+        "broken": [one.to_dict() for one in try_mutants(test_bed, broken, log)],
+        "equivalent": [one.to_dict() for one in try_mutants(test_bed, equivalent, log)],
+        "controls": [
+            {"control": dataclasses.asdict(one.control), "alarms": one.alarms}
+            for one in try_controls(test_bed, controls, log)
+        ],
+    }
 
 
-def _run_workers(only: tuple[str, ...]) -> list[Share]:
+def _run_workers(only: tuple[str, ...], bed: Path) -> list[Share]:
     """Start the workers, and read what each found."""
     words = [argument for word in only for argument in ("--only", word)]
-    command = [sys.executable, "-m", "tumorseg_benchmarks.mutants", *words, "--share"]
+    command = [sys.executable, "-m", "tumorseg_benchmarks.mutants", *words, "--bed", str(bed), "--share"]
     workers = [
         subprocess.Popen([*command, str(share)], stdout=subprocess.PIPE, text=True)
         for share in range(WORKERS)
@@ -134,7 +141,7 @@ def _run_workers(only: tuple[str, ...]) -> list[Share]:
         controls = [
             ControlResult(NegativeControl(**one["control"]), one["alarms"]) for one in found["controls"]
         ]
-        shares.append((broken, equivalent, controls, found["networks"]))
+        shares.append((broken, equivalent, controls))
     return shares
 
 

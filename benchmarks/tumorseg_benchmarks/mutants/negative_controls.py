@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 
 from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, UNETPP, BedNetwork, TestBed
-from tumorseg_runtime.backends import open_session, why_unavailable
+from tumorseg_runtime.backends import BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
-from tumorseg_runtime.core.session import Session, SessionInfo
+from tumorseg_runtime.core.session import LOGITS, Session, SessionInfo
 
 ONNX_RUNTIME = "onnxruntime"
 LEVELS = {
@@ -18,7 +18,11 @@ LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 FEWEST = 90  # with fewer, no false alarm would say little
-OTHERS = ("ncnn", "mnn", "mnn-exact", "openvino")
+OTHERS = tuple(
+    name
+    for name, spec in BACKENDS.items()
+    if name != ONNX_RUNTIME and spec.output == LOGITS and "cpu" in spec.devices
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Three small networks that are good at phantoms, exported for every backend: what the mutants are made of.
 
 A U-Net (skip connections, nearest upsampling), a DeepLabV3 (dilated convolutions, bilinear upsampling with
-aligned corners) and a U-Net++, all with resnet18. The phantoms of one organ are tinted, as some ultrasound devices do, so
-that an exchange of colours can be seen at all.
+aligned corners) and a U-Net++, all with resnet18. The phantoms of one organ are tinted, as some ultrasound
+devices do, so that an exchange of colours can be seen at all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tumorseg_benchmarks.parity.fp16_reference import rounded_reference
 from tumorseg_benchmarks.parity.parity import ReferenceSet, golden_reference, split_reference
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 from tumorseg_export.bundle.export import export_run
+from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import ParityError
@@ -40,7 +41,12 @@ Log = Callable[[str], None]
 CONTRACT = Contract(height=64, width=96)  # not square: an exchange of the axes must show
 ENCODER = "resnet18"
 UNET, DEEPLAB, UNETPP = "unet", "deeplabv3", "unetplusplus"
-TARGETS = ("onnx", "onnx-fp16", "ncnn", "mnn", "openvino", "onnx-deploy", "onnx-deploy-gray")
+# all that run on any CPU, which bfloat16 does not
+CHOSEN = tuple(
+    name
+    for name, target in TARGETS.items()
+    if target.must_run and not target.instead_of and target.options.get("precision") != "bf16"
+)
 TINT = (1.0, 0.8, 0.55)  # of R, G, B
 BATCH, RATE, SEED = 8, 2e-3, 5
 EARLIER = 2  # passes before the end at which the weights of another epoch are taken
@@ -54,7 +60,7 @@ class Size:
     phantoms: int = 40
     passes: int = 10
     golden: int = 6
-    targets: tuple[str, ...] = TARGETS
+    targets: tuple[str, ...] = CHOSEN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +128,7 @@ def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Be
     live = split_reference(run, PyTorchSession(model, "cpu"), "test", 0)
     assert live.tensor is not None
     tensors = [live.tensor(index) for index in range(len(live.images))]
-    split = ReferenceSet(live.name, live.images, live.logits, lambda index: tensors[index])
+    split = ReferenceSet(live.name, live.images, live.logits, tensors.__getitem__)
     halves = rounded_reference(model, golden_reference(bundle), CONTRACT)
     return BedNetwork(name, run, bundle, refused, model, earlier, golden, split, halves)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,10 +72,9 @@ def try_mutants(
     test_bed: TestBed, mutants: Iterable[Mutant], log: Log = lambda line: None
 ) -> Iterator[MutantResult]:
     """Each mutant in turn; what it wrote is gone afterwards."""
-    for number, mutant in enumerate(mutants):
+    for mutant in mutants:
         network = test_bed.networks[mutant.network]
-        folder = test_bed.folder / f"mutant-{number}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="mutant-", dir=test_bed.folder))
         with mutant.apply(network, folder) as device:
             findings = detect(device, network)
             third_party = _third_party(device, network) if device.file_changed else {}

@@ -6,18 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_benchmarks.variants.candidates import Candidate
-from tumorseg_benchmarks.variants.variants import Variant
-from tumorseg_runtime.backends import FORMATS, MASK_BACKENDS, open_session, why_unavailable
+from tumorseg_benchmarks.variants.variants import Variant, variant_of
+from tumorseg_runtime.backends import BACKENDS, MASK_BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
-LABELS = {
-    "onnxruntime-deploy": "ONNX deploy form, ONNX Runtime CPU",
-    "onnxruntime-deploy-gray": "ONNX deploy form for gray, ONNX Runtime CPU",
-}
 
 
 def deploy_candidates(bundle: Bundle) -> list[Candidate]:
@@ -25,9 +21,8 @@ def deploy_candidates(bundle: Bundle) -> list[Candidate]:
     found = []
     for backend in MASK_BACKENDS:
         for artefact in bundle.artefacts:
-            if artefact.format in FORMATS[backend]:
-                variant = Variant(LABELS[backend], artefact.format, backend, "cpu", artefact.precision)
-                found.append(_open(bundle, variant))
+            if artefact.format in BACKENDS[backend].formats:
+                found.append(_open(bundle, variant_of(backend, "cpu", artefact.precision)))
     return found
 
 

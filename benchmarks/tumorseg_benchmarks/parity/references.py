@@ -86,7 +86,7 @@ def golden_reference(bundle: Bundle) -> ReferenceSet:
         "golden",
         tuple(golden_inputs(bundle)),
         tuple(item.logits for item in golden),
-        lambda index: golden[index].tensor,
+        [item.tensor for item in golden].__getitem__,
     )
 
 

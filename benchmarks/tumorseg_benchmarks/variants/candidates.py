@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tumorseg_benchmarks.variants.third_party_baselines import open_baseline, why_no_baseline
-from tumorseg_benchmarks.variants.variants import BUILT, FORM, NOT_EXPORTED, PYTORCH, STAND_IN, Variant
+from tumorseg_benchmarks.variants.variants import BUILT, FORM, NOT_EXPORTED, PYTORCH, Variant
 from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
@@ -53,8 +53,7 @@ def why_not(variant: Variant, bundle: Bundle, run: Run | None) -> str | None:
             return "no run was given (--run)"
         return _why_no_torch(variant.device)
     there = [(artefact.format, artefact.precision) for artefact in bundle.artefacts]
-    formats = (variant.format, STAND_IN.get(variant.format, variant.format))
-    if variant.format != BUILT and not any((one, variant.precision) in there for one in formats):
+    if variant.format != BUILT and not any((one, variant.precision) in there for one in variant.formats):
         return f"{NOT_EXPORTED}: the bundle has no {variant.precision} {variant.format} artefact"
     return why_unavailable(variant.engine, variant.device)
 

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tumorseg_runtime.core.session import InputForm, SessionInfo
+from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
 
 
-class PyTorchSession:
+class PyTorchSession(InProcess):
     """The trained network on 'cpu' or 'cuda', FP32 throughout.
 
     memory: axis order of the activations inside. compiled: through torch.compile, at the first inference of

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tumorseg_benchmarks.variants.variants import PYTORCH_BASELINES, STOCK, Variant
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError
-from tumorseg_runtime.core.session import InputForm, Session, SessionInfo
+from tumorseg_runtime.core.session import InProcess, InputForm, Session, SessionInfo
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
@@ -44,7 +44,7 @@ Infer = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 _files: dict[Path, tempfile.TemporaryDirectory[str]] = {}  # run -> the folder with its plain export
 
 
-class StockSession:
+class StockSession(InProcess):
     """A stock runtime behind a function from one batch to its logits.
 
     precision: in which it computes by its defaults, which decides its budget of parity.

@@ -8,18 +8,15 @@ row, with the reason in place of a number.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from tumorseg_runtime.core.session import InputForm
-
-if TYPE_CHECKING:
-    pass
+from tumorseg_runtime.backends import BACKENDS
+from tumorseg_runtime.core.session import LOGITS, InputForm
 
 PYTORCH = "pytorch"
 PYTORCH_BASELINES = ("pytorch-channels-last", "pytorch-compiled")
 STOCK = "stock"  # the format of a plain export, which a stock runtime opens (`third_party_baselines`)
 BUILT = "engine"  # the format of what `tumorseg build` leaves in the device folder
-STAND_IN = {"mnn-exact": "mnn"}  # format -> the one that its backend opens where the first was not exported
 NOT_EXPORTED = "not exported"
 FORM = InputForm()  # float32 NCHW: what the preprocessor makes
 
@@ -46,6 +43,12 @@ class Variant:
         return "-".join((self.format, self.precision, self.engine, self.device))
 
     @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats of the bundle's artefacts that serve it; of several the first that was exported."""
+        spec = BACKENDS.get(self.engine)
+        return spec.formats if spec and self.format in spec.formats else (self.format,)
+
+    @property
     def group(self) -> str:
         """'cpu' or 'gpu': only variants of one group share rounds and are set against each other.
 
@@ -64,20 +67,27 @@ class Variant:
         return self.is_baseline or self.engine == PYTORCH
 
 
+def variant_of(backend: str, device: str, precision: str) -> Variant:
+    """What the runtime's backend makes of the bundle's artefact."""
+    spec = BACKENDS[backend]
+    return Variant(spec.label_of(device, precision), spec.formats[0], backend, device, precision)
+
+
+def _served(*devices: str) -> Iterator[Variant]:
+    """All that backends open from a bundle on these devices; what is built for one GPU is listed by hand."""
+    for name, spec in BACKENDS.items():
+        if spec.output != LOGITS or spec.device_folder:
+            continue
+        for device in devices:
+            if device in spec.devices:
+                yield from (variant_of(name, device, precision) for precision in spec.precisions)
+
+
 VARIANTS = (
     Variant("PyTorch eager", "module", PYTORCH, "cpu", "fp32"),
-    Variant("ONNX FP32, ONNX Runtime CPU", "onnx", "onnxruntime", "cpu", "fp32"),
-    Variant("ONNX FP16, ONNX Runtime CPU", "onnx", "onnxruntime", "cpu", "fp16"),
-    Variant("ncnn FP32, CPU", "ncnn", "ncnn", "cpu", "fp32"),
-    Variant("MNN FP32, CPU", "mnn", "mnn", "cpu", "fp32"),
-    Variant("MNN FP32 exact, CPU", "mnn-exact", "mnn-exact", "cpu", "fp32"),
-    Variant("OpenVINO FP32, CPU", "openvino", "openvino", "cpu", "fp32"),
-    Variant("OpenVINO BF16, CPU", "openvino", "openvino", "cpu", "bf16"),
+    *_served("cpu"),
     Variant("PyTorch eager CUDA", "module", PYTORCH, "cuda", "fp32"),
-    Variant("ONNX FP32, ONNX Runtime CUDA", "onnx", "onnxruntime", "cuda", "fp32"),
-    Variant("ONNX FP16, ONNX Runtime CUDA", "onnx", "onnxruntime", "cuda", "fp16"),
-    Variant("ONNX FP32, ONNX Runtime TensorRT", "onnx", "onnxruntime", "tensorrt", "fp32"),
-    Variant("ONNX FP16, ONNX Runtime TensorRT", "onnx", "onnxruntime", "tensorrt", "fp16"),
+    *_served("cuda", "tensorrt"),
     Variant("TensorRT-RTX engine FP16, of the bundle", "tensorrt-rtx", "tensorrt", "cuda", "fp16"),
     Variant("TensorRT engine FP32, of this device", BUILT, "tensorrt", "cuda", "fp32"),
     Variant("TensorRT engine FP16, of this device", BUILT, "tensorrt", "cuda", "fp16"),

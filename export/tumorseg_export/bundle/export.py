@@ -112,7 +112,7 @@ def _load(
 
 def _make(name: str, target: Target, context: ExportContext, folder: Path, log: Log) -> ExportResult:
     with _step(log, f"made {name}"):
-        return target.load().make(context, folder)
+        return target.make(context, folder)
 
 
 def _flops(results: Sequence[ExportResult], folder: Path) -> int:

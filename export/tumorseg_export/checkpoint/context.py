@@ -47,5 +47,6 @@ class ExportResult:
 class TargetModule(Protocol):
     """What the module of a target offers."""
 
-    def make(self, context: ExportContext, folder: Path) -> ExportResult:
-        """Write the artefact's files into `folder`. The source stays as it is."""
+    def make(self, context: ExportContext, folder: Path, **options: Any) -> ExportResult:
+        """Write the artefact's files into `folder`. The source stays as it is. options: of the target's
+        record."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,36 @@ from tumorseg_export.references.golden_images import GOLDEN
 from tumorseg_export.targets.registry import DEFAULT
 from tumorseg_export.targets.validate_parity import worst_figures
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.options import PATH, Options, command, out_option
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.device.engines import Profile
 
 
-@click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the bundle.")
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """Of `tumorseg export`; from arch to images only for a foreign checkpoint, None: as the file says."""
+
+    checkpoint: Path
+    out: Path
+    targets: str
+    golden: int
+    calibration: int
+    compute_capability: tuple[int, ...]
+    batch: str
+    arch: str | None
+    encoder: str | None
+    classes: str | None
+    size: str | None
+    mean: str | None
+    std: str | None
+    threshold: float | None
+    images: str | None
+    sign: Path | None
+
+
+@command(ExportOptions, example="tumorseg export runs/breast --out bundles/breast")
+@click.argument("checkpoint", type=PATH)
+@out_option(required=True, help="Folder of the bundle.")
 @click.option("--targets", default=",".join(DEFAULT), show_default=True, help="Targets, with commas between.")
 @click.option(
     "--golden", default=GOLDEN, show_default=True, help="Golden images that go into the bundle; 3 or more."
@@ -57,27 +81,8 @@ from tumorseg_runtime.device.engines import Profile
 @click.option("--std", help="Foreign: like --mean.")
 @click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
 @click.option("--images", help="Foreign: folder of images or a dataset to prove with; or the word phantoms.")
-@click.option("--sign", type=click.Path(path_type=Path), help="Private key (PEM, Ed25519) that signs it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, the steps on stderr.")
-def export(
-    checkpoint: Path,
-    out: Path,
-    targets: str,
-    golden: int,
-    calibration: int,
-    compute_capability: tuple[int, ...],
-    batch: str,
-    arch: str | None,
-    encoder: str | None,
-    classes: str | None,
-    size: str | None,
-    mean: str | None,
-    std: str | None,
-    threshold: float | None,
-    images: str | None,
-    sign: Path | None,
-    as_json: bool,
-) -> None:
+@click.option("--sign", type=PATH, help="Private key (PEM, Ed25519) that signs it.")
+def export(options: ExportOptions) -> None:
     """Export CHECKPOINT to a sealed bundle: every artefact is proven against PyTorch, or it is refused.
 
     CHECKPOINT is a run, a folder of smp's save_pretrained, or a file with a state dict. The flags marked
@@ -90,34 +95,34 @@ def export(
     from tumorseg_export.checkpoint.foreign import CheckpointOptions, open_checkpoint
 
     started = time.perf_counter()
-    rtx = RtxOptions(compute_capability, Profile.parse(batch))
-    key = None if sign is None else load_private_key(sign, ask_passphrase)
-    options = CheckpointOptions(
-        architecture=arch,
-        encoder=encoder,
+    rtx = RtxOptions(options.compute_capability, Profile.parse(options.batch))
+    key = None if options.sign is None else load_private_key(options.sign, ask_passphrase)
+    size, mean, std, classes = options.size, options.mean, options.std, options.classes
+    foreign = CheckpointOptions(
+        architecture=options.arch,
+        encoder=options.encoder,
         classes=None if classes is None else tuple(name.strip() for name in classes.split(",")),
         size=None if size is None else parse_size(size),
         mean=None if mean is None else parse_numbers("--mean", mean),
         std=None if std is None else parse_numbers("--std", std),
-        threshold=threshold,
-        images=images,
+        threshold=options.threshold,
+        images=options.images,
     )
-
-    def log(line: str) -> None:
-        click.echo(line, err=as_json)
-
     bundle = export_checkpoint(
-        open_checkpoint(checkpoint, options, log),
-        out,
-        targets=[name.strip() for name in targets.split(",") if name.strip()],
-        golden=golden,
-        calibration=calibration,
+        open_checkpoint(options.checkpoint, foreign, options.step),
+        options.out,
+        targets=[name.strip() for name in options.targets.split(",") if name.strip()],
+        golden=options.golden,
+        calibration=options.calibration,
         rtx=rtx,
         key=key,
-        log=log,
+        log=options.step,
     )
     result = summarise(bundle, time.perf_counter() - started)
-    click.echo(json.dumps(result, indent=2, ensure_ascii=False) if as_json else table(result))
+    click.echo(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
+    options.verdict(
+        f"{result['bundle']}: {result['name']}, sealed as {result['sha256'][:16]}, {result['seconds']} s"
+    )
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -181,5 +186,4 @@ def table(result: dict[str, Any]) -> str:
         ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    end = f"{result['bundle']}: {result['name']}, sealed as {result['sha256'][:16]}, {result['seconds']} s"
-    return "\n".join([line.rstrip() for line in lines] + notes + [end])
+    return "\n".join([line.rstrip() for line in lines] + notes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -9,35 +11,47 @@ import click
 from tumorseg_export.bundle.sign import load_private_key, new_key, sign_bundle
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.bundle.signature import fingerprint
+from tumorseg_runtime.cli.options import PATH, Options, command
 from tumorseg_runtime.core.errors import InputError
 
 
-@click.command()
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option("--key", type=click.Path(path_type=Path), help="Private key (PEM, Ed25519) that signs BUNDLE.")
-@click.option(
-    "--new-key", "new", type=click.Path(path_type=Path), help="Make a key pair: this file, and .pub.pem."
-)
-def sign(bundle: Path | None, key: Path | None, new: Path | None) -> None:
+@dataclass(frozen=True)
+class SignOptions(Options):
+    """Of `tumorseg sign`: bundle and key, or new alone."""
+
+    bundle: Path | None
+    key: Path | None
+    new: Path | None
+
+
+@command(SignOptions, example="tumorseg sign bundles/breast --key key.pem")
+@click.argument("bundle", required=False, type=PATH)
+@click.option("--key", type=PATH, help="Private key (PEM, Ed25519) that signs BUNDLE.")
+@click.option("--new-key", "new", type=PATH, help="Make a key pair: this file, and .pub.pem.")
+def sign(options: SignOptions) -> None:
     """Sign BUNDLE with --key, after a check of every file; or make a pair of keys with --new-key.
 
     Devices check the signature by `tumorseg verify BUNDLE --public-key FILE`. Keep the private key off them.
     """
+    bundle, key, new = options.bundle, options.key, options.new
     if (bundle is None) != (key is None) or (bundle is None) == (new is None):
         raise InputError(
             "expected either BUNDLE with --key FILE, or --new-key FILE: see tumorseg sign --help"
         )
     if new is not None:
         public = new_key(new)
-        click.echo(
-            f"{new}: the private key, not encrypted, for you alone\n{public}: the public key, for devices"
-        )
-        return
-    assert bundle is not None
-    assert key is not None
-    private = load_private_key(key, ask_passphrase)
-    path = sign_bundle(Bundle.open(bundle), private)
-    click.echo(f"{path}: signed by the key {fingerprint(private.public_key())}")
+        values = {"private_key": str(new), "public_key": str(public)}
+        line = f"{new}: the private key, not encrypted, for you alone\n{public}: the public key, for devices"
+    else:
+        assert bundle is not None
+        assert key is not None
+        private = load_private_key(key, ask_passphrase)
+        path, signer = sign_bundle(Bundle.open(bundle), private), fingerprint(private.public_key())
+        values = {"signature": str(path), "signed_by": signer}
+        line = f"{path}: signed by the key {signer}"
+    if options.as_json:
+        click.echo(json.dumps(values, indent=2))
+    options.verdict(line)
 
 
 def ask_passphrase() -> str:

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.onnx import export as onnx_export
-from tumorseg_export.onnx.passes.choice import write_folded
+from tumorseg_export.onnx.passes.base import Pass
+from tumorseg_export.onnx.passes.choice import TRANSPOSED, write_folded
 from tumorseg_export.targets.converter_process import convert
 from tumorseg_runtime.bundle.bundle import Artefact
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.core.files import move
 
 GRAPH, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
+PASSES: dict[str, Pass] = {"upsampling as ConvTranspose": TRANSPOSED}
 
 
 def make(context: ExportContext, folder: Path) -> ExportResult:
@@ -30,7 +32,7 @@ def make(context: ExportContext, folder: Path) -> ExportResult:
     # pnnx leaves five files of the weights' size beside its input, so it works in a folder inside this one.
     with tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
-        passes = write_folded(folder / onnx_export.FILE, scratch / onnx_export.FILE, "ncnn")
+        passes = write_folded(folder / onnx_export.FILE, scratch / onnx_export.FILE, PASSES)
         command = [str(program), onnx_export.FILE, f"inputshape={shape}f32", "fp16=0"]
         convert("pnnx", command, scratch, [GRAPH, WEIGHTS])
         for file in (GRAPH, WEIGHTS):

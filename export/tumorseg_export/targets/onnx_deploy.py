@@ -17,18 +17,14 @@ FORMAT, FORMAT_GRAY = "onnx-deploy", "onnx-deploy-gray"
 FILES = {FORMAT: "model.deploy.onnx", FORMAT_GRAY: "model.deploy-gray.onnx"}
 
 
-def make(context: ExportContext, folder: Path) -> ExportResult:
-    """Write `model.deploy.onnx`; needs `model.onnx` in the folder."""
-    return make_form(context, folder, FORMAT)
-
-
-def make_form(context: ExportContext, folder: Path, format: str) -> ExportResult:
-    """Write the file of either format.
+def make(context: ExportContext, folder: Path, *, gray: bool = False) -> ExportResult:
+    """Write the file of either form; needs `model.onnx` in the folder.
 
     Raises InputError where the gray form is asked of a contract that is gray already, or no golden image is
     gray, CheckFailedError for a network that it does not fit.
     """
-    contract, file, gray = context.contract, FILES[format], format == FORMAT_GRAY
+    contract, format = context.contract, FORMAT_GRAY if gray else FORMAT
+    file = FILES[format]
     if gray and contract.channels == 1:
         raise InputError(f"target {format}: the contract is gray already: take {FORMAT} in its place")
     if gray and not any(item.pixels.ndim == 2 for item in context.golden):

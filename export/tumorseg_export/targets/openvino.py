@@ -15,21 +15,21 @@ from pathlib import Path
 
 from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.onnx import export as onnx_export
-from tumorseg_export.onnx.passes.choice import write_folded
+from tumorseg_export.onnx.passes.base import Pass
+from tumorseg_export.onnx.passes.choice import TRANSPOSED, write_folded
 from tumorseg_runtime.backends.openvino import load
 from tumorseg_runtime.bundle.bundle import Artefact
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError
 
 GRAPH, WEIGHTS = "model.xml", "model.bin"
+PASSES: dict[str, Pass] = {"upsampling as ConvTranspose": TRANSPOSED}
 
 
-def make(context: ExportContext, folder: Path) -> ExportResult:
-    """Write the two files; needs `model.onnx` in the folder."""
-    return make_files(folder, GRAPH, "fp32")
-
-
-def make_files(folder: Path, graph: str, precision: str) -> ExportResult:
-    """Write the graph, and its weights beside it, of an artefact that computes in this precision.
+def make(
+    context: ExportContext, folder: Path, *, graph: str = GRAPH, precision: str = "fp32"
+) -> ExportResult:
+    """Write the graph, and its weights beside it, of an artefact that computes in this precision; needs
+    `model.onnx` in the folder.
 
     Raises BackendError without OpenVINO, CheckFailedError where it cannot convert.
     """
@@ -43,7 +43,7 @@ def make_files(folder: Path, graph: str, precision: str) -> ExportResult:
     try:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             folded = Path(name) / onnx_export.FILE
-            passes = write_folded(folder / onnx_export.FILE, folded, "openvino")
+            passes = write_folded(folder / onnx_export.FILE, folded, PASSES)
             model = openvino.Core().read_model(folded)
             # OpenVINO numbers what ONNX does not name by a counter of the process: number it by its place.
             for place, node in enumerate(model.get_ordered_ops()):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
-from tumorseg_export.checkpoint.context import TargetModule
+from tumorseg_export.checkpoint.context import ExportContext, ExportResult, TargetModule
+from tumorseg_runtime.backends import BACKENDS
 from tumorseg_runtime.core.errors import InputError
 
 
@@ -15,26 +17,37 @@ from tumorseg_runtime.core.errors import InputError
 class Target:
     """How one target is made and proven.
 
-    module: has `make(context, folder) -> ExportResult` (`tumorseg_export.checkpoint.context.TargetModule`).
+    module: has `make(context, folder, **options) -> ExportResult`
+        (`tumorseg_export.checkpoint.context.TargetModule`).
     validated_on: (backend, device) pairs under which the artefact must pass parity where the machine has
         them; the first pair must be there, or the export is refused.
     needs: targets whose artefacts it is made from, which must be chosen, too.
+    options: what makes the variant, given to `make`.
+    instead_of: the target whose place it takes for a network that this one does not fit, '' for none.
     must_run: False for what is made ahead of time for other machines: then the first pair may be missing, and
         the artefact is sealed as unverified.
-    extra: the extra of tumorseg that brings the first backend of `validated_on`.
     packages: importable packages that only the making needs; the extra export brings them.
     """
 
     module: str
     validated_on: tuple[tuple[str, str], ...]
     needs: tuple[str, ...] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    instead_of: str = ""
     must_run: bool = True
-    extra: str = "cpu"
     packages: tuple[str, ...] = ()
 
-    def load(self) -> TargetModule:
-        """The module, imported now: it may need packages that other targets do not."""
-        return cast(TargetModule, importlib.import_module(self.module))
+    @property
+    def extra(self) -> str:
+        """The extra of tumorseg that brings the first backend of `validated_on`."""
+        backend, device = self.validated_on[0]
+        return BACKENDS[backend].devices[device] or ""
+
+    def make(self, context: ExportContext, folder: Path) -> ExportResult:
+        """Write the artefact's files into `folder`. The module is imported now: it may need packages that
+        other targets do not."""
+        module = cast(TargetModule, importlib.import_module(self.module))
+        return module.make(context, folder, **self.options)
 
 
 ONNX_RUNTIME = (("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("onnxruntime", "tensorrt"))
@@ -46,28 +59,30 @@ TARGETS = {
         "tumorseg_export.targets.onnx_deploy", (("onnxruntime-deploy", "cpu"),), needs=("onnx",)
     ),
     "onnx-deploy-gray": Target(
-        "tumorseg_export.targets.onnx_deploy_gray", (("onnxruntime-deploy-gray", "cpu"),), needs=("onnx",)
+        "tumorseg_export.targets.onnx_deploy",
+        (("onnxruntime-deploy-gray", "cpu"),),
+        needs=("onnx",),
+        options={"gray": True},
     ),
-    "ncnn": Target(
-        "tumorseg_export.targets.ncnn", (("ncnn", "cpu"),), needs=("onnx",), extra="ncnn", packages=("pnnx",)
-    ),
-    "mnn": Target(
-        "tumorseg_export.targets.mnn", (("mnn", "cpu"), ("mnn-exact", "cpu")), needs=("onnx",), extra="mnn"
-    ),
+    "ncnn": Target("tumorseg_export.targets.ncnn", (("ncnn", "cpu"),), needs=("onnx",), packages=("pnnx",)),
+    "mnn": Target("tumorseg_export.targets.mnn", (("mnn", "cpu"), ("mnn-exact", "cpu")), needs=("onnx",)),
     "mnn-exact": Target(
-        "tumorseg_export.targets.mnn_exact", (("mnn-exact", "cpu"),), needs=("onnx",), extra="mnn"
+        "tumorseg_export.targets.mnn",
+        (("mnn-exact", "cpu"),),
+        needs=("onnx",),
+        options={"file": "model.exact.mnn", "format": "mnn-exact"},
+        instead_of="mnn",
     ),
     "openvino": Target(
         "tumorseg_export.targets.openvino",
         (("openvino", "cpu"), ("openvino", "gpu"), ("openvino", "npu")),
         needs=("onnx",),
-        extra="openvino",
     ),
     "openvino-bf16": Target(
-        "tumorseg_export.targets.openvino_bf16",
+        "tumorseg_export.targets.openvino",
         (("openvino", "cpu"), ("openvino", "gpu")),
         needs=("onnx",),
-        extra="openvino",
+        options={"graph": "model.bf16.xml", "precision": "bf16"},
     ),
     "tensorrt-rtx": Target(
         "tumorseg_export.targets.tensorrt_rtx", (("tensorrt", "cuda"),), needs=("onnx-fp16",), must_run=False

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tumorseg_export.targets.registry import Target
+from tumorseg_export.targets.registry import TARGETS, Target
 from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, Verdict, sha256_of
 from tumorseg_runtime.core.errors import BackendError, ParityError
@@ -102,9 +102,8 @@ def _replay(
 def refuse_breach(report: ParityReport, threads: int | None = None) -> None:
     """Raise ParityError where the report has breaches. threads: None for all cores."""
     if not report.passed:
-        remedy = (
-            "take the target mnn-exact in its place" if report.backend == "mnn" else "leave out its target"
-        )
+        others = [name for name, target in TARGETS.items() if target.instead_of == report.backend]
+        remedy = f"take the target {others[0]} in its place" if others else "leave out its target"
         raise ParityError(
             f"under {report.backend} on {report.device}"
             f"{f' with {threads} thread' if threads else ''} an artefact decides other than "

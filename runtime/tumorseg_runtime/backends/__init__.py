@@ -6,33 +6,99 @@ import importlib
 from pathlib import Path
 
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.session import Session
+from tumorseg_runtime.core.session import MASKS, Session
 
-# name -> module with `open_session(bundle, device, precision, threads) -> Session`
-BACKENDS = {
-    "onnxruntime": "tumorseg_runtime.backends.onnxruntime",
-    "onnxruntime-deploy": "tumorseg_runtime.backends.onnxruntime_deploy",
-    "onnxruntime-deploy-gray": "tumorseg_runtime.backends.onnxruntime_deploy_gray",
-    "ncnn": "tumorseg_runtime.backends.ncnn",
-    "mnn": "tumorseg_runtime.backends.mnn",
-    "mnn-exact": "tumorseg_runtime.backends.mnn_exact",
-    "openvino": "tumorseg_runtime.backends.openvino",
-    "tensorrt": "tumorseg_runtime.backends.tensorrt",
+GPU_EXTRA = "gpu-cu12 or gpu-cu13"
+ONNX_RUNTIME_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
+ONNX_RUNTIME_DEVICES = {
+    "cpu": "cpu",
+    "cuda": GPU_EXTRA,
+    "tensorrt": f"{GPU_EXTRA}, and TensorRT's libraries",
 }
-# name -> formats of the bundle's artefacts that it opens; of several it takes the first that is there
-FORMATS = {
-    "onnxruntime": ("onnx",),
-    "onnxruntime-deploy": ("onnx-deploy",),
-    "onnxruntime-deploy-gray": ("onnx-deploy-gray",),
-    "ncnn": ("ncnn",),
-    "mnn": ("mnn",),
-    "mnn-exact": ("mnn-exact", "mnn"),
-    "openvino": ("openvino",),
-    "tensorrt": ("tensorrt-rtx",),
-}
-MASK_BACKENDS = ("onnxruntime-deploy", "onnxruntime-deploy-gray")  # which give masks and no logits
-FOLDER_BACKENDS = ("tensorrt",)  # whose `open_session` also takes `device_folder`
+_RECORDS = (
+    BackendSpec(
+        "onnxruntime",
+        "tumorseg_runtime.backends.onnxruntime",
+        formats=("onnx",),
+        devices=ONNX_RUNTIME_DEVICES,
+        precisions=("fp32", "fp16"),
+        label="ONNX {precision}, ONNX Runtime {device}",
+        wheels=ONNX_RUNTIME_WHEELS,
+    ),
+    BackendSpec(
+        "onnxruntime-deploy",
+        "tumorseg_runtime.backends.onnxruntime_deploy",
+        formats=("onnx-deploy",),
+        devices=ONNX_RUNTIME_DEVICES,
+        precisions=("fp32",),
+        label="ONNX deploy form, ONNX Runtime {device}",
+        wheels=ONNX_RUNTIME_WHEELS,
+        output=MASKS,
+    ),
+    BackendSpec(
+        "onnxruntime-deploy-gray",
+        "tumorseg_runtime.backends.onnxruntime_deploy",
+        formats=("onnx-deploy-gray",),
+        devices=ONNX_RUNTIME_DEVICES,
+        precisions=("fp32",),
+        label="ONNX deploy form for gray, ONNX Runtime {device}",
+        wheels=ONNX_RUNTIME_WHEELS,
+        output=MASKS,
+        options={"channels": 1},
+    ),
+    BackendSpec(
+        "ncnn",
+        "tumorseg_runtime.backends.ncnn",
+        formats=("ncnn",),
+        devices={"cpu": "ncnn"},
+        precisions=("fp32",),
+        label="ncnn {precision}, {device}",
+        wheels=("ncnn",),
+    ),
+    BackendSpec(
+        "mnn",
+        "tumorseg_runtime.backends.mnn",
+        formats=("mnn",),
+        devices={"cpu": "mnn"},
+        precisions=("fp32",),
+        label="MNN {precision}, {device}",
+        wheels=("MNN",),
+    ),
+    BackendSpec(
+        "mnn-exact",
+        "tumorseg_runtime.backends.mnn",
+        formats=("mnn-exact", "mnn"),
+        devices={"cpu": "mnn"},
+        precisions=("fp32",),
+        label="MNN {precision} exact, {device}",
+        wheels=("MNN",),
+        # small Winograd tiles only: less rounding, more multiplications
+        options={"winograd_level": 1},
+    ),
+    BackendSpec(
+        "openvino",
+        "tumorseg_runtime.backends.openvino",
+        formats=("openvino",),
+        devices={"cpu": "openvino", "gpu": None, "npu": None},
+        precisions=("fp32", "bf16"),
+        label="OpenVINO {precision}, {device}",
+        wheels=("openvino",),
+    ),
+    BackendSpec(
+        "tensorrt",
+        "tumorseg_runtime.backends.tensorrt",
+        formats=("tensorrt-rtx",),
+        devices={"cuda": "tensorrt or tensorrt-rtx"},
+        precisions=("fp32", "fp16"),
+        label="TensorRT engine {precision}, {device}",
+        device_folder=True,
+    ),
+)
+BACKENDS = {spec.name: spec for spec in _RECORDS}
+MASK_BACKENDS = tuple(name for name, spec in BACKENDS.items() if spec.output == MASKS)
+FOLDER_BACKENDS = tuple(name for name, spec in BACKENDS.items() if spec.device_folder)
 
 
 def open_session(
@@ -47,16 +113,17 @@ def open_session(
     """A session of exactly this backend, device and precision, or an error: nothing is substituted.
 
     threads: CPU threads of one inference, None for the backend's default.
-    device_folder: where engines that were built for this device lie; only tensorrt looks there.
+    device_folder: where engines that were built for this device lie, for a backend that opens them.
     Raises InputError for an unknown name, BackendError where the backend or device is not available.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend is '{backend}', expected one of {', '.join(BACKENDS)}")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, expected 1 or more (or none for the backend's default)")
-    module = importlib.import_module(BACKENDS[backend])
-    extra = {"device_folder": device_folder} if backend in FOLDER_BACKENDS and device_folder else {}
-    session: Session = module.open_session(bundle, device, precision, threads, **extra)
+    spec = BACKENDS[backend]
+    folder = {"device_folder": device_folder} if spec.device_folder else {}
+    module = importlib.import_module(spec.module)
+    session: Session = module.open_session(spec, bundle, device, precision, threads, **folder)
     return session
 
 
@@ -65,15 +132,16 @@ def why_unavailable(backend: str, device: str) -> str | None:
 
     Raises InputError for a device that the backend does not know.
     """
-    reason: str | None = importlib.import_module(BACKENDS[backend]).why_unavailable(device)
+    reason: str | None = importlib.import_module(BACKENDS[backend].module).why_unavailable(device)
     return reason
 
 
 def has_artefact(bundle: Bundle, backend: str, precision: str, device_folder: Path | None = None) -> bool:
     """True where the bundle, or for tensorrt the device folder, holds what the backend opens."""
-    if any(one.format in FORMATS[backend] and one.precision == precision for one in bundle.artefacts):
+    spec = BACKENDS[backend]
+    if any(one.format in spec.formats and one.precision == precision for one in bundle.artefacts):
         return True
-    if device_folder is None or backend not in FOLDER_BACKENDS:
+    if device_folder is None or not spec.device_folder:
         return False
     from tumorseg_runtime.device.engines import latest_engine  # only a device with a GPU needs it
 

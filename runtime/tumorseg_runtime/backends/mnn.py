@@ -7,7 +7,7 @@ value that is not finite can vanish inside, and a wrong shape gives no error: bo
 Two backends share this module and the file `model.mnn`, since only the way of computing differs:
 
     mnn         Winograd's method at MNN's usual level: logits err by some 4e-4 standard deviations
-    mnn-exact   at its low level (`mnn_exact`): logits as exact as ONNX Runtime's, in up to 1.6 times the time
+    mnn-exact   at its low level (`winograd_level`): logits as exact as ONNX Runtime's, in 1.6 times the time
 
 An artefact of the format mnn is proven under both. One of the format mnn-exact is not proven under mnn, and
 mnn does not open it.
@@ -25,9 +25,10 @@ import numpy.typing as npt
 
 from tumorseg_runtime.backends.worker import Worker
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.core.session import InputForm, SessionInfo, check_batch
+from tumorseg_runtime.core.session import LOGITS, InputForm, SessionInfo, check_batch
 
 SCRIPT = Path(__file__).with_name("mnn_worker.py")
 LIMIT_S = 300.0  # seconds for one image; a session that must notice sooner is interrupted by its owner
@@ -38,6 +39,9 @@ class MnnSession:
 
     The worker ends with the session: by `close`, at the end of a `with` block, or when it is garbage.
     """
+
+    output = LOGITS
+    restarts = True
 
     def __init__(self, worker: Worker, contract: Contract, info: SessionInfo) -> None:
         self._worker = worker
@@ -84,39 +88,28 @@ def why_unavailable(device: str) -> str | None:
     return None if importlib.util.find_spec("MNN") else "MNN is not installed"
 
 
-def open_session(bundle: Bundle, device: str, precision: str, threads: int | None) -> MnnSession:
-    """A session at MNN's usual Winograd level; raises as `open_variant`."""
-    return open_variant("mnn", None, ("mnn",), bundle, device, precision, threads)
-
-
-def open_variant(
-    name: str,
-    winograd_level: int | None,
-    formats: tuple[str, ...],
-    bundle: Bundle,
-    device: str,
-    precision: str,
-    threads: int | None,
+def open_session(
+    spec: BackendSpec, bundle: Bundle, device: str, precision: str, threads: int | None
 ) -> MnnSession:
-    """A session of the backend `name` on the artefact of the first format that is there, in this precision.
+    """A session on the artefact of the first format that is there, in this precision.
 
-    Raises BackendError where it cannot be had or the file is not the contract's network, BundleError where
-    the bundle has no such artefact.
+    Option winograd_level: MNN's usual one where it is not named. Raises BackendError where it cannot be had
+    or the file is not the contract's network, BundleError where the bundle has no such artefact.
     """
     if reason := why_unavailable(device):
         raise BackendError(
-            f"{name} on '{device}' is not available: {reason}; expected a machine that runs it: "
+            f"{spec.name} on '{device}' is not available: {reason}; expected a machine that runs it: "
             "install the extra (mnn) or choose another backend"
         )
     there = {artefact.format for artefact in bundle.artefacts}
-    format = next((format for format in formats if format in there), formats[0])
+    format = next((format for format in spec.formats if format in there), spec.formats[0])
     artefact, contract = bundle.artefact(format, precision), bundle.contract
     size = [contract.height, contract.width]
     setup = {
         "file": str((bundle.root / artefact.file).resolve()),
         "threads": threads or len(os.sched_getaffinity(0)),  # MNN's own default is 4 on any machine
-        "winograd_level": winograd_level,
+        "winograd_level": spec.options.get("winograd_level"),
         "shapes": {"image": [1, contract.channels, *size], "logits": [1, len(contract.classes), *size]},
     }
-    worker = Worker(name, SCRIPT, setup, LIMIT_S)
-    return MnnSession(worker, contract, SessionInfo(name, device, precision, worker.facts["versions"]))
+    worker = Worker(spec.name, SCRIPT, setup, LIMIT_S)
+    return MnnSession(worker, contract, SessionInfo(spec.name, device, precision, worker.facts["versions"]))

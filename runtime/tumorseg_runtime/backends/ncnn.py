@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.core.session import InputForm, SessionInfo, check_batch
+from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo, check_batch
 
 if TYPE_CHECKING:
     import ncnn
@@ -25,7 +26,7 @@ INPUT, OUTPUT = "in0", "out0"  # the names that pnnx gives
 REDUCED = ("use_fp16", "use_bf16", "use_int8")  # beginnings of the options that leave FP32
 
 
-class NcnnSession:
+class NcnnSession(InProcess):
     """A `Session` on one ncnn network. Any number of threads may share it."""
 
     def __init__(self, net: ncnn.Net, contract: Contract, info: SessionInfo) -> None:
@@ -66,7 +67,9 @@ def why_unavailable(device: str) -> str | None:
     return None if importlib.util.find_spec("ncnn") else "ncnn is not installed"
 
 
-def open_session(bundle: Bundle, device: str, precision: str, threads: int | None) -> NcnnSession:
+def open_session(
+    spec: BackendSpec, bundle: Bundle, device: str, precision: str, threads: int | None
+) -> NcnnSession:
     """A session in exactly this precision; raises BackendError where it cannot be had, BundleError where the
     bundle has no such artefact or one that does not fit its contract."""
     if reason := why_unavailable(device):
@@ -74,7 +77,7 @@ def open_session(bundle: Bundle, device: str, precision: str, threads: int | Non
             f"ncnn on '{device}' is not available: {reason}; expected a machine that runs it: "
             "install the extra (ncnn) or choose another backend"
         )
-    artefact = bundle.artefact("ncnn", precision)
+    artefact = bundle.artefact(spec.formats[0], precision)
     try:
         import ncnn
     except ImportError as error:
@@ -89,7 +92,7 @@ def open_session(bundle: Bundle, device: str, precision: str, threads: int | Non
             f"ncnn {ncnn.__version__} cannot load {' and '.join(artefact.files)} (see stderr): "
             "check the bundle, or install the version of ncnn that its tools name"
         )
-    session = NcnnSession(net, bundle.contract, SessionInfo("ncnn", device, precision, _versions(ncnn)))
+    session = NcnnSession(net, bundle.contract, SessionInfo(spec.name, device, precision, _versions(ncnn)))
     _check_fit(session, net, artefact.file, bundle.contract)
     return session
 

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.records import Format
-from tumorseg_runtime.core.session import InputForm, SessionInfo
+from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
 from tumorseg_runtime.device.driver import why_no_driver
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _PROFILE = Format("profile", "install another version of onnxruntime", error=Bac
 ERRORS_AND_WORSE = 3  # ONNX Runtime's own log level; what matters is raised here
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(InProcess):
     """A `Session` on one ONNX file and one execution provider."""
 
     def __init__(
@@ -86,15 +87,17 @@ def why_unavailable(device: str) -> str | None:
     return None
 
 
-def open_session(bundle: Bundle, device: str, precision: str, threads: int | None) -> OnnxRuntimeSession:
+def open_session(
+    spec: BackendSpec, bundle: Bundle, device: str, precision: str, threads: int | None
+) -> OnnxRuntimeSession:
     """A session of this very device and precision; raises BackendError where it cannot be had,
     BundleError where the bundle has no such artefact or one that does not fit its contract."""
-    require_available("onnxruntime", device)
-    artefact = bundle.artefact("onnx", precision)
+    require_available(spec.name, device)
+    artefact = bundle.artefact(spec.formats[0], precision)
     path = bundle.root / artefact.file
     session = open_file(path, device, threads)
     check_fit(session, path, bundle.contract, bundle.contract.channels)
-    info = SessionInfo("onnxruntime", device, precision, versions_of(device))
+    info = SessionInfo(spec.name, device, precision, versions_of(device))
     return OnnxRuntimeSession(session, info, artefact.max_batch)
 
 

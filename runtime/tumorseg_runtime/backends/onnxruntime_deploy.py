@@ -1,4 +1,5 @@
-"""ONNX Runtime on the deploy form: resized pixels in, masks out (target `onnx-deploy`).
+"""ONNX Runtime on the deploy form: resized pixels in, masks out (targets `onnx-deploy` and
+`onnx-deploy-gray`).
 
 Normalisation and threshold are in the graph, so that a program without this library can use it, too. It gives
 no logits: no probability map, no margin. A pixel whose logit is not finite comes out as 255, which is no
@@ -10,11 +11,10 @@ from __future__ import annotations
 from tumorseg_runtime.backends import onnxruntime as backend
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.session import MASKS, SessionInfo
 
-__all__ = ["DeploySession", "open_form", "open_session", "why_unavailable"]
-
-NAME, FORMAT = "onnxruntime-deploy", "onnx-deploy"
+__all__ = ["DeploySession", "open_session", "why_unavailable"]
 
 
 class DeploySession(OnnxRuntimeSession):
@@ -24,23 +24,19 @@ class DeploySession(OnnxRuntimeSession):
     output = MASKS
 
 
-def open_session(bundle: Bundle, device: str, precision: str, threads: int | None) -> DeploySession:
-    """A session on the form that takes as many planes as the contract has channels; raises as `open_form`."""
-    return open_form(NAME, FORMAT, bundle.contract.channels, bundle, device, precision, threads)
-
-
-def open_form(
-    name: str, format: str, channels: int, bundle: Bundle, device: str, precision: str, threads: int | None
+def open_session(
+    spec: BackendSpec, bundle: Bundle, device: str, precision: str, threads: int | None
 ) -> DeploySession:
-    """A session of the backend `name` on the artefact of this format, which takes so many planes.
+    """A session on the artefact of the record's format.
 
-    Raises BackendError where the device cannot be had, BundleError where the bundle has no such artefact or
-    one that does not fit its contract.
+    Option channels: planes that the form takes, the contract's where it is not named; 1 takes gray images
+    only. Raises BackendError where the device cannot be had, BundleError where the bundle has no such
+    artefact or one that does not fit its contract.
     """
-    backend.require_available(name, device)
-    artefact = bundle.artefact(format, precision)
-    path = bundle.root / artefact.file
+    backend.require_available(spec.name, device)
+    artefact = bundle.artefact(spec.formats[0], precision)
+    path, channels = bundle.root / artefact.file, spec.options.get("channels", bundle.contract.channels)
     session = backend.open_file(path, device, threads)
     backend.check_fit(session, path, bundle.contract, channels, "uint8")
-    info = SessionInfo(name, device, precision, backend.versions_of(device))
+    info = SessionInfo(spec.name, device, precision, backend.versions_of(device))
     return DeploySession(session, info, artefact.max_batch, "uint8", channels)

@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.core.session import InputForm, SessionInfo, check_batch
+from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo, check_batch
 from tumorseg_runtime.device.engines import OtherMachineError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 
 
-class OpenVinoSession:
+class OpenVinoSession(InProcess):
     """A `Session` on one compiled network. Threads may share it; their images take turns."""
 
     def __init__(self, compiled: openvino.CompiledModel, contract: Contract, info: SessionInfo) -> None:
@@ -99,7 +100,9 @@ def why_unavailable(device: str) -> str | None:
     return None
 
 
-def open_session(bundle: Bundle, device: str, precision: str, threads: int | None) -> OpenVinoSession:
+def open_session(
+    spec: BackendSpec, bundle: Bundle, device: str, precision: str, threads: int | None
+) -> OpenVinoSession:
     """A session of this very device and precision; raises BackendError where it cannot be had,
     BundleError where the bundle has no such artefact or one that does not fit its contract."""
     if reason := why_unavailable(device):
@@ -110,7 +113,7 @@ def open_session(bundle: Bundle, device: str, precision: str, threads: int | Non
     if threads is not None and device != "cpu":
         raise InputError(f"threads is {threads} on '{device}', expected none: only the CPU has threads")
     openvino = load()
-    file = bundle.artefact("openvino", precision).file
+    file = bundle.artefact(spec.formats[0], precision).file
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = str(threads)
@@ -129,7 +132,7 @@ def open_session(bundle: Bundle, device: str, precision: str, threads: int | Non
             "check the bundle, the device's driver, and that the device computes in this precision"
         ) from error
     _check_granted(compiled, device, precision)
-    info = SessionInfo("openvino", device, precision, {"openvino": _version(openvino)})
+    info = SessionInfo(spec.name, device, precision, {"openvino": _version(openvino)})
     return OpenVinoSession(compiled, bundle.contract, info)
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
+from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.core.session import DEVICE, HOST, InputForm, SessionInfo
+from tumorseg_runtime.core.session import DEVICE, HOST, InProcess, InputForm, SessionInfo
 from tumorseg_runtime.device.cuda import Gpu, interface_of, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import (
@@ -39,7 +40,7 @@ MEMORY_SIGNS = ("outofmemory", "memoryallocation", "insufficientmemory", "couldn
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
 
-class TensorRtSession:
+class TensorRtSession(InProcess):
     """A `Session` on one engine. Its buffers hold the largest batch and are kept; calls wait for each other.
 
     `infer` also takes a tensor in device memory (`__cuda_array_interface__`), which is read where it lies.
@@ -144,7 +145,12 @@ def why_unavailable(device: str) -> str | None:
 
 
 def open_session(
-    bundle: Bundle, device: str, precision: str, threads: int | None, device_folder: Path | None = None
+    spec: BackendSpec,
+    bundle: Bundle,
+    device: str,
+    precision: str,
+    threads: int | None,
+    device_folder: Path | None = None,
 ) -> TensorRtSession:
     """A session on the engine that `tumorseg build` put into the device folder, or on the bundle's own where
     that folder holds none of this bundle and precision.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from tumorseg_runtime.backends import BACKENDS, MASK_BACKENDS, why_unavailable
+from tumorseg_runtime.backends import BACKENDS, GPU_EXTRA, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError
 from tumorseg_runtime.device.cache import device_facts, find, read_ranking
@@ -23,7 +23,7 @@ from tumorseg_runtime.processing.preprocess import resize_engine
 OK, MISSING, WRONG = "ok", "missing", "wrong"
 # One module, several wheels: the one that was installed last wins, silently.
 RIVALS = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),
+    **{spec.wheels[0]: spec.wheels for spec in BACKENDS.values() if len(spec.wheels) > 1},
     "cv2": (
         "opencv-python-headless",
         "opencv-python",
@@ -31,13 +31,16 @@ RIVALS = {
         "opencv-contrib-python-headless",
     ),
 }
-GPU_EXTRA = "gpu-cu12 or gpu-cu13"
-TENSORRT_EXTRA = f"{GPU_EXTRA}, and TensorRT's libraries"
+# (backend, device) -> extra of tumorseg that brings it
+EXTRAS = {
+    (name, device): extra
+    for name, spec in BACKENDS.items()
+    for device, extra in spec.devices.items()
+    if extra is not None
+}
 # distribution -> extra of tumorseg that brings it
 PACKAGES = {
-    "ncnn": "ncnn",
-    "MNN": "mnn",
-    "openvino": "openvino",
+    **{spec.wheels[0]: EXTRAS[name, "cpu"] for name, spec in BACKENDS.items() if len(spec.wheels) == 1},
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt-rtx",
     "cuda-bindings": GPU_EXTRA,
@@ -46,21 +49,6 @@ PACKAGES = {
     "pylibjpeg-libjpeg": "dicom-jpeg",
     "pylibjpeg-openjpeg": "dicom",
     "pylibjpeg-rle": "dicom",
-}
-EXTRAS = {
-    ("onnxruntime", "cpu"): "cpu",
-    ("onnxruntime", "cuda"): GPU_EXTRA,
-    ("onnxruntime", "tensorrt"): TENSORRT_EXTRA,
-    **{
-        (backend, device): extra
-        for backend in MASK_BACKENDS
-        for device, extra in (("cpu", "cpu"), ("cuda", GPU_EXTRA), ("tensorrt", TENSORRT_EXTRA))
-    },
-    ("ncnn", "cpu"): "ncnn",
-    ("mnn", "cpu"): "mnn",
-    ("mnn-exact", "cpu"): "mnn",
-    ("openvino", "cpu"): "openvino",
-    ("tensorrt", "cuda"): "tensorrt or tensorrt-rtx",
 }
 NO_DRIVER_REMEDY = "install NVIDIA's driver (on Jetson: JetPack), or run on the CPU"
 

@@ -12,13 +12,17 @@ from collections.abc import Iterator
 import click
 import cv2
 
+from tumorseg_runtime.backends import BACKENDS
 from tumorseg_runtime.core.errors import TumorsegError
 
 GROUP = "tumorseg.commands"
 # package of a command -> extra that brings what it imports
 EXTRAS = {"tumorseg_train": "train", "tumorseg_export": "export", "tumorseg_benchmarks": "export"}
 # modules that another extra brings, whichever command asks for them
-MODULE_EXTRAS = {"onnxruntime": "cpu", "pydicom": "dicom"}
+MODULE_EXTRAS = {
+    **{spec.wheels[0]: spec.devices["cpu"] for spec in BACKENDS.values() if spec.wheels},
+    "pydicom": "dicom",
+}
 SILENT = 0  # OpenCV's log level
 
 

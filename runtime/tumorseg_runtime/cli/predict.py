@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option
 from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, output_name, stamp
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import make_folder
@@ -38,10 +39,29 @@ class Outputs:
     probabilities: bool
 
 
-@click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for all outputs.")
+@dataclasses.dataclass(frozen=True)
+class PredictOptions(Options):
+    """Of `tumorseg predict`; threads, timeout: None for the backend's own and none."""
+
+    bundle: Path
+    files: tuple[Path, ...]
+    out: Path
+    backend: str
+    device: str | None
+    precision: str | None
+    threads: int | None
+    batch: int
+    preprocess: str
+    timeout: float | None
+    overlays: bool
+    probabilities: bool
+    resume: bool
+
+
+@command(PredictOptions, example="tumorseg predict bundles/breast scans/ --out masks")
+@bundle_argument
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@out_option(required=True, help="Folder for all outputs.")
 @click.option(
     "--backend", default="onnxruntime", show_default=True, help="A name, or auto; never substituted."
 )
@@ -56,57 +76,42 @@ class Outputs:
 @click.option("--overlays/--no-overlays", default=True, show_default=True, help="Pictures for people.")
 @click.option("--probabilities", is_flag=True, help="Also maps as 16-bit PNG: 65535 is probability 1.")
 @click.option("--resume", is_flag=True, help="Skip files that an earlier run into OUT has completed.")
-@click.option("--json", "as_json", is_flag=True, help="Print predictions.json instead of a line per image.")
-def predict(
-    bundle: Path,
-    files: tuple[Path, ...],
-    out: Path,
-    backend: str,
-    device: str | None,
-    precision: str | None,
-    threads: int | None,
-    batch: int,
-    preprocess: str,
-    timeout: float | None,
-    overlays: bool,
-    probabilities: bool,
-    resume: bool,
-    as_json: bool,
-) -> None:
+def predict(options: PredictOptions) -> None:
     """Segment FILES (images, DICOM files, or folders of them) with BUNDLE.
 
     Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
     image, written as it goes) and, at the end, predictions.json. A file that cannot be read is listed at the
     end and does not stop the rest; the exit status is then 1.
     """
-    check_apart(out, files)
-    paths = list_images(files, dicom=True)
+    check_apart(options.out, options.files)
+    paths = list_images(options.files, dicom=True)
     names = dict(zip(map(str, paths), unique_names(paths), strict=True))
-    opened = Bundle.open(bundle)
+    bundle = Bundle.open(options.bundle)
     segmenter = Segmenter.open(
-        opened, backend=backend, device=device, precision=precision, threads=threads, batch_size=batch,
-        preprocess=preprocess,
+        bundle, backend=options.backend, device=options.device, precision=options.precision,
+        threads=options.threads, batch_size=options.batch, preprocess=options.preprocess,
     )  # fmt: skip
-    if probabilities and segmenter.gives_masks:
+    if options.probabilities and segmenter.gives_masks:
         raise InputError(
             f"{segmenter.info.backend} gives masks alone, --probabilities expects logits: choose another "
             "backend, or leave it out"
         )
-    outputs = Outputs(out, overlays, probabilities)
+    outputs = Outputs(options.out, options.overlays, options.probabilities)
     settings = {
-        "bundle": {"name": opened.name, "sha256": opened.digest()},
+        "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
         "threshold": segmenter.contract.threshold,
-        "outputs": {"overlays": overlays, "probabilities": probabilities},
+        "outputs": {"overlays": options.overlays, "probabilities": options.probabilities},
     }
-    with ResultsLog(out, settings, names, resume=resume) as results_log:
+    quiet = options.quiet or options.as_json
+    with ResultsLog(options.out, settings, names, resume=options.resume) as results_log:
         todo = [path for path in paths if str(path) not in results_log.done]
         if len(todo) < len(paths):
-            click.echo(f"{len(paths) - len(todo)} of {len(paths)} files are done already", err=True)
-        results = segmenter.stream(todo, batch_size=batch, timeout_s=timeout)
-        with contextlib.closing(results), progress(len(todo), quiet=as_json) as bar:
-            segment(results, todo, names, outputs, results_log, bar, quiet=as_json)
-        report(results_log, paths, as_json)
+            options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")
+        results = segmenter.stream(todo, batch_size=options.batch, timeout_s=options.timeout)
+        with contextlib.closing(results), progress(len(todo), quiet=quiet) as bar:
+            segment(results, todo, names, outputs, results_log, bar, quiet=quiet)
+        report(results_log, paths, options)
 
 
 def segment(
@@ -169,16 +174,15 @@ def progress(length: int, *, quiet: bool) -> Any:
     return click.progressbar(length=length, label="segmenting", file=sys.stderr, show_pos=True)
 
 
-def report(results_log: ResultsLog, paths: list[Path], as_json: bool) -> None:
+def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) -> None:
     """Summary and list of failed files; raises CheckFailedError if there are any."""
     results_log.write_summary()
-    if as_json:
+    if options.as_json:
         with (results_log.out / SUMMARY).open(encoding="utf-8") as file:
             for piece in file:
                 click.echo(piece, nl=False)
-    else:
-        count = sum(1 for _ in results_log.images())
-        click.echo(f"{count} images -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
+    count = sum(1 for _ in results_log.images())
+    options.verdict(f"{count} images -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
     failed = 0
     for line in results_log.failed():
         failed += 1

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, public_key_option
 from tumorseg_runtime.deployment.store import install as install_bundle
 from tumorseg_runtime.deployment.store import roll_back
 from tumorseg_runtime.inference.segmenter import Segmenter
 
+store_argument = click.argument("store", type=PATH)
 
-@click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("bundle", type=click.Path(path_type=Path))
+
+@dataclass(frozen=True)
+class InstallOptions(Options):
+    """Of `tumorseg install`; device, precision: None for cpu and fp32."""
+
+    store: Path
+    bundle: Path
+    backend: str
+    device: str | None
+    precision: str | None
+    public_key: Path | None
+
+
+@command(InstallOptions, example="tumorseg install /var/lib/tumorseg bundles/breast --public-key key.pub.pem")
+@store_argument
+@bundle_argument
 @click.option("--backend", default="onnxruntime", show_default=True, help="Backend of the self-test.")
 @click.option("--device", help="Device of the self-test.  [default: cpu]")
 @click.option("--precision", help="Artefact of the self-test.  [default: fp32]")
-@click.option(
-    "--public-key", type=click.Path(path_type=Path), help="Demand a signature by this key (PEM, Ed25519)."
-)
-def install(
-    store: Path,
-    bundle: Path,
-    backend: str,
-    device: str | None,
-    precision: str | None,
-    public_key: Path | None,
-) -> None:
+@public_key_option
+def install(options: InstallOptions) -> None:
     """Copy BUNDLE into the folder STORE, test it on this device, and let it serve from now on.
 
     With --public-key only a bundle that the key's owner has signed. Whatever happens meanwhile, STORE still
@@ -36,15 +44,35 @@ def install(
     """
 
     def test(copy: Bundle) -> None:
-        Segmenter.open(copy, backend=backend, device=device, precision=precision, self_test=True)
+        Segmenter.open(
+            copy,
+            backend=options.backend,
+            device=options.device,
+            precision=options.precision,
+            self_test=True,
+        )
 
-    done = install_bundle(store, bundle, test=test, public_key=public_key)
-    click.echo(f"{done.name} {done.digest()[:16]} serves from {done.root}")
+    done = install_bundle(options.store, options.bundle, test=test, public_key=options.public_key)
+    report(options, done, "serves from")
 
 
-@click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-def rollback(store: Path) -> None:
+@dataclass(frozen=True)
+class RollbackOptions(Options):
+    """Of `tumorseg rollback`."""
+
+    store: Path
+
+
+@command(RollbackOptions, example="tumorseg rollback /var/lib/tumorseg")
+@store_argument
+def rollback(options: RollbackOptions) -> None:
     """Let the bundle serve again that served in the folder STORE before."""
-    done = roll_back(store)
-    click.echo(f"{done.name} {done.digest()[:16]} serves again from {done.root}")
+    report(options, roll_back(options.store), "serves again from")
+
+
+def report(options: Options, bundle: Bundle, verb: str) -> None:
+    """Which bundle serves now."""
+    if options.as_json:
+        values = {"bundle": str(bundle.root), "name": bundle.name, "sha256": bundle.digest()}
+        click.echo(json.dumps(values, indent=2))
+    options.verdict(f"{bundle.name} {bundle.digest()[:16]} {verb} {bundle.root}")

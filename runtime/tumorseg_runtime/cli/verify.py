@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.bundle.signature import verify_signature
+from tumorseg_runtime.cli.options import (
+    Options,
+    bundle_argument,
+    command,
+    device_folder_option,
+    public_key_option,
+)
 from tumorseg_runtime.core.errors import CheckFailedError
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.verify import PASSED, UNVERIFIED, verify_bundle
 
 
-@click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@dataclass(frozen=True)
+class VerifyOptions(Options):
+    """Of `tumorseg verify`; None: all backends, all devices, all precisions."""
+
+    bundle: Path
+    backend: str | None
+    device: str | None
+    precision: str | None
+    device_folder: Path | None
+    public_key: Path | None
+
+
+@command(VerifyOptions, example="tumorseg verify bundles/breast --device cpu")
+@bundle_argument
 @click.option("--backend", help="Only this backend [default: all].")
 @click.option("--device", help="Only this device, cpu or cuda for example [default: all].")
 @click.option("--precision", help="Only fp32, fp16 or bf16 [default: all that the bundle has].")
-@click.option("--device-folder", type=click.Path(path_type=Path), help="Where engines built here lie.")
-@click.option(
-    "--public-key", type=click.Path(path_type=Path), help="Demand a signature by this key (PEM, Ed25519)."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(
-    bundle: Path,
-    backend: str | None,
-    device: str | None,
-    precision: str | None,
-    device_folder: Path | None,
-    public_key: Path | None,
-    as_json: bool,
-) -> None:
+@device_folder_option()
+@public_key_option
+def verify(options: VerifyOptions) -> None:
     """Check every hash of BUNDLE and replay its golden images on this device.
 
     From the images' bytes to tensor, logits and decisions, with every backend for which BUNDLE has an
@@ -40,11 +49,18 @@ def verify(
     breaks its budget, or nothing could be run; nothing is run where --public-key is given and its signature
     is not there.
     """
-    signer = None if public_key is None else verify_signature(Bundle.read_index(bundle), public_key)
+    bundle, key = options.bundle, options.public_key
+    signer = None if key is None else verify_signature(Bundle.read_index(bundle), key)
     found = verify_bundle(
-        bundle, door_of, backend=backend, device=device, precision=precision, device_folder=device_folder
+        bundle,
+        door_of,
+        backend=options.backend,
+        device=options.device,
+        precision=options.precision,
+        device_folder=options.device_folder,
     )
-    if as_json:
+    statuses = [check.status for check in found.checks]
+    if options.as_json:
         click.echo(json.dumps({**found.to_dict(), "signed_by": signer}, indent=2))
     else:
         click.echo(f"{bundle}: {found.bundle} {found.digest[:16]}")
@@ -58,7 +74,6 @@ def verify(
             name = f"{check.backend} {check.device} {check.precision}"
             click.echo(f"{check.status}: {name}: {check.detail}")
     if not found.passed:
-        statuses = [check.status for check in found.checks]
         what = (
             f"{len(found.problems)} problems of its files or the device folder's, nothing was run: see above"
             if found.problems
@@ -69,3 +84,5 @@ def verify(
             else "this device must not serve with what is marked refused: see above"
         )
         raise CheckFailedError(f"{bundle}: {what}")
+    passed = statuses.count(PASSED)
+    options.verdict(f"{bundle}: verified: {passed} passed, {len(statuses) - passed} unverified")

@@ -55,7 +55,8 @@ class SessionInfo:
 
 
 class Session(Protocol):
-    """A network that is ready to run. One that gives masks has `output = MASKS`, all others give logits."""
+    """A network that is ready to run. A class of your own needs these members and nothing of ours; where all
+    happens in this process, `InProcess` has the last four as they should be."""
 
     @property
     def input(self) -> InputForm:
@@ -68,10 +69,34 @@ class Session(Protocol):
     def infer(self, batch: Any) -> npt.NDArray[Any]:
         """(N, C, H, W) in the form of `input` -> float32 logits (N, K, H, W), or uint8 masks of 0 and 1."""
 
+    @property
+    def output(self) -> str:
+        """What `infer` gives: LOGITS or MASKS."""
 
-def output_of(session: Session) -> str:
-    """What a session gives: LOGITS or MASKS."""
-    return getattr(session, "output", LOGITS)
+    @property
+    def restarts(self) -> bool:
+        """True where the network runs in a process of its own, which `interrupt` ends and the next `infer`
+        starts again. Any other session is replaced when it failed or passed its deadline."""
+
+    def interrupt(self) -> None:
+        """End the `infer` that runs now, from another thread: it raises BackendError. Called only where
+        `restarts` is True."""
+
+    def close(self) -> None:
+        """Give back what the session holds; it is not used again. Called when it has been replaced."""
+
+
+class InProcess:
+    """The members of a `Session` that runs in this process, gives logits and holds nothing but memory."""
+
+    output = LOGITS
+    restarts = False
+
+    def interrupt(self) -> None:
+        """Nothing can end a call inside of a native library."""
+
+    def close(self) -> None:
+        """The memory goes with the session."""
 
 
 def check_batch(batch: Any, contract: Contract, form: InputForm = InputForm()) -> None:
@@ -104,7 +129,7 @@ def checked_infer(session: Session, batch: Any, contract: Contract) -> npt.NDArr
             "batch holds values that are not finite, expected finite numbers: check the contract"
         )
     answer = session.infer(batch)
-    output = output_of(session)
+    output = session.output
     dtype = np.dtype(np.uint8 if output == MASKS else np.float32)
     expected = (batch.shape[0], len(contract.classes), contract.height, contract.width)
     if not isinstance(answer, np.ndarray) or answer.shape != expected or answer.dtype != dtype:

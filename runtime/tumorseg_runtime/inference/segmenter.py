@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -16,13 +18,12 @@ from tumorseg_runtime.backends.selection import AUTO, Selection, open_auto, open
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.core.session import DEVICE, MASKS, Session, SessionInfo, output_of
+from tumorseg_runtime.core.session import DEVICE, MASKS, Session, SessionInfo
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.inference.prediction import Image, Prediction, to_frame
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
 from tumorseg_runtime.parity.margin import Band, read_band
 from tumorseg_runtime.processing.batching import open_form
-from tumorseg_runtime.processing.crew import Crew
 from tumorseg_runtime.processing.postprocess import (
     find_lesions,
     masks_from_logits,
@@ -71,7 +72,7 @@ class Segmenter:
         self._info = session.info
         self._keeper = SessionKeeper(session, contract, reopen)
         self._form = open_form(contract, session.input, session.info.backend, preprocess, kernel_cache)
-        self.gives_masks = output_of(session) == MASKS
+        self.gives_masks = session.output == MASKS
         self.channels = session.input.shape(contract)[0]
 
     @classmethod
@@ -193,15 +194,23 @@ class Segmenter:
         """Like `predict` for any number of images, holding one batch of them in memory at a time."""
         check_timeout(timeout_s)
         numbered = enumerate(images)
-        with Crew(self.batch_size) as crew:
+        with contextlib.ExitStack() as stack:
+            side_by_side: Callable[..., Iterator[Any]] = map
             while batch := list(itertools.islice(numbered, self.batch_size)):
+                if side_by_side is map and len(batch) > 1 and (threads := min(self.batch_size, _cores())) > 1:
+                    # OpenCV lets go of the interpreter's lock: images of a batch are read side by side
+                    from concurrent.futures import ThreadPoolExecutor  # half a millisecond, not for one image
+
+                    pool = ThreadPoolExecutor(threads, "tumorseg-images")
+                    stack.callback(pool.shutdown, cancel_futures=True)
+                    side_by_side = pool.map
                 frames, tensors = [], []
-                for frame, tensor in crew.map(self._read, batch):
+                for frame, tensor in side_by_side(self._read, batch):
                     frames.append(frame)
                     tensors.append(tensor)
                 answers = self.infer(tensors, timeout_s=timeout_s)
                 del tensors  # one batch less while the next images are read
-                yield from crew.map(self._decide, zip(frames, answers, strict=True))
+                yield from side_by_side(self._decide, zip(frames, answers, strict=True))
 
     def stream(
         self,
@@ -262,6 +271,11 @@ class Segmenter:
 
     def _decide(self, judged: tuple[Frame, npt.NDArray[Any]]) -> Prediction:
         return self.decide(*judged)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def door_of(bundle: Bundle, session: Session, batch_size: int | None = None) -> Segmenter:

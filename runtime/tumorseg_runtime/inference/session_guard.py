@@ -5,9 +5,9 @@ its own; when the deadline passes, that thread and its session are abandoned: th
 BackendError, a new session is opened in the background, and the memory of the old one is held until the
 abandoned call returns, if it ever does. Too many such calls are an error: only a new process frees them.
 
-A session whose network runs in a process of its own can do better. It has `interrupt()`, which ends that
-process; the call that waited returns, and the session starts another process with its next call. Such a
-session is kept. Another one may have `close()`, which is called when it has been replaced.
+A session whose network runs in a process of its own can do better (`Session.restarts`): `interrupt()` ends
+that process, the call that waited returns, and the session starts another process with its next call. Such a
+session is kept. Of any other one `close()` is called when it is replaced.
 """
 
 from __future__ import annotations
@@ -101,9 +101,8 @@ class SessionKeeper:
         except TimeoutError:
             with self._lock:
                 self._abandoned.append(returned)
-            interrupt = getattr(session, "interrupt", None)
-            if interrupt is not None:
-                interrupt()
+            if session.restarts:
+                session.interrupt()
                 raise BackendError(
                     f"{self.info.backend} on {self.info.device} gave no answer within {timeout_s:g} s for a "
                     f"batch of {batch.shape[0]}, its process was ended: try again, allow more time, or check "
@@ -150,7 +149,7 @@ class SessionKeeper:
     def _replace(self, failed: Session) -> None:
         """Begin to open another session in place of a failed one, if that is not under way already; not
         for a session that replaces its process itself."""
-        if hasattr(failed, "interrupt"):
+        if failed.restarts:
             return
         with self._lock:
             if self._session is failed and self._reopen is not None:
@@ -167,9 +166,8 @@ class SessionKeeper:
     def _open(self, done: threading.Event, failed: Session | None) -> None:
         session, fault = None, None
         try:
-            close = getattr(failed, "close", None)
-            if close is not None:  # a session with a process of its own ends it here
-                close()
+            if failed is not None:  # else the last attempt to open one failed
+                failed.close()
             assert self._reopen is not None  # who starts this thread has looked
             session = self._reopen()
         except Exception as error:  # noqa: BLE001  # handed to the calls that wait for the session

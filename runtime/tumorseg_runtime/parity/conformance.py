@@ -24,7 +24,7 @@ from tumorseg_runtime.conformance.network import conformance_bundle, expected_lo
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.core.files import write_bytes
-from tumorseg_runtime.core.session import InputForm, Session, SessionInfo
+from tumorseg_runtime.core.session import InProcess, InputForm, Session, SessionInfo
 from tumorseg_runtime.parity.budget import Budget
 from tumorseg_runtime.parity.compare import ParityReport
 from tumorseg_runtime.parity.reference import Golden
@@ -49,10 +49,8 @@ class MakeDoor(Protocol):
         """batch_size: None for the one that serves."""
 
 
-class RuleSession:
+class RuleSession(InProcess):
     """The conformance network as the function that it is, for a backend that has no artefact of it."""
-
-    output = "logits"
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -62,13 +60,6 @@ class RuleSession:
     def infer(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """float32 (N, C, h, w) -> float32 (N, 2, h, w)."""
         return np.stack([expected_logits(self._name, tensor) for tensor in batch]).astype(np.float32)
-
-    def interrupt(self) -> bool:
-        """Nothing runs elsewhere."""
-        return False
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 @dataclasses.dataclass(frozen=True)

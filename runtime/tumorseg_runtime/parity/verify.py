@@ -142,15 +142,7 @@ def folder_problems(bundle: Bundle, folder: Path) -> Iterator[str]:
 
 def devices_of(backend: str) -> list[str]:
     """The devices that a backend knows, whether this machine has them or not."""
-    return [device for device in DEVICES if _knows(backend, device)]
-
-
-def _knows(backend: str, device: str) -> bool:
-    try:
-        why_unavailable(backend, device)
-    except InputError:
-        return False
-    return True
+    return [device for device in DEVICES if device in BACKENDS[backend].devices]
 
 
 def _check(

@@ -151,7 +151,7 @@ def test_stock_runtimes_are_not_started_alone_and_a_failure_is_noted(
         BenchRow(one, one.label, "variant", 1, "measured") for one in (ONNX, halves, THIRD_PARTY_BASELINES[2])
     ]
     rows.append(BenchRow(ONNX, ONNX.label, "control", 1, "measured"))
-    cold_starts, failed = command.start_cold(tiny_bundle, None, rows, 1, None)
+    cold_starts, failed = command.start_cold(tiny_bundle, None, rows, 1, None, lambda line: None)
     assert started == [ONNX.name, halves.name]
     assert cold_starts == {ONNX.name: found}
     assert failed == {

@@ -15,7 +15,7 @@ from tumorseg_benchmarks.parity.references import ReferenceSet, golden_reference
 from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.core.session import Session
+from tumorseg_runtime.core.session import InProcess, Session
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_train.networks.run import Run
 
@@ -32,7 +32,7 @@ def distance(session: Session, reference: ReferenceSet, bundle: Bundle) -> float
     return max(image.relative_error for image in report.images)
 
 
-class Off:
+class Off(InProcess):
     """A session whose logits are off by so many standard deviations, one pixel up and the next down."""
 
     def __init__(self, session: Session, error: float) -> None:
@@ -103,7 +103,7 @@ def test_decisions_are_not_held_against_the_rounded_network(
     threshold = np.float32(tiny_bundle.contract.logit_threshold)
     above = tuple(np.full_like(one, threshold + np.float32(1e-5)) for one in reference.logits)
 
-    class Below:
+    class Below(InProcess):
         info, input = session.info, session.input
 
         def infer(self, batch: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ import pytest
 from fakes.session import FakeSession
 from tumorseg_benchmarks.variants import candidates
 from tumorseg_benchmarks.variants.candidates import open_candidate, why_not
-from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
+from tumorseg_benchmarks.variants.variants import VARIANTS, Variant, variant_of
 from tumorseg_runtime.backends import BACKENDS, MASK_BACKENDS
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import InputError
@@ -79,6 +79,23 @@ def test_an_artefact_that_does_not_open_keeps_the_reason(tiny_bundle: Bundle, tm
 
 def test_every_backend_of_the_runtime_that_gives_logits_is_a_variant() -> None:
     assert {variant.engine for variant in VARIANTS} == {"pytorch", *BACKENDS} - set(MASK_BACKENDS)
+
+
+def test_a_variant_of_the_bundle_follows_from_the_record_of_its_backend() -> None:
+    made = [v for v in VARIANTS if v.engine in BACKENDS and not BACKENDS[v.engine].device_folder]
+    assert [variant_of(v.engine, v.device, v.precision) for v in made] == made
+    assert [v.label for v in made if v.device == "cpu"] == [
+        "ONNX FP32, ONNX Runtime CPU",
+        "ONNX FP16, ONNX Runtime CPU",
+        "ncnn FP32, CPU",
+        "MNN FP32, CPU",
+        "MNN FP32 exact, CPU",
+        "OpenVINO FP32, CPU",
+        "OpenVINO BF16, CPU",
+    ]
+    assert len({v.name for v in VARIANTS}) == len({v.label for v in VARIANTS}) == len(VARIANTS)
+    assert named("mnn-exact-fp32-mnn-exact-cpu").formats == ("mnn-exact", "mnn")
+    assert named("engine-fp16-tensorrt-cuda").formats == ("engine",)
 
 
 @pytest.mark.parametrize("format", ["ncnn", "mnn", "mnn-exact", "openvino"])

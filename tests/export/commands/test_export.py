@@ -32,6 +32,8 @@ def test_json_is_the_result_and_steps_go_elsewhere(tiny_run: Run, tmp_path: Path
     assert 0 < artefact["max_logit_error"] < 1e-3
     assert artefact["verdicts"][0]["status"] == "passed"
     assert "made onnx (" in done.stderr
+    verdict = f"{out}: {bundle.name}, sealed as {bundle.digest()[:16]}, {result['seconds']} s"
+    assert done.stderr.splitlines()[-1] == verdict
 
 
 def test_table_has_a_line_per_artefact(tiny_bundle: Bundle) -> None:
@@ -41,7 +43,8 @@ def test_table_has_a_line_per_artefact(tiny_bundle: Bundle) -> None:
     assert lines[1].startswith("model.onnx       57.3  ")
     assert lines[2].startswith("model.fp16.onnx  28.7  ")
     assert all("passed: onnxruntime cpu" in line and f" of {12 * 64 * 64}" in line for line in lines[1:3])
-    assert lines[-1].endswith(f"sealed as {tiny_bundle.digest()[:16]}, 12.3 s")
+    assert (result["name"], result["sha256"]) == (tiny_bundle.name, tiny_bundle.digest())
+    assert result["seconds"] == 12.3
     unverified = [v for a in tiny_bundle.artefacts for v in a.parity if v.status == "unverified"]
     assert sum(line.startswith("unverified: ") for line in lines) == len(unverified)
     assert all(any(verdict.detail in line for line in lines) for verdict in unverified)

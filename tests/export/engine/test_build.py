@@ -19,6 +19,7 @@ from fakes.tensorrt import FakeTensorRt
 from tumorseg_export.commands.build import build
 from tumorseg_export.engine import build as build_module
 from tumorseg_export.engine.build import DeviceOptions, build_for_device
+from tumorseg_runtime.backends import BACKENDS
 from tumorseg_runtime.backends import tensorrt as backend
 from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
 from tumorseg_runtime.core.contract import Contract
@@ -91,7 +92,7 @@ def test_an_engine_is_built_proven_and_kept(mean_bundle: Bundle, trt: FakeTensor
     assert [report["batch_size"] for report in certificate["reports"]] == [3]
     assert all(report["passed"] and report["device"] == "cuda" for report in certificate["reports"])
     assert Bundle.open(mean_bundle.root) == mean_bundle
-    session = backend.open_session(mean_bundle, "cuda", "fp16", None, folder)
+    session = backend.open_session(BACKENDS["tensorrt"], mean_bundle, "cuda", "fp16", None, folder)
     assert session.infer(np.ones((2, 3, 64, 64), np.float32)).tolist() == np.ones((2, 1, 64, 64)).tolist()
 
 

@@ -90,7 +90,7 @@ def test_a_converter_that_fails_is_reported(
     small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx_export.make(small_context, tmp_path)
-    monkeypatch.setattr(mnn_export, "write_folded", lambda graph, to, backend: to.write_bytes(b"no graph"))
+    monkeypatch.setattr(mnn_export, "write_folded", lambda graph, to, passes: to.write_bytes(b"no graph"))
     with pytest.raises(CheckFailedError, match=r"the converter of MNN ended with status .*model.mnn"):
         mnn_export.make(small_context, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [onnx_export.FILE]

@@ -11,7 +11,6 @@ from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.references.golden_images import write_golden
 from tumorseg_export.targets import openvino as openvino_export
-from tumorseg_export.targets import openvino_bf16 as openvino_bf16_export
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_export.targets.validate_parity import read_certificate, require_validators, validate_parity
 from tumorseg_runtime.backends import openvino as backend
@@ -51,7 +50,7 @@ def test_bfloat16_is_an_artefact_of_its_own_and_proven_in_its_precision(
     # noise has logits around 0: a threshold far from them, so that the errors alone are judged
     contract = dataclasses.replace(small_context.contract, threshold=0.999)
     onnx_export.make(small_context, tmp_path)
-    results = openvino_bf16_export.make(small_context, tmp_path)
+    results = TARGETS["openvino-bf16"].make(small_context, tmp_path)
     write_golden(small_context.golden, tmp_path)
     names = tuple(item.name for item in small_context.golden)
     draft = dataclasses.replace(
@@ -75,7 +74,7 @@ def test_bfloat16_on_a_cpu_without_is_unverified_and_says_why(
     small_context: ExportContext, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx_export.make(small_context, tmp_path)
-    artefact = openvino_bf16_export.make(small_context, tmp_path).artefact
+    artefact = TARGETS["openvino-bf16"].make(small_context, tmp_path).artefact
     draft = dataclasses.replace(
         tiny_bundle, root=tmp_path, contract=small_context.contract, artefacts=(artefact,)
     )
@@ -96,7 +95,7 @@ def test_a_graph_that_cannot_be_read_is_reported(
 ) -> None:
     onnx_export.make(small_context, tmp_path)
     monkeypatch.setattr(
-        openvino_export, "write_folded", lambda graph, to, backend: to.write_bytes(b"no graph")
+        openvino_export, "write_folded", lambda graph, to, passes: to.write_bytes(b"no graph")
     )
     with pytest.raises(CheckFailedError, match=r"openvino cannot convert model.onnx"):
         openvino_export.make(small_context, tmp_path)

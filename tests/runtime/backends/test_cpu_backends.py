@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fakes.golden import golden_report
-from tumorseg_runtime.backends import FORMATS, open_session, why_unavailable
+from tumorseg_runtime.backends import BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
@@ -45,7 +45,7 @@ def bundle(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
     root = make_bundle(tmp_path_factory.mktemp(backend) / "bundle")
-    convert_bundle(root, FORMATS[backend][-1])
+    convert_bundle(root, BACKENDS[backend].formats[-1])
     return Bundle.open(root)
 
 
@@ -100,7 +100,7 @@ def test_a_wrong_shape_never_reaches_it(session: Session) -> None:
 def test_wrong_choices(backend: str, bundle: Bundle) -> None:
     with pytest.raises(InputError, match=f"device is 'cuda', expected {DEVICES[backend]}"):
         open_session(bundle, backend=backend, device="cuda")
-    with pytest.raises(BundleError, match=f"has no fp16 {FORMATS[backend][-1]} artefact"):
+    with pytest.raises(BundleError, match=f"has no fp16 {BACKENDS[backend].formats[-1]} artefact"):
         open_session(bundle, backend=backend, precision="fp16")
 
 

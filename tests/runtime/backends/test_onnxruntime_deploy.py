@@ -13,16 +13,15 @@ from click.testing import CliRunner
 
 from tumorseg_runtime import Bundle, Contract, Segmenter
 from tumorseg_runtime.backends import MASK_BACKENDS, open_session
-from tumorseg_runtime.backends.onnxruntime_deploy import NAME
-from tumorseg_runtime.backends.onnxruntime_deploy_gray import NAME as GRAY
 from tumorseg_runtime.cli.predict import predict
 from tumorseg_runtime.cli.verify import verify
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, OutputError
-from tumorseg_runtime.core.session import MASKS, checked_infer, output_of
+from tumorseg_runtime.core.session import MASKS, checked_infer
 from tumorseg_runtime.images.read import write_png
 
 pytest.importorskip("onnxruntime")
 Maker = Callable[..., Path]
+NAME, GRAY = "onnxruntime-deploy", "onnxruntime-deploy-gray"
 Converter = Callable[[Path, str], None]
 Scene = Callable[..., npt.NDArray[np.uint8]]
 
@@ -82,7 +81,7 @@ def test_colour_is_refused_by_the_form_for_gray(root: Path, scene: Scene) -> Non
 def test_the_session_takes_pixels_alone(root: Path) -> None:
     bundle = Bundle.open(root)
     session = open_session(bundle, backend=GRAY)
-    assert (session.input.dtype, session.input.channels, output_of(session)) == ("uint8", 1, MASKS)
+    assert (session.input.dtype, session.input.channels, session.output) == ("uint8", 1, MASKS)
     with pytest.raises(InputError, match=r"batch is float32 .*, expected uint8 \(N, 1, 64, 64\)"):
         checked_infer(session, np.zeros((1, 1, 64, 64), np.float32), bundle.contract)
     with pytest.raises(

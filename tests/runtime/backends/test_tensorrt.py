@@ -17,7 +17,7 @@ import pytest
 
 from fakes.cuda import FakeDriver
 from fakes.tensorrt import FakeTensorRt
-from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.backends import BACKENDS, open_session
 from tumorseg_runtime.backends import tensorrt as backend
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
@@ -54,7 +54,7 @@ class Device:
         write_engine(self.folder / key.name(), bytes(builder.build_serialized_network(None, config)), key)
 
     def open(self) -> backend.TensorRtSession:
-        return backend.open_session(self.bundle, "cuda", "fp32", None, self.folder)
+        return backend.open_session(BACKENDS["tensorrt"], self.bundle, "cuda", "fp32", None, self.folder)
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_without_a_driver_tensorrt_is_not_touched(
     monkeypatch.setattr(backend, "why_no_driver", lambda: "no NVIDIA driver")
     monkeypatch.setattr(backend, "load_tool", lambda tool: pytest.fail(f"{tool} was imported"))
     with pytest.raises(BackendError, match="tensorrt on 'cuda' is not available: no NVIDIA driver; expected"):
-        backend.open_session(Bundle.open(small_bundle), "cuda", "fp32", None, tmp_path)
+        backend.open_session(BACKENDS["tensorrt"], Bundle.open(small_bundle), "cuda", "fp32", None, tmp_path)
     with pytest.raises(BackendError, match="no NVIDIA driver"):
         open_session(Bundle.open(small_bundle), backend="tensorrt", device="cuda", precision="fp16")
 
@@ -303,7 +303,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_of_a_cpu_are_refused(make_device: Callable[..., Device]) -> None:
     device = make_device()
     with pytest.raises(InputError, match="threads is 2, a GPU has no CPU threads to bound"):
-        backend.open_session(device.bundle, "cuda", "fp32", 2, device.folder)
+        backend.open_session(BACKENDS["tensorrt"], device.bundle, "cuda", "fp32", 2, device.folder)
 
 
 def test_a_device_folder_without_an_engine_leaves_the_bundles_own(
@@ -320,14 +320,19 @@ def test_a_device_folder_without_an_engine_leaves_the_bundles_own(
     bundle = dataclasses.replace(bundle, artefacts=(*bundle.artefacts, artefact))
     (tmp_path / "ranking").mkdir()
     assert backend._choose(bundle, "fp32", tmp_path / "ranking") == (bundle.root / artefact.file, own)
-    assert backend.open_session(bundle, "cuda", "fp32", None, tmp_path / "ranking").info.backend == "tensorrt"
+    assert (
+        backend.open_session(
+            BACKENDS["tensorrt"], bundle, "cuda", "fp32", None, tmp_path / "ranking"
+        ).info.backend
+        == "tensorrt"
+    )
     assert backend._choose(bundle, "fp32", device.folder) == (device.folder / device.key.name(), device.key)
 
 
 def test_a_bundle_without_an_engine_says_which_artefacts_it_has(make_device: Callable[..., Device]) -> None:
     device = make_device()
     with pytest.raises(BundleError, match=r"has no fp32 tensorrt-rtx artefact, it has onnx fp32"):
-        backend.open_session(device.bundle, "cuda", "fp32", None)
+        backend.open_session(BACKENDS["tensorrt"], device.bundle, "cuda", "fp32", None)
 
 
 @pytest.mark.skipif(why_no_driver() is None, reason="this machine has an NVIDIA driver")

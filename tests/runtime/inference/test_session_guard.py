@@ -43,6 +43,8 @@ class DyingSession(FakeSession):
 class ProcessSession(HangingSession):
     """Its network hangs in a process of its own, which `interrupt` ends; the next one works."""
 
+    restarts = True
+
     def infer(self, batch: Any) -> Any:
         if not self.release.is_set():
             self.release.wait()

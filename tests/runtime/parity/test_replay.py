@@ -15,6 +15,7 @@ from fakes.session import FakeSession
 from tumorseg_runtime import Bundle, Prediction, Segmenter
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.core.errors import InputError, ParityError
+from tumorseg_runtime.core.session import InProcess
 from tumorseg_runtime.deployment.store import install
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -115,7 +116,7 @@ def test_bugs_behind_the_network_are_seen(
     assert not replayed(small_bundle, ONE_BY_ONE).passed
 
 
-class Faulty:
+class Faulty(InProcess):
     """A session of the right network whose batches come out wrong."""
 
     def __init__(self, session: Any, change: Callable[[Array], Array]) -> None:
@@ -124,12 +125,6 @@ class Faulty:
 
     def infer(self, batch: Array) -> Array:
         return np.ascontiguousarray(self._change(self._session.infer(batch)))
-
-    def interrupt(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
 
 
 def only_at(size: int) -> Callable[[Array], Array]:

@@ -40,7 +40,12 @@ def test_the_command_prints_both_and_exits_0(small_bundle: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "every file is as it was sealed" in result.output
     assert "conformance files right in every bit, 3 golden images through " in result.output
-    lines = [line.partition(":")[0] for line in result.output.splitlines()[2:]]
+    *checks, verdict = result.output.splitlines()[2:]
+    lines = [line.partition(":")[0] for line in checks]
+    assert (
+        verdict
+        == f"{small_bundle}: verified: {lines.count(PASSED)} passed, {lines.count(UNVERIFIED)} unverified"
+    )
     assert lines == sorted(lines, key=lambda line: line == UNVERIFIED)
 
 

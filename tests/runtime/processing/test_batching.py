@@ -14,7 +14,7 @@ from fakes.cuda import FakeDriver
 from fakes.session import FakeSession
 from tumorseg_runtime import Contract, Frame, Segmenter
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.core.session import DEVICE, HOST, InputForm, SessionInfo
+from tumorseg_runtime.core.session import DEVICE, HOST, InProcess, InputForm, SessionInfo
 from tumorseg_runtime.device.cuda import DeviceTensor, Gpu
 from tumorseg_runtime.processing.batching import DeviceForm, open_form
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize
@@ -41,7 +41,7 @@ class FakePreprocess:
         return DeviceTensor(self.gpu, memory, batch.shape, batch.dtype)
 
 
-class DeviceSession:
+class DeviceSession(InProcess):
     """A session that reads device memory alone."""
 
     def __init__(self, dtype: str) -> None:

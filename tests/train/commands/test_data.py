@@ -60,7 +60,8 @@ def test_prepare_draws_phantoms_where_nothing_is(tmp_path: Path, monkeypatch: py
     result = run("prepare", tmp_path / "data", "--json")
     assert result.exit_code == 0, result.output
     assert f"{tmp_path / 'data'} does not exist: drawing phantoms" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    assert len(result.stderr.splitlines()) == 2  # and the verdict
+    assert result.stderr.splitlines()[-1].startswith("all files are sound; split: ")
     assert sum(row["images"] for row in json.loads(result.stdout)["counts"]) == 6
 
 

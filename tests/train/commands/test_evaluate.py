@@ -15,7 +15,7 @@ from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_train.commands.evaluate import default_folder, evaluate, read_spacing
 from tumorseg_train.data.split import SPLIT
 from tumorseg_train.evaluation.evaluate import read_scores
-from tumorseg_train.evaluation.figures import evaluate as evaluate_in_training
+from tumorseg_train.evaluation.predictions import evaluate as evaluate_in_training
 from tumorseg_train.networks.run import Run
 
 pytestmark = pytest.mark.slow
@@ -52,6 +52,7 @@ def test_report_of_a_run(run: Run) -> None:
     assert result.exit_code == 0, result.output
     folder = run.root / "evaluation"
     assert f"report: {folder}/evaluation.html" in result.stderr
+    assert result.stdout.splitlines()[-1].startswith(f"{run.root}: mean Dice 0.")
     values = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     markdown = (folder / "evaluation.md").read_text(encoding="utf-8")
     page = (folder / "evaluation.html").read_text(encoding="utf-8")

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_train.evaluation.figures import torch_infer
-from tumorseg_train.evaluation.predictions import score_part
+from tumorseg_train.evaluation.predictions import score_part, torch_infer
 from tumorseg_train.evaluation.summary import ratios
 from tumorseg_train.evaluation.threshold import GRID, choose_threshold
 from tumorseg_train.networks.run import Run

@@ -1,7 +1,7 @@
 import pytest
 
 from tumorseg_train.config.recipe import SCHEDULES
-from tumorseg_train.training.schedule import FLOOR, SHAPES, factor
+from tumorseg_train.training.lightning_module import FLOOR, SHAPES, factor
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

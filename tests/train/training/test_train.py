@@ -16,7 +16,7 @@ from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.config.recipe import load_recipe
 from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.data.split import SPLIT
-from tumorseg_train.evaluation.figures import evaluate
+from tumorseg_train.evaluation.predictions import evaluate
 from tumorseg_train.networks.run import CHECKPOINT, Run
 
 pytestmark = pytest.mark.slow

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from tumorseg_runtime.cli.options import PATH, Options, command, out_option
 
-@click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN_OR_JSON...", type=click.Path(path_type=Path))
+
+@dataclass(frozen=True)
+class CompareOptions(Options):
+    """Of `tumorseg compare`. runs: or their evaluation.json. bench: files of latencies."""
+
+    runs: tuple[Path, ...]
+    part: str
+    scale: str
+    bench: tuple[Path, ...]
+    out: Path
+
+
+@command(CompareOptions, example="tumorseg compare runs/first runs/second --out build/comparison")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN_OR_JSON...", type=PATH)
 @click.option(
     "--part", default="test", show_default=True, type=click.Choice(["train", "val", "test"]),
     help="Part of each run's split.",
@@ -18,17 +32,11 @@ import click
     help="Compare masks at each network's size, at each image's own, or at a square of so many pixels.",
 )  # fmt: skip
 @click.option(
-    "--bench", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+    "--bench", multiple=True, metavar="FILE", type=PATH,
     help="A bench.json of `tumorseg bench` for the latencies; may be repeated.",
 )  # fmt: skip
-@click.option(
-    "--out", default=Path("build/comparison"), show_default=True, type=click.Path(path_type=Path),
-    help="Folder of the report.",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print comparison.json instead of tables.")
-def compare(
-    runs: tuple[Path, ...], part: str, scale: str, bench: tuple[Path, ...], out: Path, as_json: bool
-) -> None:
+@out_option(default=Path("build/comparison"), help="Folder of the report.")
+def compare(options: CompareOptions) -> None:
     """Compare networks by Dice with intervals, size, operations and latency.
 
     Runs on the same split are compared image by image. Where the same network was trained on a clean and on a
@@ -45,10 +53,8 @@ def compare(
     from tumorseg_train.evaluation.complexity import read_latencies
     from tumorseg_train.report.tables import json_text, text_table, write_report
 
-    latencies, notes = read_latencies(bench)
-    compared_runs = gather(
-        runs, latencies, part=part, scale=scale, log=lambda line: click.echo(line, err=True)
-    )
+    latencies, notes = read_latencies(options.bench)
+    compared_runs = gather(options.runs, latencies, part=options.part, scale=options.scale, log=options.log)
     known = {each.evaluation["predictor"]["checkpoint_sha256"] for each in compared_runs}
     notes += [
         f"The benchmark of checkpoint {sha256[:12]} belongs to none of these runs."
@@ -56,12 +62,17 @@ def compare(
         if sha256 not in known
     ]
     values = compare_runs(compared_runs, notes)
-    write_report(out, NAME, values=values, markdown=comparison_markdown(values), page=comparison_page(values))
-    if as_json:
+    write_report(
+        options.out, NAME, values=values, markdown=comparison_markdown(values), page=comparison_page(values)
+    )
+    if options.as_json:
         click.echo(json_text(values), nl=False)
     else:
         for line in notes:
             click.echo(line)
         for each in comparison_tables(values):
             click.echo(f"{each.title}\n{text_table(each.header, each.rows)}{each.note}\n")
-    click.echo(f"report: {out / NAME}.html", err=True)
+    options.log(f"report: {options.out / NAME}.html")
+    options.verdict(
+        f"{len(compared_runs)} networks compared on part '{options.part}': {options.out / NAME}.html"
+    )

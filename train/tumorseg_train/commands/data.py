@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tumorseg_runtime.cli.options import PATH, Options, command, out_option
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder
 from tumorseg_train.commands.data_audit import audit
@@ -24,11 +26,20 @@ def data() -> None:
     """Find, check, split and audit images, or draw phantoms. Layouts and sources: docs/data.md."""
 
 
-data.add_command(audit)
+@dataclass(frozen=True)
+class PrepareOptions(Options):
+    """Of `tumorseg data prepare`. folds: 0 for one split. out: None for DIR/split.json."""
+
+    folder: Path
+    seed: int
+    method: str
+    folds: int
+    fold: int
+    out: Path | None
 
 
-@data.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@command(PrepareOptions, example="tumorseg data prepare data --seed 1")
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the split.")
 @click.option(
     "--split",
@@ -52,26 +63,22 @@ data.add_command(audit)
     type=click.IntRange(min=0),
     help="With --folds: this fold is the test part, the next one validation.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="The split's file [default: DIR/split.json].")
-@click.option("--json", "as_json", is_flag=True, help="Print counts, or the problems, as JSON.")
-def prepare(
-    folder: Path, seed: int, method: str, folds: int, fold: int, out: Path | None, as_json: bool
-) -> None:
+@out_option(help="The split's file [default: DIR/split.json].")
+def prepare(options: PrepareOptions) -> None:
     """Check every image and mask under DIR and write the split into training, validation and test.
 
     If DIR does not exist, phantoms are drawn into it. Problems are listed for all files at once, and no split
     is written; the exit status is then 2.
     """
+    folder = options.folder
     if not folder.exists():
-        click.echo(
-            f"{folder} does not exist: drawing phantoms into it (images of nobody, docs/data.md)", err=True
-        )
+        options.log(f"{folder} does not exist: drawing phantoms into it (images of nobody, docs/data.md)")
         ensure_data(folder)
     samples = find_samples(folder)
     facts, found = examine(folder, samples)
     problems = [problem.text for problem in found]
     if problems:
-        if as_json:
+        if options.as_json:
             click.echo(json.dumps({"root": str(folder), "problems": problems}, indent=2, ensure_ascii=False))
         else:
             click.echo("\n".join(problems), err=True)
@@ -79,8 +86,10 @@ def prepare(
             f"{folder}: {len(problems)} problem(s) in {len(samples)} images, expected none: "
             "see the list, no split was written"
         )
-    manifest = split_samples(folder, seed, samples, facts, method=method, folds=folds, fold=fold)
-    path = out or folder / "split.json"
+    manifest = split_samples(
+        folder, options.seed, samples, facts, method=options.method, folds=options.folds, fold=options.fold
+    )
+    path = options.out or folder / "split.json"
     make_folder(path.parent)
     manifest.write(path)
     report = {
@@ -97,11 +106,22 @@ def prepare(
         "copies": manifest.copies(),
         "unread_folders": unread_folders(folder),
     }
-    click.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else describe(report))
+    click.echo(json.dumps(report, indent=2, ensure_ascii=False) if options.as_json else describe(report))
+    options.verdict(f"all files are sound; split: {path} (SHA-256 {manifest.digest()[:12]})")
 
 
-@data.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@dataclass(frozen=True)
+class PhantomsOptions(Options):
+    """Of `tumorseg data phantoms`. brain, breast: how many."""
+
+    folder: Path
+    brain: int
+    breast: int
+    seed: int
+
+
+@command(PhantomsOptions, example="tumorseg data phantoms data --brain 60 --breast 60")
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option(
     "--brain", default=BRAIN, show_default=True, type=click.IntRange(min=0), help="MRI-like slices."
 )
@@ -109,10 +129,18 @@ def prepare(
     "--breast", default=BREAST, show_default=True, type=click.IntRange(min=0), help="Ultrasound-like frames."
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of every drawing.")
-def phantoms(folder: Path, brain: int, breast: int, seed: int) -> None:
+def phantoms(options: PhantomsOptions) -> None:
     """Draw phantoms into DIR, in the layouts of the real datasets. DIR must be new or empty."""
+    folder, brain, breast, seed = options.folder, options.brain, options.breast, options.seed
     write_phantoms(folder, brain=brain, breast=breast, seed=seed)
-    click.echo(f"{folder}: drew {brain} brain and {breast} breast phantoms with seed {seed}")
+    if options.as_json:
+        values = {"root": str(folder), "brain": brain, "breast": breast, "seed": seed}
+        click.echo(json.dumps(values, indent=2))
+    options.verdict(f"{folder}: drew {brain} brain and {breast} breast phantoms with seed {seed}")
+
+
+for one in (prepare, audit, phantoms):
+    data.add_command(one)
 
 
 def counts(manifest: Manifest) -> list[dict[str, Any]]:
@@ -160,5 +188,4 @@ def describe(report: dict[str, Any]) -> str:
     lines += [f"same bytes, kept in one part: {', '.join(images)}" for images in report["copies"]]
     if report["unread_folders"]:
         lines.append(f"not read, no known layout: {', '.join(report['unread_folders'])}")
-    lines.append(f"all files are sound; split: {report['split']} (SHA-256 {report['split_sha256'][:12]})")
     return "\n".join(lines)

@@ -3,40 +3,54 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from tumorseg_runtime.cli.options import PATH, Options, command, out_option
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_train.data.audit import Audit, audit_data
 from tumorseg_train.data.audit_report import audit_page
 from tumorseg_train.data.checks import KINDS, MEANING
 
 
-@click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@dataclass(frozen=True)
+class AuditOptions(Options):
+    """Of `tumorseg data audit`."""
+
+    folder: Path
+    split: Path | None
+    out: Path | None
+
+
+@command(AuditOptions, example="tumorseg data audit data --split data/split.json --out build/audit.html")
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option(
-    "--split", type=click.Path(path_type=Path),
+    "--split", type=PATH,
     help="A split.json: is one patient, one block of slices or one scene in two of its parts?",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="Write the report with pictures, one HTML file.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.pass_context
-def audit(context: click.Context, folder: Path, split: Path | None, out: Path | None, as_json: bool) -> None:
+@out_option(help="Write the report with pictures, one HTML file.")
+def audit(options: AuditOptions) -> None:
     """Read all images and masks under DIR, compare all images, and say what is wrong.
 
     The exit status is 1 if evidence from this data is worthless: unreadable files, masks that are missing,
     empty or of another size, one scene in two classes, or a split with one group on two sides. Nothing
     under DIR is changed.
     """
-    found = audit_data(folder, split)
+    found, out = audit_data(options.folder, options.split), options.out
     if out:
         make_folder(out.parent)
         write_text(out, audit_page(found))
-    click.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else describe(found))
+    click.echo(
+        json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.as_json else describe(found)
+    )
     if out:
-        click.echo(f"report: {out}", err=True)
-    context.exit(1 if found.worthless() else 0)
+        options.log(f"report: {out}")
+    reasons = found.worthless()
+    sound = "nothing makes evidence from it worthless"
+    options.verdict(f"{found.root}: " + (f"WORTHLESS for {len(reasons)} reason(s)" if reasons else sound))
+    click.get_current_context().exit(1 if reasons else 0)
 
 
 def describe(audit: Audit) -> str:
@@ -60,6 +74,5 @@ def describe(audit: Audit) -> str:
             f"{audit.split.file}: {len(audit.split.leaks)} groups and {across} near-duplicates across it"
         )
         lines += [f"  not in the split: {image}" for image in audit.split.unlisted]
-    reasons = audit.worthless()
-    lines += [f"WORTHLESS: {reason}" for reason in reasons] or ["nothing makes evidence from it worthless"]
+    lines += [f"WORTHLESS: {reason}" for reason in audit.worthless()]
     return "\n".join(lines)

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tumorseg_runtime.cli.options import PATH, Options, command, out_option
 from tumorseg_runtime.core.errors import InputError
 
 
-@click.command()
-@click.argument("predictor", metavar="RUN_OR_BUNDLE", type=click.Path(path_type=Path))
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """Of `tumorseg evaluate`; None: as the run or the bundle says. spacing: 'ORGAN=MM'."""
+
+    predictor: Path
+    part: str
+    split: Path | None
+    data: Path | None
+    backend: str | None
+    device: str | None
+    precision: str | None
+    size: int | None
+    scale: str
+    spacing: tuple[str, ...]
+    out: Path | None
+
+
+@command(EvaluateOptions, example="tumorseg evaluate runs/first --part val")
+@click.argument("predictor", metavar="RUN_OR_BUNDLE", type=PATH)
 @click.option(
     "--part",
     default="test",
@@ -22,12 +41,10 @@ from tumorseg_runtime.core.errors import InputError
 )
 @click.option(
     "--split",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A split.json, or a folder that holds one, such as a run. A bundle needs it [default: the run's].",
 )
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the images [default: the one the run names]."
-)
+@click.option("--data", type=PATH, help="Folder of the images [default: the one the run names].")
 @click.option("--backend", help="Of a bundle [default: onnxruntime]. A run is run by PyTorch.")
 @click.option("--device", help="Of a bundle's backend [default: cpu].")
 @click.option("--precision", help="Of a bundle's artefact [default: fp32].")
@@ -47,26 +64,10 @@ from tumorseg_runtime.core.errors import InputError
     metavar="ORGAN=MM",
     help="Distance of neighbouring pixels of an organ's image files, such as brain=0.49. Gives HD95 in mm.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
+@out_option(
     help="Folder of the report [default: RUN/evaluation, or BUNDLE.evaluation beside the bundle].",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print evaluation.json instead of tables.")
-def evaluate(
-    predictor: Path,
-    part: str,
-    split: Path | None,
-    data: Path | None,
-    backend: str | None,
-    device: str | None,
-    precision: str | None,
-    size: int | None,
-    scale: str,
-    spacing: tuple[str, ...],
-    out: Path | None,
-    as_json: bool,
-) -> None:
+def evaluate(options: EvaluateOptions) -> None:
     """Judge a network on a part of its split: Dice, distances, lesions, calibration, with intervals.
 
     Masks are compared at the network's own input size (512x512 unless it was trained otherwise). The report
@@ -78,13 +79,19 @@ def evaluate(
     from tumorseg_train.evaluation.evaluation_report import evaluation_markdown, evaluation_page, read_curves
     from tumorseg_train.evaluation.predictions import size_of
     from tumorseg_train.evaluation.predictor import open_predictor
-    from tumorseg_train.evaluation.tables import facts, tables
+    from tumorseg_train.evaluation.tables import estimate_cell, facts, tables, whole
     from tumorseg_train.report.tables import json_text, text_table, write_report
 
-    opened = open_predictor(predictor, backend=backend, device=device, precision=precision, size=size)
-    size_of(scale, opened.contract.height, opened.contract.width)  # is the scale one at all?
-    millimetres = read_spacing(spacing)
-    progress = click.progressbar(length=1, label="images", file=sys.stderr)
+    opened = open_predictor(
+        options.predictor,
+        backend=options.backend,
+        device=options.device,
+        precision=options.precision,
+        size=options.size,
+    )
+    size_of(options.scale, opened.contract.height, opened.contract.width)  # is the scale one at all?
+    spacing = read_spacing(options.spacing)
+    progress = click.progressbar(length=1, label="images", file=sys.stderr, hidden=options.quiet)
 
     def log(done: int, images: int) -> None:
         progress.length = images
@@ -92,10 +99,16 @@ def evaluate(
 
     with progress:
         found = run_evaluation(
-            opened, part=part, split=split, data=data, scale=scale, spacing=millimetres, log=log
+            opened,
+            part=options.part,
+            split=options.split,
+            data=options.data,
+            scale=options.scale,
+            spacing=spacing,
+            log=log,
         )
     values = found.values
-    folder = out or default_folder(predictor, opened.run is not None)
+    folder = options.out or default_folder(options.predictor, opened.run is not None)
     curves = read_curves(opened.run.root / "curves.csv") if opened.run else {}
     write_report(
         folder,
@@ -104,14 +117,17 @@ def evaluate(
         markdown=evaluation_markdown(values),
         page=evaluation_page(values, draw_cases(found), curves),
     )
-    if as_json:
+    if options.as_json:
         click.echo(json_text(values), nl=False)
     else:
         lines: list[Any] = [*facts(values), ""]
         for each in tables(values):
             lines += [each.title, text_table(each.header, each.rows)]
         click.echo("\n".join(lines))
-    click.echo(f"report: {folder / NAME}.html", err=True)
+    options.log(f"report: {folder / NAME}.html")
+    images = whole(values)
+    dice = estimate_cell(images["figures"]["mean_dice"])
+    options.verdict(f"{options.predictor}: mean Dice {dice} on {images['images']} {options.part} images")
 
 
 def default_folder(predictor: Path, is_run: bool) -> Path:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tumorseg_runtime.bundle.bundle import sha256_of
+from tumorseg_runtime.cli.options import PATH, Options, command, out_option
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import move
@@ -21,12 +23,36 @@ if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
 
-@click.command()
-@click.argument("data", type=click.Path(path_type=Path), required=False)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.")
+@dataclass(frozen=True)
+class TrainOptions(Options):
+    """Of `tumorseg train`: data and out, or resume. None in the rest: the recipe's."""
+
+    data: Path | None
+    out: Path | None
+    resume: Path | None
+    arch: str
+    encoder: str
+    encoder_weights: str | None
+    size: int
+    recipe: str
+    epochs: int | None
+    batch_size: int | None
+    seed: int | None
+    deterministic: bool | None
+    settings: tuple[str, ...]
+    split: str
+    devices: int
+    nodes: int
+    report: float
+
+
+@command(TrainOptions, example="tumorseg train data --out runs/first --recipe quick")
+@click.argument("data", type=PATH, required=False)
+@out_option(help="Folder of the run.")
 @click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="RUN",
-    help="Go on with a training that was broken off, from its last whole epoch. Takes no other flags.",
+    "--resume", type=PATH, metavar="RUN",
+    help="Go on with a training that was broken off, from its last whole epoch. Takes no other flags "
+    "than --report, --json and --quiet.",
 )  # fmt: skip
 @click.option(
     "--arch", default="unetplusplus", show_default=True,
@@ -59,20 +85,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report", default=60.0, show_default=True, metavar="SECONDS", help="How often it says how far it is."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print run.json instead of a summary.")
-@click.pass_context
-def train(
-    context: click.Context,
-    /,
-    data: Path | None,
-    out: Path | None,
-    resume: Path | None,
-    as_json: bool,
-    report: float,
-    devices: int,
-    nodes: int,
-    **flags: Any,
-) -> None:
+def train(options: TrainOptions) -> None:
     """Train a network on the images under DATA and write a run.
 
     DATA is a folder as in docs/data.md; if it does not exist, phantoms are drawn into it. A finished or
@@ -83,46 +96,40 @@ def train(
 
     def log(line: str) -> None:
         if is_first():
-            click.echo(line, err=True)
+            options.log(line)
 
-    if resume is not None:
-        allowed = ("resume", "report", "as_json")
-        given = [name for name in context.params if _given(context, name) and name not in allowed]
-        if given:
+    data, out = options.data, options.out
+    if options.resume is not None:
+        if given := given_beside_resume():
             also = ", ".join(sorted(given))
             raise InputError(f"--resume goes on with the run's own plan, got also {also}: leave them out")
-        out = resume
-        plan, manifest = reopen(resume, finished=INDEX)
-        log(f"{resume}: going on with {plan.architecture} {plan.encoder}, {plan.recipe.epochs} epochs")
+        out = options.resume
+        plan, manifest = reopen(out, finished=INDEX)
+        log(f"{out}: going on with {plan.architecture} {plan.encoder}, {plan.recipe.epochs} epochs")
     elif data is None or out is None:
         raise click.UsageError("expected DATA and --out RUN, or --resume RUN")
     else:
-        plan, manifest = prepare(data, devices, nodes, log, **flags)
+        plan, manifest = prepare(data, options, log)
         if is_first() and (aside := move_aside(out)):
             log(f"{out} held a run, which is now {aside}")
-    run = run_training(plan, manifest, out, log=log, progress_seconds=report)
+    run = run_training(plan, manifest, out, log=log, progress_seconds=options.report)
     if run is not None:
-        click.echo((out / INDEX).read_text(encoding="utf-8") if as_json else describe(run))
+        click.echo((out / INDEX).read_text(encoding="utf-8") if options.as_json else describe(run))
+        options.verdict(f"run: {run.root}")
 
 
-def _given(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+def given_beside_resume() -> list[str]:
+    """Parameters of the command line that --resume does not go with."""
+    context = click.get_current_context()
+    return [
+        name
+        for name in context.params
+        if name not in ("resume", "report", "as_json", "quiet")
+        and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    ]
 
 
-def prepare(
-    data: Path,
-    devices: int,
-    nodes: int,
-    log: Callable[[str], None],
-    *,
-    arch: str,
-    encoder: str,
-    size: int,
-    recipe: str,
-    split: str,
-    settings: tuple[str, ...],
-    **overrides: Any,
-) -> tuple[TrainingPlan, Manifest]:
+def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tuple[TrainingPlan, Manifest]:
     """Plan and split of a new training; raises InputError."""
     import torch
 
@@ -132,28 +139,35 @@ def prepare(
     from tumorseg_train.networks.models import encoder_normalisation
     from tumorseg_train.networks.precision import resolve_precision
 
-    name = recipe
-    if recipe == "auto":
+    name = options.recipe
+    if name == "auto":
         name = "full" if torch.cuda.is_available() else "quick"
         reason = "a CUDA device is here" if name == "full" else "no CUDA device"
         other = "quick" if name == "full" else "full"
         log(f"recipe {name} ({reason}); the other one: make train RECIPE={other}")
-    named = {field: value for field, value in overrides.items() if value is not None}
-    asked = load_recipe(name, **{**parse_settings(settings), **named})
+    overrides = {
+        field: value
+        for field in ("encoder_weights", "epochs", "batch_size", "seed", "deterministic")
+        if (value := getattr(options, field)) is not None
+    }
+    asked = load_recipe(name, **{**parse_settings(options.settings), **overrides})
     chosen = resolve_precision(asked)
     if chosen != asked:
         log(f"precision {chosen.precision} (what this machine does best)")
-    mean, std = encoder_normalisation(encoder, chosen.encoder_weights)
-    contract = Contract(height=size, width=size, mean=mean, std=std)
+    mean, std = encoder_normalisation(options.encoder, chosen.encoder_weights)
+    contract = Contract(height=options.size, width=options.size, mean=mean, std=std)
     if not is_first() and not data.exists():
         raise InputError(f"{data} does not exist, expected the images: run `tumorseg data prepare` first")
     if ensure_data(data):
         log(f"{data} did not exist: phantoms were drawn into it (docs/data.md)")
-    manifest = make_manifest(data, chosen.seed, method=split)
+    manifest = make_manifest(data, chosen.seed, method=options.split)
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
     log(f"{data}: {len(manifest.items)} images: {counts}")
     root = str(manifest.root.resolve())
-    return TrainingPlan(root, arch, encoder, contract, chosen, name, devices, nodes), manifest
+    plan = TrainingPlan(
+        root, options.arch, options.encoder, contract, chosen, name, options.devices, options.nodes
+    )
+    return plan, manifest
 
 
 def reopen(out: Path, finished: str) -> tuple[TrainingPlan, Manifest]:
@@ -200,6 +214,5 @@ def describe(run: Run) -> str:
         f"pooled F1 {test['pooled_f1']:.3f}; "
         f"{test['healthy_left_empty']} of {healthy} images without a tumour left empty\n"
         f"best single global threshold on the same images: mean Dice {baseline['mean_dice']:.3f} "
-        f"(tumour {baseline['tumour']} {baseline['threshold']})\n"
-        f"run: {run.root}"
+        f"(tumour {baseline['tumour']} {baseline['threshold']})"
     )

@@ -10,8 +10,9 @@ training, and the logits as in the runtime.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -21,19 +22,23 @@ from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError, OutputError
 from tumorseg_runtime.processing.postprocess import probabilities, resize_logits
-from tumorseg_runtime.processing.preprocess import resize
+from tumorseg_runtime.processing.preprocess import Preprocessor, resize
 from tumorseg_train.data.datasets import read_pair
 from tumorseg_train.data.split import Item, Manifest
 from tumorseg_train.evaluation.calibration import Bins, around, calibration
-from tumorseg_train.evaluation.metrics import ImageScore, ThresholdBaseline
+from tumorseg_train.evaluation.metrics import ImageScore, ThresholdBaseline, mean_dice
 from tumorseg_train.evaluation.summary import Stratum, size_class, stratum
 from tumorseg_train.report.bootstrap import DRAWS, draw_weights
+
+if TYPE_CHECKING:
+    import torch
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 Infer = Callable[[npt.NDArray[np.uint8], str], FloatArray]
 CONTRACT, ORIGINAL = "contract", "original"
 MOST = 8192  # pixels of a side
+IN_RUN = ("mean_iou", "pooled_precision", "pooled_recall", "hd95_px", "lesion_f1", "specificity")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,3 +199,54 @@ def score_part(
         baseline.add(found.image, found.truth)
         log(index + 1, len(items))
     return Predictions(items, tuple(scores), tuple(bins), tuple(near), baseline.best(), tuple(vanished))
+
+
+def evaluate(
+    model: torch.nn.Module, manifest: Manifest, part: str, contract: Contract
+) -> tuple[dict[str, Any], list[ImageScore]]:
+    """Figures of a part in sum and by organ, beside the best global intensity threshold; and every score.
+
+    The model runs in evaluation mode on the device where it lies, one image at a time; masks and truth are
+    compared at the contract's height x width. intervals: 95 %, over groups
+    (`tumorseg_train.report.bootstrap`). A figure that is not defined is None.
+    """
+    predictions = score_part(torch_infer(model, contract), manifest, part, contract)
+    scores = list(predictions.scores)
+    strata = predictions.strata()
+    figures = strata["all"][0].figures
+    healthy = [score for score in scores if not score.truth_px]
+    return {
+        "images": len(scores),
+        "images_with_tumour": len(scores) - len(healthy),
+        "mean_dice": mean_dice(scores),
+        "pooled_f1": figures["pooled_f1"].value,
+        "healthy_left_empty": sum(not score.predicted_px for score in healthy),
+        "by_organ": {each.name: each.figures["mean_dice"].value for each in strata["organ"]},
+        "threshold_baseline": predictions.baseline,
+        **{name: _known(figures[name].value) for name in IN_RUN},
+        "intervals": {
+            name: [_known(figures[name].low), _known(figures[name].high)]
+            for name in ("mean_dice", "pooled_f1")
+        },
+    }, scores
+
+
+def torch_infer(model: torch.nn.Module, contract: Contract) -> Infer:
+    """A network as `score_part` asks for it, in evaluation mode on the device where it lies."""
+    import torch
+
+    device = next(model.parameters()).device
+    preprocess = Preprocessor(contract)
+    model.eval()
+
+    def infer(image: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.float32]:
+        tensor = torch.from_numpy(preprocess(image, name))  # (C, h, w)
+        with torch.inference_mode():
+            logits = model(tensor[None].to(device))[0]
+        return np.asarray(logits.float().cpu().numpy())
+
+    return infer
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

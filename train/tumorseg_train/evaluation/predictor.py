@@ -73,7 +73,7 @@ def _open_run(path: Path, size: int | None) -> Predictor:
     import torch
 
     from tumorseg_train.evaluation.complexity import count_costs
-    from tumorseg_train.evaluation.figures import torch_infer
+    from tumorseg_train.evaluation.predictions import torch_infer
     from tumorseg_train.networks.run import Run
 
     run = Run.open(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_train.config.recipe import Recipe
 from tumorseg_train.training.losses import build_loss
-from tumorseg_train.training.schedule import factor
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+FLOOR = 1e-3  # share of the peak
+SHAPES: dict[str, Callable[[float], float]] = {  # progress 0..1 after the warm-up -> share 1..0 of the fall
+    "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,  # Loshchilov & Hutter 2017
+    "linear": lambda x: 1 - x,
+    "constant": lambda x: 1.0,
+}
 
 
 class SegmentationModule(lightning.LightningModule):
@@ -104,3 +112,12 @@ class SegmentationModule(lightning.LightningModule):
             lambda step: factor(min(step, self.steps - 1), self.steps, recipe.warmup, recipe.schedule),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def factor(step: int, steps: int, warmup: float, schedule: str) -> float:
+    """Share of the peak learning rate in step 0 <= step < steps; `warmup`: share of the steps that climb."""
+    climb = round(warmup * steps)
+    if step < climb:
+        return (step + 1) / (climb + 1)
+    progress = min(1.0, (step - climb) / max(1, steps - climb - 1))
+    return FLOOR + (1 - FLOOR) * SHAPES[schedule](progress)

@@ -25,7 +25,7 @@ from tumorseg_train.data.loader import SplitDataset
 from tumorseg_train.data.loading import Loaders
 from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import PARTS, SPLIT, Manifest
-from tumorseg_train.evaluation.figures import evaluate, torch_infer
+from tumorseg_train.evaluation.predictions import evaluate, torch_infer
 from tumorseg_train.evaluation.threshold import choose_threshold
 from tumorseg_train.networks.models import build_model, load_encoder_weights
 from tumorseg_train.networks.precision import speed_up_depthwise

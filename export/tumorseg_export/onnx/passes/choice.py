@@ -1,4 +1,5 @@
-"""Which passes the graph goes through on its way to each format: those that were measured to profit there.
+"""The passes that a graph goes through on its way to a format; each target names those that were measured to
+profit there (`PASSES` of its module).
 
 The measurements, and what was tried and left out, stand in docs/performance.md. `model.onnx` itself stays as
 torch.onnx.export made it: ONNX Runtime gains nothing that is worth another graph.
@@ -7,32 +8,27 @@ torch.onnx.export made it: ONNX Runtime gains nothing that is worth another grap
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 
 from tumorseg_export.onnx.passes.base import Pass
-from tumorseg_export.onnx.passes.dilation import fold_dilation
 from tumorseg_export.onnx.passes.upsampling import fold_upsampling
 from tumorseg_runtime.core.files import write_bytes
 
 PHASES = functools.partial(fold_upsampling, form="phases")
 TRANSPOSED = functools.partial(fold_upsampling, form="transposed")
-PASSES: dict[str, dict[str, Pass]] = {
-    "mnn": {"dilation": fold_dilation, "upsampling as four Conv": PHASES},
-    "ncnn": {"upsampling as ConvTranspose": TRANSPOSED},
-    "openvino": {"upsampling as ConvTranspose": TRANSPOSED},
-}
 
 
-def write_folded(graph: Path, to: Path, backend: str) -> dict[str, int]:
-    """Write the ONNX file `graph` with the passes of this backend to `to`.
+def write_folded(graph: Path, to: Path, passes: Mapping[str, Pass]) -> dict[str, int]:
+    """Write the ONNX file `graph` after these passes to `to`.
 
     Returns how many places each pass changed, without those that changed none.
     """
     model = onnx.load(graph)
     changed = {}
-    for name, one in PASSES[backend].items():
+    for name, one in passes.items():
         result = one(model)
         model = result.model
         if result.modified:

@@ -15,8 +15,8 @@ from tumorseg_export.onnx.export import to_onnx
 from tumorseg_export.onnx.passes import deploy
 from tumorseg_export.onnx.passes.deploy import gray_kernel, to_deploy
 from tumorseg_export.targets import onnx_deploy as deploy_export
-from tumorseg_export.targets import onnx_deploy_gray as deploy_gray_export
 from tumorseg_export.targets.onnx_deploy import FILES, FORMAT, FORMAT_GRAY
+from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
@@ -147,8 +147,7 @@ def test_target_writes_and_records(
     small_context: ExportContext, tmp_path: Path, format: str, channels: int
 ) -> None:
     onnx_export.make(small_context, tmp_path)
-    module = deploy_gray_export if format == FORMAT_GRAY else deploy_export
-    results = module.make(small_context, tmp_path)
+    results = TARGETS[format].make(small_context, tmp_path)
     assert (results.artefact.file, results.artefact.format) == (FILES[format], format)
     facts = results.facts[format]
     assert facts["input"] == {
@@ -165,7 +164,7 @@ def test_target_writes_and_records(
 
 def test_colour_does_not_fit_the_gray_form(small_context: ExportContext, tmp_path: Path) -> None:
     onnx_export.make(small_context, tmp_path)
-    deploy_gray_export.make(small_context, tmp_path)
+    deploy_export.make(small_context, tmp_path, gray=True)
     session = open_file(tmp_path / FILES[FORMAT_GRAY], "cpu", 1)
     with pytest.raises(Exception, match="Got: 3 Expected: 1"):  # onnxruntime's own error
         session.run(None, {"image": all_values()})
@@ -187,7 +186,7 @@ def test_mask_that_its_logits_do_not_say_is_refused(
 def test_gray_form_is_refused_where_it_does_not_fit(small_context: ExportContext, tmp_path: Path) -> None:
     gray = Contract(height=64, width=64, mean=(0.5,), std=(0.2,))
     with pytest.raises(InputError, match="gray already: take onnx-deploy"):
-        deploy_gray_export.make(dataclasses.replace(small_context, contract=gray), tmp_path)
+        deploy_export.make(dataclasses.replace(small_context, contract=gray), tmp_path, gray=True)
     model = to_onnx(Identity().eval(), CONTRACT)
     with pytest.raises(CheckFailedError, match="expected one plain Conv and 3: take the target onnx-deploy"):
         to_deploy(model, CONTRACT, gray=True)

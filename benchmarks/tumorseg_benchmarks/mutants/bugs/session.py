@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tumorseg_benchmarks.mutants.mutant import Apply, Device, Mutant, patched
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
 from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.processing.batching import HostForm
 
 Array = npt.NDArray[Any]
 INFER = "tumorseg_runtime.backends.onnxruntime.OnnxRuntimeSession.infer"
@@ -80,15 +82,45 @@ def one_call_behind(network: BedNetwork, folder: Path) -> Iterator[Device]:
 def one_buffer(network: BedNetwork, folder: Path) -> Iterator[Device]:
     """All calls write their answer into one buffer, which a second thread overwrites."""
     buffers: dict[tuple[int, ...], Array] = {}
-    together = threading.Event()
 
     def infer(self: OnnxRuntimeSession, batch: Array) -> Array:
         found = _infer(self, batch)
         buffer = buffers.setdefault(found.shape, np.empty_like(found))
         buffer[:] = found
         if threading.current_thread() is not threading.main_thread():
-            together.wait(0.02)  # the other thread's turn
+            time.sleep(0.02)  # the other thread's turn
         return buffer
+
+    with mock.patch(INFER, infer):
+        yield Device(network.bundle, file_changed=False)
+
+
+@contextlib.contextmanager
+def one_input(network: BedNetwork, folder: Path) -> Iterator[Device]:
+    """All calls gather their batch in one buffer, which a second thread overwrites."""
+    buffers: dict[tuple[int, ...], Array] = {}
+
+    def gather(self: HostForm, prepared: Any) -> Array:
+        found = np.stack(prepared)
+        buffer = buffers.setdefault(found.shape, np.empty_like(found))
+        buffer[:] = found
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.02)  # the other thread's turn
+        return buffer
+
+    with mock.patch("tumorseg_runtime.processing.batching.HostForm.gather", gather):
+        yield Device(network.bundle, file_changed=False)
+
+
+@contextlib.contextmanager
+def wrong_rest(network: BedNetwork, folder: Path) -> Iterator[Device]:
+    """Wrong where a batch is smaller than the one before it, as the rest of a list is."""
+    last = [0]
+
+    def infer(self: OnnxRuntimeSession, batch: Array) -> Array:
+        found = _infer(self, batch).copy()
+        before, last[0] = last[0], len(batch)
+        return shifted_up(found) if len(batch) < before else found
 
     with mock.patch(INFER, infer):
         yield Device(network.bundle, file_changed=False)
@@ -151,6 +183,8 @@ MUTANTS = (
             ("results of a batch out of order", _order(lambda found: found[::-1])),
             ("results of a batch out of order from 3 on", _order(lambda f: f[::-1] if len(f) > 2 else f)),
             ("one output buffer for all threads", one_buffer),
+            ("one input buffer for all threads", one_input),
+            ("wrong in the rest of a list alone", wrong_rest),
         )
     ),
     Mutant("logits of the call before", "session", one_call_behind, late=True),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tumorseg_runtime.parity.hausdorff import hd95
-from tumorseg_train.evaluation.distances import hausdorff95
+from tumorseg_train.evaluation.metrics import hausdorff95
 
 
 def blob(rng: np.random.Generator, shape: tuple[int, int] = (60, 80)) -> np.ndarray:

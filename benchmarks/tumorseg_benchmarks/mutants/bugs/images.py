@@ -10,20 +10,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.mutants.mutant import Apply, Mutant, patched
-from tumorseg_benchmarks.mutants.preprocessing import decoded_by
-from tumorseg_runtime.images import frames
-from tumorseg_runtime.images.dicom import lookup_tables
-from tumorseg_runtime.images.dicom import read as dicom
+from tumorseg_benchmarks.mutants.bugs.preprocessing import decoded_by
+from tumorseg_benchmarks.mutants.mutant import Apply, Mutant
+from tumorseg_runtime.images import read
 
 UInt8Array = npt.NDArray[np.uint8]
 QUALITY = 90  # of the JPEG that a camera's link makes
-DICOM = "tumorseg_runtime.images.dicom.read"
 ORIENTATION = b"\x01\x12\x00\x03\x00\x00\x00\x01"  # EXIF's entry, before its value
-
-_to_pixels, _spacings = dicom._to_pixels, dicom._spacings  # before anything is broken
-_rescale, _window, _by_table = lookup_tables._rescale, lookup_tables.window, lookup_tables._by_table
-_read_frames = frames.read_frames
 
 
 def files(test: Callable[[bytes], bool], change: Callable[[UInt8Array], UInt8Array]) -> Apply:
@@ -58,15 +51,39 @@ def tiff(data: bytes) -> bool:
 
 def tiled(data: bytes) -> bool:
     """A TIFF in tiles: it has tag 324."""
+    return tiff(data) and 324 in _tags(data)
+
+
+def striped(data: bytes) -> bool:
+    """A TIFF with more than one strip."""
+    return tiff(data) and _tags(data).get(273, (1, 0))[0] > 1
+
+
+def tiff_with(tag: int, value: int) -> Callable[[bytes], bool]:
+    """A TIFF whose tag has this value."""
+    return lambda data: tiff(data) and _tags(data).get(tag) == (1, value)
+
+
+def _tags(data: bytes) -> dict[int, tuple[int, int]]:
+    """Of a TIFF: tag -> number of values, and the first if it is a short."""
     order = "<" if data[:1] == b"I" else ">"
-    return tiff(data) and _has_tag(data, order, 324)
-
-
-def _has_tag(data: bytes, order: str, wanted: int) -> bool:
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)
-    tags = (struct.unpack_from(f"{order}H", data, start + 2 + 12 * n)[0] for n in range(count))
-    return wanted in tags
+    entries = (struct.unpack_from(f"{order}HHIH", data, start + 2 + 12 * n) for n in range(count))
+    return {tag: (values, first) for tag, _, values, first in entries}
+
+
+def sixteen_bits(change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Apply:
+    """Another reading of the 16 bits of a TIFF, before they become 8."""
+
+    def rule(data: bytes, pixels: UInt8Array) -> UInt8Array:
+        raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if tiff(data) else None
+        if raw is None or raw.dtype != np.uint16:
+            return pixels
+        found = read.to_uint8(change(raw))
+        return found if found.ndim == 2 else np.ascontiguousarray(found[:, :, ::-1])
+
+    return decoded_by(rule)
 
 
 def png(depth: int | None = None, colour: int | None = None, interlaced: bool | None = None) -> Any:
@@ -148,58 +165,6 @@ def palette_indices(data: bytes, pixels: UInt8Array) -> UInt8Array:
     return np.asarray(image) if image is not None and image.mode == "P" else pixels
 
 
-def dicom_pixels(colours: str, change: Callable[[UInt8Array], UInt8Array]) -> Apply:
-    """Other pixels of DICOM files of one photometric interpretation."""
-
-    def to_pixels(stored: Any, dataset: Any, index: int) -> UInt8Array:
-        found = _to_pixels(stored, dataset, index)
-        return np.ascontiguousarray(change(found)) if dataset.PhotometricInterpretation == colours else found
-
-    return patched((f"{DICOM}._to_pixels", to_pixels))
-
-
-def dicom_where(test: Callable[[Any], bool], change: Callable[[UInt8Array], UInt8Array]) -> Apply:
-    """Other pixels of the DICOM files that a test on their header picks."""
-
-    def to_pixels(stored: Any, dataset: Any, index: int) -> UInt8Array:
-        found = _to_pixels(stored, dataset, index)
-        return np.ascontiguousarray(change(found)) if test(dataset) else found
-
-    return patched((f"{DICOM}._to_pixels", to_pixels))
-
-
-def spaced(change: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Apply:
-    """Other distances between the pixels of DICOM files."""
-    return patched((f"{DICOM}._spacings", lambda dataset, index: change(_spacings(dataset, index))))
-
-
-def transposed(spacings: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Rows for columns."""
-    import dataclasses
-
-    return tuple(dataclasses.replace(one, row_mm=one.column_mm, column_mm=one.row_mm) for one in spacings)
-
-
-def everywhere(spacings: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The first region's spacing for the whole image."""
-    import dataclasses
-
-    return tuple(dataclasses.replace(one, box=None) for one in spacings[:1])
-
-
-def unscaled(stored: Any, dataset: Any, index: int) -> Any:
-    """Slope and intercept ignored."""
-    return stored.astype(np.float64), False
-
-
-def first_frame(path: Any) -> Any:
-    """Every frame of a file is its first."""
-    import dataclasses
-
-    found = list(_read_frames(path))
-    yield from (dataclasses.replace(frame, pixels=found[0].pixels) for frame in found)
-
-
 MUTANTS = (
     *(
         Mutant(name, "images", apply)
@@ -229,49 +194,18 @@ MUTANTS = (
             ("gray with alpha: the last row lost", files(png(colour=4), lambda p: np.roll(p, 1, 0))),
             ("images above 1024 pixels read as thumbnails", files(everything, thumbnail(1024))),
             ("images above 2048 pixels read as thumbnails", files(everything, thumbnail(2048))),
-            ("DICOM RGB read as BGR", dicom_pixels("RGB", swapped)),
-            ("DICOM YBR read as BGR", dicom_pixels("YBR_FULL", swapped)),
-            ("DICOM palette read as BGR", dicom_pixels("PALETTE COLOR", swapped)),
-            ("DICOM MONOCHROME2 inverted", dicom_pixels("MONOCHROME2", lambda p: 255 - p)),
-            ("signed DICOM inverted", dicom_where(lambda d: d.PixelRepresentation == 1, lambda p: 255 - p)),
-            (
-                "DICOM slope and intercept ignored",
-                patched(("tumorseg_runtime.images.dicom.lookup_tables._rescale", unscaled)),
-            ),
-            (
-                "DICOM window twice as wide",
-                patched(
-                    (
-                        "tumorseg_runtime.images.dicom.lookup_tables.window",
-                        lambda values, centre, width, function: _window(values, centre, 2 * width, function),
-                    )
-                ),
-            ),
-            (
-                "DICOM window always linear",
-                patched(
-                    (
-                        "tumorseg_runtime.images.dicom.lookup_tables.window",
-                        lambda values, centre, width, function: _window(values, centre, width, "LINEAR"),
-                    )
-                ),
-            ),
-            (
-                "DICOM VOI table reversed",
-                patched(
-                    (
-                        "tumorseg_runtime.images.dicom.lookup_tables._by_table",
-                        lambda v, voi: (_by_table(v, voi)[1] - _by_table(v, voi)[0], _by_table(v, voi)[1]),
-                    )
-                ),
-            ),
-            (
-                "DICOM: the first frame for all",
-                patched(("tumorseg_runtime.inference.stream.read_frames", first_frame)),
-            ),
-            ("DICOM spacing transposed", spaced(transposed)),
-            ("DICOM spacing of the first region everywhere", spaced(everywhere)),
-            ("DICOM spacing lost", spaced(lambda spacings: ())),
+            ("EXIF 2 ignored", files(oriented(2), lambda p: p[:, ::-1])),
+            ("EXIF 4 turned by 180 degrees", files(oriented(4), lambda p: p[:, ::-1])),
+            ("EXIF 5 mirrored", files(oriented(5), lambda p: p[:, ::-1])),
+            ("EXIF 7 upside down", files(oriented(7), lambda p: p[::-1])),
+            ("EXIF 8 mirrored", files(oriented(8), lambda p: p[:, ::-1])),
+            ("orientation of a TIFF ignored", files(tiff_with(274, 8), lambda p: np.rot90(p, -1))),
+            ("strips of a TIFF in another order", files(striped, lambda p: np.roll(p, len(p) // 2, 0))),
+            ("TIFF of 16 bits cut to the low byte", sixteen_bits(lambda raw: raw & 255)),
+            ("TIFF of 16 bits in the other byte order", sixteen_bits(lambda raw: raw.byteswap())),
+            ("TIFF read as BGR", files(tiff, swapped)),
+            ("white of a TIFF is not zero", files(tiff_with(262, 0), lambda p: 255 - p)),
+            ("RGBA read as BGR", files(png(colour=6), swapped)),
         )
     ),
     Mutant("frames recompressed as JPEG", "images", decoded_by(recompressed), late=True),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from tumorseg_benchmarks.mutants import (
+from tumorseg_benchmarks.mutants.bugs import (
+    deploy,
+    dicom,
     equivalent,
     files,
     graph,
     images,
+    lesions,
     postprocess,
     preprocessing,
     session,
@@ -17,11 +20,14 @@ from tumorseg_benchmarks.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *images.MUTANTS,
+    *dicom.MUTANTS,
     *preprocessing.MUTANTS,
     *graph.MUTANTS,
     *weights.MUTANTS,
     *session.MUTANTS,
     *postprocess.MUTANTS,
+    *lesions.MUTANTS,
+    *deploy.MUTANTS,
     *stream.MUTANTS,
     *files.MUTANTS,
 )

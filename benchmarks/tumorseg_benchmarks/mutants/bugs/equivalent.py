@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tumorseg_benchmarks.mutants.graph import attribute, constant, insert_before, of_type
+from tumorseg_benchmarks.mutants.bugs.graph import attribute, constant, insert_before, of_type
 from tumorseg_benchmarks.mutants.mutant import Mutant, edited
 from tumorseg_benchmarks.mutants.testbed import DEEPLAB
 

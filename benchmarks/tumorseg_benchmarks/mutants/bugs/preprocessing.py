@@ -176,6 +176,19 @@ def smoothed(image: UInt8Array, height: int, width: int) -> UInt8Array:
     return _resize(np.asarray(cv2.blur(image, (3, 3)), np.uint8), height, width)
 
 
+FIRST = np.array([1, 0, 0], np.float32)[:, None, None]
+
+
+def channelled(change: Callable[[FloatArray], FloatArray]) -> Apply:
+    """Gray in other channels, where the network takes three."""
+
+    def normalise(self: Preprocessor, resized: UInt8Array, name: str = "image") -> FloatArray:
+        tensor = _normalise(self, resized, name)
+        return np.ascontiguousarray(change(tensor)) if resized.ndim == 2 and len(tensor) == 3 else tensor
+
+    return patched(("tumorseg_runtime.processing.preprocess.Preprocessor.normalise", normalise))
+
+
 MUTANTS = (
     *(
         Mutant(name, "preprocessing", apply)
@@ -214,6 +227,12 @@ MUTANTS = (
             ("wrong resize of odd sizes", some(lambda h, w, oh, ow: h % 2 == 1 and w % 2 == 1, nearest)),
             ("wrong resize where it enlarges", some(lambda h, w, oh, ow: h < oh and w < ow, nearest)),
             ("wrong resize where one side stays", some(lambda h, w, oh, ow: h == oh or w == ow, smoothed)),
+            (
+                "wrong resize of one axis",
+                resized_by(lambda i, h, w: _resize(nearest(i, h, i.shape[1]), h, w)),
+            ),
+            ("gray in the first channel alone", channelled(lambda tensor: tensor * FIRST)),
+            ("gray repeated after normalising", channelled(lambda tensor: tensor[[0, 0, 0]])),
             ("wrong resize of tall images", some(lambda h, w, oh, ow: h > 3 * w, nearest)),
             (
                 "colour blurred",

@@ -1,0 +1,45 @@
+"""What is known of a backend without importing it: one record, from which every other table follows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tumorseg_runtime.core.session import LOGITS
+
+DEVICE_LABELS = {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT", "gpu": "GPU", "npu": "NPU"}
+
+
+@dataclasses.dataclass(frozen=True)
+class BackendSpec:
+    """One backend, or one variant of it: what it opens, where it runs, what must be installed.
+
+    name: as `--backend` takes it.
+    module: imported when it is needed. It has `open_session(spec, bundle, device, precision, threads) ->
+        Session`, with `device_folder` where `device_folder` is True, and `why_unavailable(device)`.
+    formats: of the bundle's artefacts that it opens; of several it takes the first that is there.
+    devices: device -> extra of tumorseg that brings it; None where none does, but only another machine.
+    precisions: of the artefacts that `tumorseg export` and `tumorseg build` make for it.
+    label: for people; {precision} and {device} are filled in.
+    wheels: distributions that bring the package it imports, which is named as the first of them. They
+        exclude each other. Empty where a device's own software brings the package.
+    output: what its sessions give, LOGITS or MASKS.
+    device_folder: True where it also opens engines that were built for this device.
+    options: what makes the variant; the module reads them.
+    """
+
+    name: str
+    module: str
+    formats: tuple[str, ...]
+    devices: Mapping[str, str | None]
+    precisions: tuple[str, ...]
+    label: str
+    wheels: tuple[str, ...] = ()
+    output: str = LOGITS
+    device_folder: bool = False
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def label_of(self, device: str, precision: str) -> str:
+        """The label of one artefact on one device."""
+        return self.label.format(device=DEVICE_LABELS[device], precision=precision.upper())

@@ -1,0 +1,114 @@
+"""Every installed command keeps the rules of `cli/options.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tumorseg_runtime.cli import options as module
+from tumorseg_runtime.cli.main import cli
+from tumorseg_runtime.cli.options import Options, command, out_option
+
+ALL = {
+    "bench", "build", "compare", "data audit", "data phantoms", "data prepare", "doctor", "evaluate",
+    "export", "install", "parity", "predict", "rollback", "sign", "train", "verify",
+}  # fmt: skip
+SHARED = ("--json", "--quiet", "--out", "--run", "--device-folder", "--public-key")
+
+
+def walk(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Commands by their full names, those of groups in place of the groups."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        if isinstance(found, click.Group):
+            yield from walk(found, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", found
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[str, click.Command]:
+    found = dict(walk(cli))
+    assert set(found) == ALL
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_one_frozen_object_whose_fields_are_the_parameters(
+    commands: dict[str, click.Command], name: str
+) -> None:
+    callback = commands[name].callback
+    assert callback is not None
+    function = inspect.unwrap(callback)
+    (only,) = inspect.signature(function).parameters
+    options = typing.get_type_hints(function)[only]
+    assert issubclass(options, Options)
+    assert options.__dataclass_params__.frozen
+    assert {field.name for field in dataclasses.fields(options)} == {p.name for p in commands[name].params}
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_help_has_json_quiet_and_an_example_that_parses(
+    commands: dict[str, click.Command], name: str
+) -> None:
+    text = CliRunner().invoke(cli, [*name.split(), "--help"]).output.rstrip()
+    assert "\n  --json " in text
+    assert "\n  --quiet " in text
+    example = text.splitlines()[-1].strip()
+    assert text.endswith(f"  Example:\n    {example}")
+    assert example.startswith(f"tumorseg {name} ")
+    given = example.removeprefix(f"tumorseg {name} ").split()
+    parsed = commands[name].make_context(name, given).params
+    assert not parsed["quiet"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeakOptions(Options):
+    out: Path
+
+
+@command(SpeakOptions, example="speak --out here")
+@out_option(default=Path("there"), help="Where.")
+def speak(options: SpeakOptions) -> None:
+    """Say each kind of line once."""
+    options.log("log")
+    options.step("step")
+    if options.as_json:
+        click.echo(json.dumps(str(options.out)))
+    options.verdict("verdict")
+
+
+@pytest.mark.parametrize(
+    ("given", "stdout", "stderr"),
+    [
+        ([], ["step", "verdict"], ["log"]),
+        (["--quiet"], ["verdict"], []),
+        (["--json"], ['"there"'], ["log", "step", "verdict"]),
+        (["--json", "--quiet", "--out", "x"], ['"x"'], ["verdict"]),
+    ],
+)
+def test_quiet_silences_progress_and_json_has_standard_output_to_itself(
+    given: list[str], stdout: list[str], stderr: list[str]
+) -> None:
+    done = CliRunner().invoke(speak, given)
+    assert done.exit_code == 0
+    assert (done.stdout.splitlines(), done.stderr.splitlines()) == (stdout, stderr)
+
+
+def test_shared_options_are_defined_in_one_place() -> None:
+    root = Path(module.__file__).parents[3]
+    rooms = [root / "runtime/tumorseg_runtime/cli", *root.glob("*/tumorseg_*/commands")]
+    assert len(rooms) == 4
+    for path in (path for room in rooms for path in room.glob("*.py") if path.name != "options.py"):
+        text = "".join(path.read_text(encoding="utf-8").split())
+        assert not [flag for flag in SHARED if f'click.option("{flag}"' in text], path
