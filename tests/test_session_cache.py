@@ -43,6 +43,7 @@ def test_an_entry_is_made_once_and_a_copy_may_be_changed(ask: tuple[Maker, Path]
     assert again(ask[0], tmp_path) == 1
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("damage", ["changed", "missing", "added", "no list", "half a list"])
 def test_a_damaged_entry_is_made_again(ask: tuple[Maker, Path], tmp_path: Path, damage: str) -> None:
     maker, entry = ask

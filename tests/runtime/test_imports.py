@@ -12,6 +12,8 @@ import pytest
 
 import tumorseg_runtime
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = (
     "torch", "torchvision", "onnx", "matplotlib", "onnxruntime", "albumentations",

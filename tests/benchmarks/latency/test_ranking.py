@@ -142,6 +142,7 @@ def variants_of(bundle: Bundle) -> set[str]:
     return {one.name for one in VARIANTS if (one.format, one.precision) in forms and one.device == "cpu"}
 
 
+@pytest.mark.slow
 def test_parity_judges_every_artefact_under_every_backend(full_bundle: Bundle, tmp_path: Path) -> None:
     result = click.testing.CliRunner().invoke(
         parity, [str(full_bundle.root), "--out", str(tmp_path), "--device-folder", str(tmp_path / "device")]

@@ -79,6 +79,7 @@ def test_the_docs_list_every_mutant() -> None:
     assert re.search(r"^python -m tumorseg_benchmarks\.mutants", DOCS.read_text(), re.MULTILINE)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_bugs_of_every_kind_are_refused_and_what_changes_nothing_is_not(test_bed: TestBed) -> None:
     """The whole list is what the command is for; here are the first and the last two of every kind."""

@@ -31,6 +31,7 @@ def deploy_bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
     return tiny_export("onnx", "onnx-deploy", "onnx-deploy-gray")
 
 
+@pytest.mark.slow
 def test_right_forms_pass_on_golden_and_split_images(deploy_bundle: Bundle, tiny_run: Run) -> None:
     rows = [row for row in check_parity(deploy_bundle, tiny_run, "test", 0) if "deploy" in row.variant.format]
     assert {(row.variant.format, row.images, row.batch) for row in rows} == {

@@ -43,6 +43,7 @@ def other(values: dict[str, Any], name: str = "other", seal: str = "f" * 64) -> 
     return {**values, "bundle": {**values["bundle"], "name": name, "sha256": seal}}
 
 
+@pytest.mark.slow
 def test_the_page_of_one_bundle_has_every_section_and_the_parity_file(files: tuple[Path, Path]) -> None:
     page = (files[0].parent / "bench.html").read_text()
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", page) == [

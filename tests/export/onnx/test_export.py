@@ -64,6 +64,8 @@ def test_file_says_what_it_is_and_nothing_of_the_machine(
     assert origin["precision"] == ("fp16" if "fp16" in file else "fp32")
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_another_process_gives_the_same_bytes(tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
@@ -85,6 +87,7 @@ def test_another_process_gives_the_same_bytes(tiny_bundle: Bundle, tiny_run: Run
         assert again == tiny_bundle.files[file].sha256, file
 
 
+@pytest.mark.slow
 def test_same_network_gives_the_same_bytes_and_other_weights_others(
     small_context: ExportContext, tmp_path: Path
 ) -> None:

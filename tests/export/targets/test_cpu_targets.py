@@ -54,6 +54,7 @@ def make(target: str, context: ExportContext, folder: Path) -> dict[str, bytes]:
     return {file: (folder / file).read_bytes() for file in files}
 
 
+@pytest.mark.slow
 def test_it_serves(target: str, bundle: Bundle, tiny_data: Path) -> None:
     image = tiny_data / "brain/images/1.png"
     expected, *masks = [
@@ -75,6 +76,8 @@ def test_the_same_network_gives_the_same_bytes_without_a_path(
         ]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_export_opens_no_connection_and_writes_no_other_file(
     target: str, bundle: Bundle, tmp_path: Path, run_guarded: Callable[..., list[str]]
 ) -> None:

@@ -30,6 +30,7 @@ def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
     return tiny_export("onnx", "mnn")
 
 
+@pytest.mark.slow
 def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) -> None:
     artefact = bundle.artefact("mnn", "fp32")
     assert artefact.files == ("model.mnn",)
@@ -46,6 +47,7 @@ def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) ->
     assert worst["mnn-exact"] < worst["mnn"]  # else the level is not what it says
 
 
+@pytest.mark.slow
 def test_the_exact_target_is_for_the_exact_backend_alone(
     bundle: Bundle, tiny_run: Run, tmp_path: Path
 ) -> None:
@@ -81,11 +83,13 @@ def test_the_identifier_is_the_hashs() -> None:
         with_identifier(content * 2, "1" * 64)
 
 
+@pytest.mark.process
 def test_the_packages_own_converter_would_start_pip(run_guarded: Callable[..., list[str]]) -> None:
     """The guard sees what it must see. If this fails, MNN has changed."""
     assert any("pip install" in line for line in run_guarded("import MNN.tools.mnnconvert"))
 
 
+@pytest.mark.slow
 def test_a_converter_that_fails_is_reported(
     small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

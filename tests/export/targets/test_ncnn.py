@@ -38,6 +38,7 @@ def make(context: ExportContext, folder: Path) -> list[bytes]:
     return [(folder / file).read_bytes() for file in FILES]
 
 
+@pytest.mark.slow
 def test_the_bundle_holds_it_proven_in_single_images_and_batches(bundle: Bundle) -> None:
     artefact = bundle.artefact("ncnn", "fp32")
     assert artefact.files == FILES
@@ -61,6 +62,7 @@ def test_weights_are_fp32_and_of_this_network(small_context: ExportContext, tmp_
     assert make(small_context, tmp_path / "second")[1] != weights
 
 
+@pytest.mark.fault
 def test_changed_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     root = Path(shutil.copytree(bundle.root, tmp_path / "bundle"))
     data = bytearray((root / FILES[1]).read_bytes())

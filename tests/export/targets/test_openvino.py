@@ -27,6 +27,7 @@ def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
     return tiny_export("onnx", "openvino")
 
 
+@pytest.mark.slow
 def test_the_bundle_holds_it_proven_where_this_machine_can(bundle: Bundle) -> None:
     artefact = bundle.artefact("openvino", "fp32")
     assert artefact.files == FILES
@@ -70,6 +71,7 @@ def test_bfloat16_is_an_artefact_of_its_own_and_proven_in_its_precision(
     assert 1e-4 < max(errors) < report["budget"]["relative_error"]  # it really computes in bfloat16
 
 
+@pytest.mark.slow
 def test_bfloat16_on_a_cpu_without_is_unverified_and_says_why(
     small_context: ExportContext, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

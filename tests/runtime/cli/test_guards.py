@@ -19,6 +19,8 @@ import pytest
 
 from tumorseg_runtime.images.read import write_png
 
+pytestmark = pytest.mark.process
+
 SCRIPT = """
 import os, sys
 bundle, images, out, store = sys.argv[1:]
