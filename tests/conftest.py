@@ -1,4 +1,4 @@
-"""Small things that tests of every floor share: images, a run and a bundle, made once per session."""
+"""Small things that tests of every floor share: images, a run and a bundle, made once for a source state."""
 
 from __future__ import annotations
 
