@@ -22,10 +22,8 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
-QUICK := tests/test_files_and_records.py tests/runtime/core tests/runtime/conformance tests/runtime/images \
-  tests/runtime/parity tests/runtime/processing tests/runtime/inference tests/runtime/bundle tests/train/data \
-  tests/train/evaluation tests/export/onnx tests/export/checkpoint tests/benchmarks/reports
+# One thread a worker: two workers that compute on two threads each wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
 optional = $(if $(2),$(1) $(2))
 
 ##@ Targets
@@ -40,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## make the environment (.venv) with everything but the packages for a GPU
 
-check: $(STAMP) ## ruff, ruff format --check, mypy strict, the rules of imports; changes nothing
+check: $(STAMP) ## ruff, ruff format --check, mypy strict, import rules; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -50,10 +48,10 @@ format: $(STAMP) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-quick: check ## check, and the tests that find most faults: 3 minutes
-	$(PYTEST) -m "not slow and not process" $(QUICK) $(ARGS)
+quick: check ## check, and the tests that are not slow: the loop while you work, at most 3 minutes on 2 cores
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
-test: $(STAMP) ## run all tests, in two processes
+test: $(STAMP) ## run all tests, at most 15 minutes on 2 cores
 	$(PYTEST) $(ARGS)
 
 data: $(STAMP) ## find the images in DATA (or draw phantoms), check every file, write the split
@@ -95,7 +93,7 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: PYTHON, VENV     interpreter that makes the environment, and its folder [python3, .venv]
 #: EXTRAS           extras to install; with a GPU: dev,gpu-cu13 [dev,cpu]
 #: CONSTRAINTS      file with tested versions; /dev/null for the newest [constraints.txt]
-#: WORKERS          processes that run tests [2]
+#: WORKERS          processes that share the tests of quick and test [2]
 #: ARGS             more arguments for quick, test, data, audit, train and gpu-check
 
 .PHONY: help install check format quick test data audit train export bench parity gpu-check clean

@@ -1,7 +1,8 @@
-"""Small things that tests of every floor share: images, a run and a bundle, made once per session."""
+"""Small things that tests of every floor share: images, a run and a bundle, made once for a source state."""
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from session_cache import kept
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images.read import read_image, write_png
@@ -108,12 +110,14 @@ def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     from tumorseg_train.data.split import Manifest
     from tumorseg_train.networks.run import CHECKPOINT, SPLIT, Run
 
-    root = tmp_path_factory.mktemp("tiny_run")
     contract = Contract(height=SIZE, width=SIZE)
     manifest = Manifest(tiny_data, 0, tuple(_tiny_items(tiny_data)))
+
+    def train(folder: Path) -> None:
+        save_file(_tiny_state(manifest, contract), folder / CHECKPOINT)
+
+    root = kept("tiny-run", tmp_path_factory.mktemp("tiny") / "run", train)
     manifest.write(root / SPLIT)
-    state = _tiny_state(manifest, contract)
-    save_file(state, root / CHECKPOINT)
     run = Run(
         root=root,
         architecture=ARCHITECTURE,
@@ -134,13 +138,28 @@ def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def tiny_bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
     """The bundle of `tiny_run`: `model.onnx`, `model.fp16.onnx`, 4 golden images. Copy it to change it."""
+    return tiny_export("onnx", "onnx-fp16")
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+    """Function that gives the bundle of `tiny_run` with these targets, one for all. Copy it to change it."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     from tumorseg_export.bundle.export import export_run
 
-    return export_run(tiny_run, tmp_path_factory.mktemp("tiny_bundle") / "bundle")
+    @functools.cache
+    def export(*targets: str) -> Bundle:
+        def make(folder: Path) -> None:
+            export_run(tiny_run, folder / "bundle", targets=targets)
+
+        name = f"tiny-bundle-{'-'.join(targets)}"
+        folder = tmp_path_factory.mktemp("tiny") / "exported"
+        return Bundle.open(kept(name, folder, make, about=tiny_run.checkpoint_sha256) / "bundle")
+
+    return export
 
 
 def _blob(

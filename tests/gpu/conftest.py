@@ -17,10 +17,6 @@ from tumorseg_runtime.device.driver import why_no_driver
 REQUIRE = "TUMORSEG_REQUIRE_GPU"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU (make gpu-check)")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "gpu":

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from tumorseg_benchmarks.mutants.testbed import BedNetwork, Log, TestBed
 from tumorseg_benchmarks.mutants.third_party_criteria import CRITERIA, refusal
 from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.core.errors import BackendError, TumorsegError
+from tumorseg_runtime.core.files import make_folder
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -72,9 +72,10 @@ def try_mutants(
     test_bed: TestBed, mutants: Iterable[Mutant], log: Log = lambda line: None
 ) -> Iterator[MutantResult]:
     """Each mutant in turn; what it wrote is gone afterwards."""
-    for mutant in mutants:
+    for number, mutant in enumerate(mutants):
         network = test_bed.networks[mutant.network]
-        folder = Path(tempfile.mkdtemp(prefix="mutant-", dir=test_bed.folder))
+        folder = test_bed.folder / f"mutant-{os.getpid()}-{number}"
+        make_folder(folder)
         with mutant.apply(network, folder) as device:
             findings = detect(device, network)
             third_party = _third_party(device, network) if device.file_changed else {}

@@ -10,7 +10,8 @@ that it was not made for. `ranking.json` is what `backend="auto"` follows; `tumo
     bundle    SHA-256 of bundle.json
     device    the facts that make the device's hash
     entries   list, in the order in which `auto` tries them: backend, device, precision, batch,
-              versions (name -> version), parity ('passed', 'refused' or 'unverified'), median_s (None if not measured), detail
+              versions (name -> version), parity ('passed', 'refused' or 'unverified'), median_s (None if
+              not measured), detail
 
 Engines that `tumorseg build` makes may lie in the same folder.
 """
@@ -54,7 +55,7 @@ class Entry:
     precision: str
     batch: Annotated[int, Range(1)]
     versions: dict[str, str]
-    parity: Annotated[str, Pattern("passed|breached|unverified", "passed, breached or unverified")]
+    parity: Annotated[str, Pattern("passed|refused|unverified", "passed, refused or unverified")]
     median_s: Annotated[float, Range(0)] | None
     detail: str = ""
 

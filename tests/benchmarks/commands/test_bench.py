@@ -141,6 +141,8 @@ def test_seven_rounds_are_refused(tiny_bundle: Bundle) -> None:
     assert "rounds is 7, expected at least 8" in str(result.exception)
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_device_needs_no_torch(tiny_bundle: Bundle, tmp_path: Path) -> None:
     """Both commands without a run, in a fresh interpreter that has neither torch nor onnx."""
     code = f"""

@@ -30,7 +30,7 @@ from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import ImageParity, ParityReport
 
 if TYPE_CHECKING:
-    from tumorseg_train.networks.run import Run
+    pass
 
 PACKAGES = {"ncnn": ("ncnn", "pnnx"), "mnn": ("MNN",), "openvino": ("openvino",)}  # target -> needs
 BY_NAME = {variant.name: variant for variant in VARIANTS}
@@ -128,14 +128,11 @@ def test_auto_takes_the_fastest_that_is_right(tiny_bundle: Bundle, monkeypatch: 
 
 
 @pytest.fixture(scope="session")
-def full_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def full_bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
     """The tiny network in every form that a CPU runs, as far as the packages are installed."""
-    pytest.importorskip("onnxruntime")
-    from tumorseg_export.bundle.export import export_run
-
     targets = ["onnx", "onnx-fp16"]
     targets += [name for name, needs in PACKAGES.items() if all(map(importlib.util.find_spec, needs))]
-    return export_run(tiny_run, tmp_path_factory.mktemp("full") / "bundle", targets=targets)
+    return tiny_export(*targets)
 
 
 def variants_of(bundle: Bundle) -> set[str]:
@@ -145,6 +142,7 @@ def variants_of(bundle: Bundle) -> set[str]:
     return {one.name for one in VARIANTS if (one.format, one.precision) in forms and one.device == "cpu"}
 
 
+@pytest.mark.slow
 def test_parity_judges_every_artefact_under_every_backend(full_bundle: Bundle, tmp_path: Path) -> None:
     result = click.testing.CliRunner().invoke(
         parity, [str(full_bundle.root), "--out", str(tmp_path), "--device-folder", str(tmp_path / "device")]

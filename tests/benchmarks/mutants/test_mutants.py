@@ -4,6 +4,8 @@ as they are described."""
 from __future__ import annotations
 
 import dataclasses
+import io
+import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from session_cache import kept
 from tumorseg_benchmarks.mutants import testbed
 from tumorseg_benchmarks.mutants.__main__ import problems_of
 from tumorseg_benchmarks.mutants.bugs import files
@@ -33,6 +36,7 @@ from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.device.engines import write_engine
 from tumorseg_train.networks.run import Run
 
+PICKLE = "bed.pickle"
 DOCS = Path(__file__).parents[3] / "docs" / "mutants.md"
 MUST_BE_THERE = (
     "BGR for RGB", "no division by 255", "wrong mean: 0.5", "wrong std: 0.5", "Pillow's resize",
@@ -59,7 +63,37 @@ def test_bed(tmp_path_factory: pytest.TempPathFactory) -> TestBed:
     size = Size(
         phantoms=10, passes=6, golden=4, targets=("onnx", "onnx-fp16", "onnx-deploy", "onnx-deploy-gray")
     )
-    return make_test_bed(tmp_path_factory.mktemp("test_bed"), size)
+
+    def make(folder: Path) -> None:
+        write_test_bed(folder, make_test_bed(folder, size))
+
+    return read_test_bed(kept("test-bed", tmp_path_factory.mktemp("test_bed") / "bed", make))
+
+
+def write_test_bed(folder: Path, test_bed: TestBed) -> None:
+    """Its objects beside its files; paths in the folder are kept as relative ones."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, one: object) -> str | None:
+            return str(one.relative_to(folder)) if isinstance(one, Path) else None
+
+    with (folder / PICKLE).open("wb") as file:
+        Pickler(file).dump(test_bed)
+
+
+def read_test_bed(folder: Path) -> TestBed:
+    """What `write_test_bed` wrote, wherever the folder lies now."""
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, path: str) -> Path:
+            return folder / path
+
+    test_bed: TestBed = Unpickler(io.BytesIO((folder / PICKLE).read_bytes())).load()
+    for name, network in test_bed.networks.items():
+        run = dataclasses.replace(network.run, data={**network.run.data, "root": str(folder / "data")})
+        run.write()
+        test_bed.networks[name] = dataclasses.replace(network, run=run)
+    return test_bed
 
 
 def test_every_bug_has_a_name_of_its_own_and_none_that_must_be_there_is_missing() -> None:
@@ -79,6 +113,7 @@ def test_the_docs_list_every_mutant() -> None:
     assert re.search(r"^python -m tumorseg_benchmarks\.mutants", DOCS.read_text(), re.MULTILINE)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_bugs_of_every_kind_are_refused_and_what_changes_nothing_is_not(test_bed: TestBed) -> None:
     """The whole list is what the command is for; here are the first and the last two of every kind."""

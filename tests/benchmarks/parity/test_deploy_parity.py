@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,14 +26,12 @@ MASK = LOGITS >= 0
 
 
 @pytest.fixture(scope="module")
-def deploy_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def deploy_bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
     """ONNX with both of its deploy forms."""
-    from tumorseg_export.bundle.export import export_run
-
-    targets = ("onnx", "onnx-deploy", "onnx-deploy-gray")
-    return export_run(tiny_run, tmp_path_factory.mktemp("deploy") / "bundle", targets=targets)
+    return tiny_export("onnx", "onnx-deploy", "onnx-deploy-gray")
 
 
+@pytest.mark.slow
 def test_right_forms_pass_on_golden_and_split_images(deploy_bundle: Bundle, tiny_run: Run) -> None:
     rows = [row for row in check_parity(deploy_bundle, tiny_run, "test", 0) if "deploy" in row.variant.format]
     assert {(row.variant.format, row.images, row.batch) for row in rows} == {

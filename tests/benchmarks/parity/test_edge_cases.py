@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from fakes.session import FakeSession
 from tumorseg_benchmarks.parity.edge_cases import edge_cases, edge_reference
@@ -27,6 +28,7 @@ def test_files_hold_the_pixels_that_are_named() -> None:
     assert extremes["step.png"] == extremes["ramp.png"] == extremes["stripes.png"] == (0, 255)
 
 
+@pytest.mark.slow
 def test_pytorch_passes_itself_and_errors_are_in_the_unit_of_real_images(tiny_run: Run) -> None:
     session = PyTorchSession(tiny_run.model(), "cpu")
     reference = edge_reference(session, tiny_run.contract, 3.0)

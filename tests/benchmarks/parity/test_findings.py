@@ -40,6 +40,7 @@ def scale_a_layer(model: onnx.ModelProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(array.astype("float32"), tensor.name))
 
 
+@pytest.mark.slow
 def test_a_breach_names_image_pixels_and_layer_for_people_and_for_ci(
     mutate: Callable[..., Path], tiny_run: Run, tmp_path: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_breach_names_image_pixels_and_layer_for_people_and_for_ci(
     assert failed == {"onnx-fp32-onnxruntime-cpu"}
 
 
+@pytest.mark.slow
 def test_the_certificate_holds_what_was_compared_by_what_and_where(
     tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ class Off(InProcess):
         return np.asarray(logits + self._error * sign, np.float32)
 
 
+@pytest.mark.slow
 def test_every_weight_is_a_half_and_the_network_itself_stays(tiny_run: Run) -> None:
     model = tiny_run.model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -65,6 +66,7 @@ def test_what_a_half_cannot_hold_stays() -> None:
     assert copy.bias.item() == float(np.float16(1 / 3))
 
 
+@pytest.mark.slow
 def test_a_right_file_is_nearer_than_the_limit_and_a_rough_one_is_not(
     tiny_bundle: Bundle, reference: ReferenceSet
 ) -> None:

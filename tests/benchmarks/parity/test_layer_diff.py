@@ -56,6 +56,7 @@ def scale(index: int, factor: float) -> Callable[[onnx.ModelProto], None]:
     return edit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "precision", "least"), [("model.onnx", "fp32", 95), ("model.fp16.onnx", "fp16", 35)]
 )
@@ -72,6 +73,7 @@ def test_right_files_do_not_diverge(measure: Measure, file: str, precision: str,
     assert "no layer diverges, lowest SNR" in layer_diff.line
 
 
+@pytest.mark.slow
 def test_a_scaled_layer_is_named(measure: Measure) -> None:
     right = measure()
     layer_diff = measure(scale(12, 1.01))
@@ -83,6 +85,7 @@ def test_a_scaled_layer_is_named(measure: Measure) -> None:
     assert layer_diff.to_dict()["first"] == layer_diff.first.module
 
 
+@pytest.mark.slow
 def test_a_missing_activation_is_seen_at_the_entrance_of_the_next_layer(measure: Measure) -> None:
     right = measure()
 

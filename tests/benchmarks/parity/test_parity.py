@@ -93,6 +93,7 @@ def test_command_fails_on_every_mutant(bug: str, mutate: Callable[..., Path], tm
     assert "Breaches:" in (tmp_path / "out/parity.md").read_text()
 
 
+@pytest.mark.slow
 def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
     tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +114,13 @@ def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
         *(
             (f"onnx-{precision}-onnxruntime-cpu", images, batch)
             for precision in ("fp32", "fp16")
-            for images, batch in (("golden", 1), ("golden", 4), ("test", 1), ("edge cases", 1))
+            for images, batch in (
+                ("conformance", 4),
+                ("golden", 1),
+                ("golden", 4),
+                ("test", 1),
+                ("edge cases", 1),
+            )
         ),
         ("onnx-fp16-onnxruntime-cpu", ROUNDED, 1),
     }
@@ -155,6 +162,7 @@ def test_figures_that_are_not_finite_are_null_in_json(mutate: Callable[..., Path
     assert "logits that are not finite" in first["report"]["images"][0]["breaches"][0]
 
 
+@pytest.mark.slow
 def test_one_wrong_bit_of_the_runtimes_preprocessing_is_a_breach(
     tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,7 +272,7 @@ def test_command_writes_the_sections_that_were_asked_for(
     assert values["bundle"]["sha256"] == tiny_bundle.digest()
     assert values["plan"] == {"rounds": 8, "files": 16, "predictions": 200, "threads": 1}
     first = values["sections"]["throughput"][0]
-    assert first["spread"]["samples"] == 8
+    assert first["stats"]["samples"] == 8
     assert first["verdict"] in ("met", "missed")
     page, printed = (tmp_path / "runtime-figures.md").read_text(), capsys.readouterr().out
     for text in (page, printed):

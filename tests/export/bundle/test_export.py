@@ -51,6 +51,7 @@ def after_golden(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[torch.n
     return install
 
 
+@pytest.mark.slow
 def test_bundle_holds_what_a_device_needs(tiny_bundle: Bundle, tiny_run: Run) -> None:
     golden = ["01-brain-tumour", "02-brain-none", "03-breast-tumour", "04-breast-none"]
     assert sorted(tiny_bundle.files) == sorted(
@@ -125,6 +126,7 @@ def test_bundle_serves(tiny_bundle: Bundle, tiny_data: Path, precision: str) -> 
     assert masks[1].shape == (80, 80)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "name", ["model.onnx", "model.fp16.onnx", "golden/01-brain-tumour.npz", "MODEL_CARD.md"]
 )
@@ -136,6 +138,7 @@ def test_one_changed_byte_is_refused(copied_bundle: Path, name: str) -> None:
         Bundle.open(copied_bundle)
 
 
+@pytest.mark.slow
 def test_artefact_with_other_weights_is_refused_and_named(
     tiny_run: Run, tmp_path: Path, after_golden: Callable[[Callable[[torch.nn.Module], None]], None]
 ) -> None:
@@ -166,6 +169,8 @@ def test_breach_in_a_batch_alone_is_refused(tiny_bundle: Bundle) -> None:
         refuse_breach(golden_report(tiny_bundle, Frozen(), "model.onnx", batch_size=3))
 
 
+@pytest.mark.slow
+@pytest.mark.fault
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_interrupted_export_keeps_the_old_bundle(
     tiny_run: Run, copied_bundle: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
@@ -183,6 +188,7 @@ def test_interrupted_export_keeps_the_old_bundle(
     assert os.listdir(copied_bundle.parent) == ["bundle"]
 
 
+@pytest.mark.slow
 def test_new_bundle_replaces_the_old_one(tiny_run: Run, copied_bundle: Path) -> None:
     said: list[str] = []
     bundle = export_run(tiny_run, copied_bundle, targets=["onnx"], golden=3, log=said.append)
@@ -197,12 +203,14 @@ def test_new_bundle_replaces_the_old_one(tiny_run: Run, copied_bundle: Path) -> 
     ]  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.fault
 def test_disk_that_takes_no_more_is_said_as_such(tiny_run: Run, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, hard))  # a golden tensor has 28 kB
     try:
         with pytest.raises(
-            InputError, match=r"bundle: cannot be written \(File too large\), nothing was changed"
+            InputError, match=r"cannot be written \(File too large\): check the folder, its rights"
         ):
             export_run(tiny_run, tmp_path / "bundle", targets=["onnx"])
     finally:
@@ -210,6 +218,7 @@ def test_disk_that_takes_no_more_is_said_as_such(tiny_run: Run, tmp_path: Path) 
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.fault
 def test_truncated_checkpoint_is_refused(tiny_run: Run, tmp_path: Path) -> None:
     root = Path(shutil.copytree(tiny_run.root, tmp_path / "run"))
     checkpoint = root / CHECKPOINT

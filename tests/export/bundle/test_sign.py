@@ -100,6 +100,7 @@ def test_command_makes_keys_and_signs(copied_bundle: Path, tmp_path: Path) -> No
     assert verify_signature(Bundle.open(copied_bundle), tmp_path / "key.pub.pem") in done.stdout
 
 
+@pytest.mark.fault
 def test_damaged_bundle_is_not_signed(copied_bundle: Path, tmp_path: Path) -> None:
     new_key(tmp_path / "key.pem")
     (copied_bundle / "MODEL_CARD.md").write_text("another card")
@@ -118,6 +119,7 @@ def test_wrong_use_is_refused(arguments: list[str]) -> None:
         CliRunner().invoke(sign, arguments, catch_exceptions=False)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_openssl_makes_keys_that_sign_and_checks_the_signature(copied_bundle: Path, tmp_path: Path) -> None:
     def openssl(*arguments: str) -> str:

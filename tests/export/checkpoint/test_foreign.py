@@ -110,6 +110,7 @@ def test_what_is_no_whole_network_is_refused(
         open_foreign(saved(content(state), tmp_path / "w.pth"), UNET)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_truncated_checkpoint_is_refused(name: str, state: State, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -124,6 +125,7 @@ def test_pickle_of_a_whole_module_runs_no_code(unet: torch.nn.Module, tmp_path: 
         open_foreign(saved(unet, tmp_path / "w.pth"), UNET)
 
 
+@pytest.mark.slow
 def test_wrong_architecture_and_encoder_are_refused(state: State, tmp_path: Path) -> None:
     path = saved(state, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"for deeplabv3 on resnet18 do not fit: missing \d+: decoder\.aspp"):
@@ -136,6 +138,7 @@ def test_wrong_architecture_and_encoder_are_refused(state: State, tmp_path: Path
         open_foreign(path, options(encoder="tu-nothing"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["unetplusplus", "unet", "deeplabv3"])
 def test_missing_flags_are_named_and_nothing_is_guessed(architecture: str, tmp_path: Path) -> None:
     network = build_model(architecture, "resnet34", channels=1, classes=2)
@@ -210,6 +213,7 @@ def test_normalisation_is_the_encoders_own_or_asked_for(
     assert open_foreign(path, options(mean=(0.0,) * 3, std=(1.0,) * 3)).contract.std == (1.0,) * 3
 
 
+@pytest.mark.slow
 def test_names_of_earlier_versions_of_smp(tmp_path: Path) -> None:
     old = {"decoder.aspp.": "decoder.0.", "decoder.conv.": "decoder.1.", "decoder.bn.": "decoder.2."}
 
@@ -237,6 +241,7 @@ def test_timm_encoder_gives_no_warning(tmp_path: Path) -> None:
     assert checkpoint.contract.mean == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.slow
 def test_run_and_folders_of_neither_kind(tiny_run: Run, tmp_path: Path) -> None:
     assert open_checkpoint(tiny_run.root, CheckpointOptions()).sha256 == tiny_run.checkpoint_sha256
     with pytest.raises(InputError, match="is a run, which says itself what it is; got --arch, --images"):
@@ -247,6 +252,7 @@ def test_run_and_folders_of_neither_kind(tiny_run: Run, tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "absent.pth", UNET)
 
 
+@pytest.mark.slow
 def test_foreign_checkpoint_becomes_a_bundle_like_any_other(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()

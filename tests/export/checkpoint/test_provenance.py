@@ -1,6 +1,8 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tumorseg_export.checkpoint.provenance import git_commit, installed_versions, origin_of
 from tumorseg_train.networks.run import Run
 
@@ -22,6 +24,7 @@ def package_in(repository: Path, path: str) -> Path:
     return folder
 
 
+@pytest.mark.process
 def test_commit_of_the_source_tree_and_whether_it_was_changed(tmp_path: Path) -> None:
     folder = package_in(tmp_path, "export/tumorseg_export")
     assert git_commit(folder) is None, "nothing is committed yet"
@@ -33,6 +36,7 @@ def test_commit_of_the_source_tree_and_whether_it_was_changed(tmp_path: Path) ->
     assert git_commit(folder) == {"commit": commit, "changed": True}
 
 
+@pytest.mark.process
 def test_another_projects_commit_is_not_ours(tmp_path: Path) -> None:
     folder = package_in(tmp_path, ".venv/lib/tumorseg_export")
     git(tmp_path, "add", ".")

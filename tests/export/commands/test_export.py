@@ -15,6 +15,7 @@ from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_train.networks.run import CHECKPOINT, Run
 
 
+@pytest.mark.slow
 def test_json_is_the_result_and_steps_go_elsewhere(tiny_run: Run, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     arguments = [str(tiny_run.root), "--out", str(out), "--targets", "onnx", "--golden", "3", "--json"]
@@ -50,6 +51,7 @@ def test_table_has_a_line_per_artefact(tiny_bundle: Bundle) -> None:
     assert all(any(verdict.detail in line for line in lines) for verdict in unverified)
 
 
+@pytest.mark.slow
 def test_flags_reach_the_checkpoint_and_the_signature_the_bundle(tiny_run: Run, tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="cryptography is not installed (extra sign)")
     public = new_key(tmp_path / "key.pem")
@@ -104,6 +106,7 @@ def test_folder_that_is_no_run_is_bad_input(tmp_path: Path) -> None:
         CliRunner().invoke(export, [str(tmp_path), "--out", str(tmp_path / "bundle")], catch_exceptions=False)
 
 
+@pytest.mark.process
 def test_help_loads_neither_torch_nor_onnx() -> None:
     code = (
         "import sys; import tumorseg_export.commands.export\n"

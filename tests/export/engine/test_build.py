@@ -172,6 +172,7 @@ def test_the_command_prints_what_it_made(mean_bundle: Bundle, trt: FakeTensorRt,
     assert record_of(path).is_file()
 
 
+@pytest.mark.process
 def test_the_command_loads_neither_torch_nor_onnx() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxscript', 'tensorrt'))); "

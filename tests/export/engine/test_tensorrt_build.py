@@ -131,6 +131,7 @@ def test_the_graph_that_it_is_made_from_must_be_chosen(
         tensorrt_rtx_export.make(small_context, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(why_unavailable("cuda") is None, reason="this machine can run the engine")
 def test_the_bundle_seals_it_as_unverified(trt: Any, tiny_run: Run, tmp_path: Path) -> None:
     bundle = export_run(tiny_run, tmp_path / "bundle", targets=TARGETS)

@@ -9,6 +9,7 @@ def norms(model: torch.nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`timm-` encoders:DeprecationWarning")
 @pytest.mark.parametrize(
     ("architecture", "encoder", "never_run"),

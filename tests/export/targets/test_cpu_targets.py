@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumorseg_export.bundle.export import export_run
 from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.inference.segmenter import Segmenter
-from tumorseg_train.networks.run import Run
 
 PACKAGES = {"ncnn": ("ncnn", "pnnx"), "mnn": ("MNN",), "openvino": ("openvino",)}  # by target
 BACKENDS = {"ncnn": ("ncnn",), "mnn": ("mnn", "mnn-exact"), "openvino": ("openvino",)}
@@ -43,8 +41,8 @@ def target(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def bundle(target: str, tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_run(tiny_run, tmp_path_factory.mktemp(target) / "bundle", targets=["onnx", target])
+def bundle(target: str, tiny_export: Callable[..., Bundle]) -> Bundle:
+    return tiny_export("onnx", target)
 
 
 def make(target: str, context: ExportContext, folder: Path) -> dict[str, bytes]:
@@ -56,6 +54,7 @@ def make(target: str, context: ExportContext, folder: Path) -> dict[str, bytes]:
     return {file: (folder / file).read_bytes() for file in files}
 
 
+@pytest.mark.slow
 def test_it_serves(target: str, bundle: Bundle, tiny_data: Path) -> None:
     image = tiny_data / "brain/images/1.png"
     expected, *masks = [
@@ -77,6 +76,8 @@ def test_the_same_network_gives_the_same_bytes_without_a_path(
         ]
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_export_opens_no_connection_and_writes_no_other_file(
     target: str, bundle: Bundle, tmp_path: Path, run_guarded: Callable[..., list[str]]
 ) -> None:

@@ -26,10 +26,11 @@ if importlib.util.find_spec("MNN") is None:
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_run(tiny_run, tmp_path_factory.mktemp("mnn") / "bundle", targets=["onnx", "mnn"])
+def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
+    return tiny_export("onnx", "mnn")
 
 
+@pytest.mark.slow
 def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) -> None:
     artefact = bundle.artefact("mnn", "fp32")
     assert artefact.files == ("model.mnn",)
@@ -43,9 +44,10 @@ def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) ->
         report["backend"]: max(image["relative_error"] for image in report["images"]) for report in reports
     }
     assert worst["mnn-exact"] < 5e-5
-    assert worst["mnn-exact"] < worst["mnn"]  # else the level is not what it says
+    assert worst["mnn-exact"] <= worst["mnn"]  # equal where MNN has nothing to cut into tiles
 
 
+@pytest.mark.slow
 def test_the_exact_target_is_for_the_exact_backend_alone(
     bundle: Bundle, tiny_run: Run, tmp_path: Path
 ) -> None:
@@ -81,11 +83,13 @@ def test_the_identifier_is_the_hashs() -> None:
         with_identifier(content * 2, "1" * 64)
 
 
+@pytest.mark.process
 def test_the_packages_own_converter_would_start_pip(run_guarded: Callable[..., list[str]]) -> None:
     """The guard sees what it must see. If this fails, MNN has changed."""
     assert any("pip install" in line for line in run_guarded("import MNN.tools.mnnconvert"))
 
 
+@pytest.mark.slow
 def test_a_converter_that_fails_is_reported(
     small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

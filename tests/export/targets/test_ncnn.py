@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ FILES = (ncnn_export.GRAPH, ncnn_export.WEIGHTS)
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_run(tiny_run, tmp_path_factory.mktemp("ncnn") / "bundle", targets=["onnx", "ncnn"])
+def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
+    return tiny_export("onnx", "ncnn")
 
 
 def make(context: ExportContext, folder: Path) -> list[bytes]:
@@ -37,6 +38,7 @@ def make(context: ExportContext, folder: Path) -> list[bytes]:
     return [(folder / file).read_bytes() for file in FILES]
 
 
+@pytest.mark.slow
 def test_the_bundle_holds_it_proven_in_single_images_and_batches(bundle: Bundle) -> None:
     artefact = bundle.artefact("ncnn", "fp32")
     assert artefact.files == FILES
@@ -60,6 +62,7 @@ def test_weights_are_fp32_and_of_this_network(small_context: ExportContext, tmp_
     assert make(small_context, tmp_path / "second")[1] != weights
 
 
+@pytest.mark.fault
 def test_changed_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     root = Path(shutil.copytree(bundle.root, tmp_path / "bundle"))
     data = bytearray((root / FILES[1]).read_bytes())

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tumorseg_export.bundle.export import export_run
 from tumorseg_export.checkpoint.context import ExportContext
 from tumorseg_export.onnx import export as onnx_export
 from tumorseg_export.references.golden_images import write_golden
@@ -16,7 +16,6 @@ from tumorseg_export.targets.validate_parity import read_certificate, require_va
 from tumorseg_runtime.backends import openvino as backend
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError
-from tumorseg_train.networks.run import Run
 
 if backend.why_unavailable("cpu"):
     pytest.skip(f"{backend.why_unavailable('cpu')}", allow_module_level=True)
@@ -24,10 +23,11 @@ FILES = (openvino_export.GRAPH, openvino_export.WEIGHTS)
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_run(tiny_run, tmp_path_factory.mktemp("openvino") / "bundle", targets=["onnx", "openvino"])
+def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
+    return tiny_export("onnx", "openvino")
 
 
+@pytest.mark.slow
 def test_the_bundle_holds_it_proven_where_this_machine_can(bundle: Bundle) -> None:
     artefact = bundle.artefact("openvino", "fp32")
     assert artefact.files == FILES
@@ -71,6 +71,7 @@ def test_bfloat16_is_an_artefact_of_its_own_and_proven_in_its_precision(
     assert 1e-4 < max(errors) < report["budget"]["relative_error"]  # it really computes in bfloat16
 
 
+@pytest.mark.slow
 def test_bfloat16_on_a_cpu_without_is_unverified_and_says_why(
     small_context: ExportContext, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

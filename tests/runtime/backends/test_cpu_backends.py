@@ -115,5 +115,6 @@ def test_a_missing_package_is_named_with_its_extra(
         open_session(bundle, backend=backend)
 
 
+@pytest.mark.process
 def test_no_connection_no_file(backend: str, bundle: Bundle, run_guarded: Callable[..., list[str]]) -> None:
     assert run_guarded(SERVE, bundle.root, backend) == []

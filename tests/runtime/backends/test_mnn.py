@@ -85,6 +85,7 @@ def test_values_that_are_not_finite_and_wrong_shapes_never_reach_it(
         checked_infer(session, batch, bundle.contract)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_worker_that_dies_is_reported_and_replaced(
     bundle: Bundle, session: MnnSession, kill: signal.Signals
@@ -97,6 +98,7 @@ def test_a_worker_that_dies_is_reported_and_replaced(
     assert np.array_equal(session.infer(batch), expected)
 
 
+@pytest.mark.fault
 def test_a_worker_that_hangs_is_ended_and_replaced(bundle: Bundle, session: MnnSession) -> None:
     batch = images(1, bundle.contract)
     expected = session.infer(batch)
@@ -133,6 +135,7 @@ assert "cv2" not in libraries and "onnxruntime" not in libraries
     assert done.stdout == ""  # MNN prints about the CPU when it is imported
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "if os.fork(): os.kill(os.getpid(), 9)"])
 def test_the_worker_ends_with_its_parent(bundle: Bundle, end: str) -> None:
     """A fork that goes on holds the sockets open, so the worker looks whose child it is."""
@@ -167,6 +170,7 @@ def test_a_network_of_another_contract_is_refused(
         open_session(Bundle.open(root), backend="mnn")
 
 
+@pytest.mark.fault
 def test_a_broken_file_is_a_backend_error(
     make_bundle: Maker, convert_bundle: Convert, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_network_of_another_contract_is_refused(
         open_session(Bundle.open(root), backend="ncnn")
 
 
+@pytest.mark.fault
 def test_a_broken_file_is_a_backend_error(bundle: Bundle) -> None:
     (bundle.root / "model.ncnn.param").write_text("7767517\n1 1\nNoSuchLayer x 0 1 in0\n")
     with pytest.raises(BackendError, match=r"cannot load model.ncnn.param and model.ncnn.bin"):

@@ -87,6 +87,7 @@ def test_a_network_of_another_contract_is_refused(
         open_session(Bundle.open(root), backend="openvino")
 
 
+@pytest.mark.fault
 def test_a_broken_file_is_a_backend_error(bundle: Bundle) -> None:
     (bundle.root / "model.xml").write_text("<net")
     with pytest.raises(BackendError, match=r"cannot open model.xml on 'cpu' in fp32"):
@@ -102,6 +103,7 @@ assert session.infer(np.ones((2, 3, 64, 64), np.float32)).shape == (2, 1, 64, 64
 """
 
 
+@pytest.mark.process
 def test_the_packages_own_import_would_write_into_the_home_folder(
     run_guarded: Callable[..., list[str]],
 ) -> None:
@@ -110,6 +112,7 @@ def test_the_packages_own_import_would_write_into_the_home_folder(
     assert any("intel" in line for line in run_guarded("import openvino"))
 
 
+@pytest.mark.process
 def test_the_telemetry_client_is_not_loaded(bundle: Bundle) -> None:
     code = SERVE + "\nprint([name for name in sys.modules if name.startswith('openvino_telemetry')])"
     done = subprocess.run(

@@ -112,6 +112,7 @@ def test_a_ranking_of_which_nothing_serves_is_an_error(bundle: Bundle, opened: l
         Segmenter.open(bundle, backend="auto")
 
 
+@pytest.mark.fault
 def test_a_session_that_dies_is_opened_again_on_the_same_backend(
     bundle: Bundle, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tumorseg_runtime.backends.worker import Worker
 from tumorseg_runtime.core.errors import BackendError
 
-pytestmark = [pytest.mark.process, pytest.mark.fault]
+pytestmark = pytest.mark.process
 
 CHILD = """
 import json, os, sys, time
@@ -126,6 +126,7 @@ def test_a_child_that_cannot_start_is_an_error(start: Callable[..., Worker]) -> 
         start(refuse="no model")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("request_", "fate"),
     [(b"exit", "ended with exit status 3"), (b"hang", r"did not answer within 0\.3 s and was ended")],
@@ -143,6 +144,7 @@ def test_a_child_that_dies_or_hangs_is_reported_and_replaced(
     assert worker.pid != pid
 
 
+@pytest.mark.fault
 def test_a_killed_child_is_reported_with_its_signal(start: Callable[..., Worker]) -> None:
     worker = start()
     os.kill(worker.pid or 0, signal.SIGKILL)
@@ -158,6 +160,7 @@ def test_a_stopped_child_cannot_block_the_sending(start: Callable[..., Worker]) 
         worker.ask(bytes(20_000_000))  # more than the socket holds
 
 
+@pytest.mark.fault
 def test_interrupt_ends_a_waiting_call_and_the_next_one_works(start: Callable[..., Worker]) -> None:
     worker = start()
     pid = worker.pid
@@ -170,6 +173,7 @@ def test_interrupt_ends_a_waiting_call_and_the_next_one_works(start: Callable[..
     assert worker.ask(b"ab") == b"ba"
 
 
+@pytest.mark.fault
 def test_interrupt_between_calls_costs_no_answer(start: Callable[..., Worker]) -> None:
     worker = start()
     worker.interrupt()
@@ -213,6 +217,7 @@ def test_a_forgotten_worker_leaves_no_process(tmp_path: Path) -> None:
     assert not is_alive(pid)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), 9)"])
 def test_the_child_ends_with_its_parent(tmp_path: Path, end: str) -> None:
     (tmp_path / "child.py").write_text(CHILD)

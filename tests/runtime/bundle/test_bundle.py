@@ -45,6 +45,7 @@ def link(root: Path) -> None:
     (root / "model.onnx").symlink_to(root.parent / "elsewhere.onnx")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -90,6 +91,7 @@ def test_a_wrong_index_is_a_bundle_error(
         Bundle.open(copy)
 
 
+@pytest.mark.fault
 def test_no_index_or_a_broken_one(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(
         BundleError, match=r"has no bundle\.json, expected a bundle made by `tumorseg export`"

@@ -149,6 +149,7 @@ def test_verify_demands_the_signature_before_anything_is_run(
     assert done.stdout == ""
 
 
+@pytest.mark.process
 def test_without_cryptography_the_extra_is_named(signed: Path, public: Path) -> None:
     code = (
         "import sys; sys.modules['cryptography'] = None\n"

@@ -137,6 +137,7 @@ def test_an_engine_of_another_gpu_is_wrong(
     assert "is for tensorrt 10.3.0, 10.7.0" in find(examine(small_bundle, tmp_path), "engine a.engine").detail
 
 
+@pytest.mark.fault
 @pytest.mark.usefixtures("installed")
 def test_a_damaged_bundle_is_wrong(small_bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(small_bundle, tmp_path / "copy"))

@@ -28,12 +28,14 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "scan.png"
 
 
+@pytest.mark.process
 def test_success_is_0(small_bundle: Path, image: Path, tmp_path: Path) -> None:
     done = tumorseg("predict", small_bundle, image, "--out", tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith("1 images -> ")
 
 
+@pytest.mark.process
 def test_a_bad_file_is_1_and_one_line_each(small_bundle: Path, image: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.tif"
     bad.write_bytes(b"II*\0\x08\0\0\0" + bytes(40))
@@ -48,6 +50,7 @@ def test_a_bad_file_is_1_and_one_line_each(small_bundle: Path, image: Path, tmp_
     assert lines[2].startswith("error: 2 of 3 files could not be segmented")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -73,6 +76,7 @@ def test_bad_usage_is_2_and_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.process
 def test_unknown_commands_and_flags_are_2() -> None:
     for args in (["nonsense"], ["predict"], ["predict", "--nonsense"]):
         done = tumorseg(*args)
@@ -81,6 +85,7 @@ def test_unknown_commands_and_flags_are_2() -> None:
         assert "Error: " in done.stderr
 
 
+@pytest.mark.process
 def test_help_names_every_command_where_only_the_base_is_installed() -> None:
     absent = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'onnxruntime', 'matplotlib'])); "
     done = tumorseg("--help", before=absent)
@@ -153,6 +158,7 @@ def test_an_entry_point_that_is_no_command_is_a_programming_error(monkeypatch: p
         CliRunner().invoke(cli.cli, ["x"], catch_exceptions=False)
 
 
+@pytest.mark.process
 def test_warnings_that_may_quote_a_patients_data_are_not_printed() -> None:
     warn = "lambda **_: [w.warn_explicit(name, UserWarning, 'f', 1, module=name) for name in names]"
     code = (

@@ -69,6 +69,7 @@ def test_resume_does_only_what_is_missing(
     assert (out / "masks/a__1.png").is_file()
 
 
+@pytest.mark.fault
 def test_a_killed_run_leaves_a_half_line_and_is_resumed(
     run_predict: Run, small_bundle: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_killed_run_leaves_a_half_line_and_is_resumed(
     assert (out / "predictions.jsonl").read_text() == text
 
 
+@pytest.mark.fault
 def test_resume_refuses_other_settings_and_damage(
     run_predict: Run, small_bundle: Path, make_bundle: Maker, image_folder: Path, tmp_path: Path
 ) -> None:

@@ -74,6 +74,8 @@ def test_a_lock_keeps_others_out_and_leaves_nothing(tmp_path: Path) -> None:
         assert lock.exists()
 
 
+@pytest.mark.fault
+@pytest.mark.process
 def test_left_overs_of_dead_processes_go(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

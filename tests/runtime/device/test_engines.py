@@ -45,6 +45,7 @@ def test_every_part_of_a_key_makes_another_file(change: dict[str, Any]) -> None:
     assert dataclasses.replace(KEY, **change).name() != KEY.name()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("damage", [b"pla", b"plam", None])
 def test_a_changed_engine_is_refused(tmp_path: Path, damage: bytes | None) -> None:
     path = tmp_path / "x.engine"

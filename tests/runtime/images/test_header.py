@@ -98,6 +98,7 @@ def test_a_jpeg_without_its_end_is_refused() -> None:
     assert read_header(data + b"some bytes after the end", "x").width == 30
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
 def test_damaged_bytes_give_pixels_or_an_input_error(suffix: str) -> None:
     whole = encode(suffix, GRAY)

@@ -168,6 +168,7 @@ def test_logits_that_are_not_finite_never_become_a_mask(make_bundle: Maker, tmp_
         segmenter.predict(np.full((10, 10), 255, np.uint8))
 
 
+@pytest.mark.fault
 def test_a_damaged_bundle_never_opens(small_bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(small_bundle, tmp_path / "copy"))
     (copy / "golden/scene_0.png").unlink()

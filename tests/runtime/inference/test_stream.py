@@ -172,6 +172,7 @@ def test_one_image_whose_logits_are_broken_spares_its_batch_mates() -> None:
     assert [type(result.error) for result in results] == [type(None), type(None), OutputError, type(None)]
 
 
+@pytest.mark.fault
 def test_a_backend_that_hangs_is_reported_for_its_image_and_the_stream_goes_on() -> None:
     hanging = GatedSession()
     segmenter = Segmenter(CONTRACT, hanging, reopen=FakeSession)
@@ -193,6 +194,7 @@ def test_an_error_of_the_source_comes_after_the_results_before_it() -> None:
         next(results)
 
 
+@pytest.mark.fault
 def test_a_fault_in_a_stage_is_raised_and_not_swallowed() -> None:
     segmenter = Segmenter(CONTRACT, FakeSession())
 

@@ -35,6 +35,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
 ]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(("file", "damage"), DAMAGE)
 def test_damage_is_a_bundle_error(
     small_bundle: Path, tmp_path: Path, file: str, damage: Callable[[Path], object]

@@ -130,6 +130,7 @@ def test_a_segmenter_hands_the_session_what_lies_on_the_gpu(on_gpu: list[FakePre
         np.testing.assert_array_equal(one.masks, two.masks)
 
 
+@pytest.mark.fault
 def test_the_memory_of_a_call_that_failed_or_hangs_is_not_used_again(on_gpu: list[FakePreprocess]) -> None:
     go_on = threading.Event()
 

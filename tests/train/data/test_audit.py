@@ -175,5 +175,5 @@ def test_a_split_of_other_files_fails(sound: Path, tmp_path: Path) -> None:
 
 def test_what_is_no_split_is_refused(sound: Path, tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text("{}")
-    with pytest.raises(BundleError, match="is not a split"):
+    with pytest.raises(BundleError, match="is no split"):
         audit_data(sound, tmp_path / "split.json")

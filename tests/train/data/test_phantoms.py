@@ -150,6 +150,7 @@ def test_ensure_data_draws_what_does_not_exist(tmp_path: Path, monkeypatch: pyte
     assert asked == [tmp_path / "a" / "b"]
 
 
+@pytest.mark.fault
 def test_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from tumorseg_train.evaluation.threshold import GRID, choose_threshold
 from tumorseg_train.networks.run import Run
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_an_evaluation_at_that_threshold(tiny_run: Run) -> None:
     infer, manifest = torch_infer(tiny_run.model(), tiny_run.contract), tiny_run.manifest()
     choices = choose_threshold(infer, manifest, tiny_run.contract, "test")

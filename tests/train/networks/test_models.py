@@ -126,6 +126,7 @@ def test_weights_that_cannot_be_fetched_name_the_remedy(monkeypatch: pytest.Monk
         load_encoder_weights(model, "unet", "resnet18", "imagenet")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps({"a": print})])
 def test_damaged_and_unsafe_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.pth"

@@ -30,6 +30,7 @@ def test_half_precision_needs_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> 
         resolve_precision(load_recipe("full"))
 
 
+@pytest.mark.slow
 def test_depthwise_convolutions_leave_autocast_and_nothing_else_changes() -> None:
     torch.manual_seed(0)
     model = build_model("unet", "timm-tf_efficientnet_lite0", channels=3, classes=1).eval()

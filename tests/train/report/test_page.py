@@ -114,6 +114,7 @@ def test_pictures_keep_their_pixels() -> None:
         page.image_uri(np.zeros((20, 30)))
 
 
+@pytest.mark.process
 def test_neither_page_nor_charts_load_torch() -> None:
     script = (
         "import sys, tumorseg_train.report.charts\n"

@@ -205,6 +205,7 @@ def test_a_death_before_the_old_weights_are_removed_keeps_both(
     assert left(tmp_path) == [CURVES, "epoch-0002.safetensors", RESUME]
 
 
+@pytest.mark.fault
 def test_half_written_weights_of_an_epoch_that_turns_out_worse_are_removed(tmp_path: Path) -> None:
     training = Training(tmp_path)
     training.epoch(1, 0.5)

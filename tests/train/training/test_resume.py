@@ -16,7 +16,7 @@ from tumorseg_train.commands.train import train
 from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.networks.run import CHECKPOINT, Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 TUMORSEG = [sys.executable, "-c", "from tumorseg_runtime.cli.main import main; main()", "train"]
 # Everything that draws: crops, flips, intensities, the order, and the dropout of DeepLabV3.
@@ -62,6 +62,7 @@ def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.fault
 def test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one(
     killed: Path, uninterrupted: Run
 ) -> None:

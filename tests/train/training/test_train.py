@@ -147,6 +147,7 @@ def test_the_same_seed_gives_the_same_weights(data: Path, recipe: Path, run: Run
     assert again.data["split_sha256"] == run.data["split_sha256"]
 
 
+@pytest.mark.fault
 def test_damaged_runs_are_refused(run: Run, tmp_path: Path) -> None:
     for name in ("run.json", SPLIT, CHECKPOINT):
         (tmp_path / name).write_bytes((run.root / name).read_bytes())

@@ -38,6 +38,7 @@ def test_the_folded_graph_gives_the_same_logits_with_fewer_operations(
     assert np.abs(got - expected).max() < 1e-5 * expected.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "stages"), [("mnn", True), ("ncnn", False), ("openvino", False)])
 def test_dilated_stages_are_folded_where_that_profits(backend: str, stages: bool, tmp_path: Path) -> None:
     with torch.random.fork_rng():

@@ -213,6 +213,7 @@ def test_tensorrt_rtx_builds_it(small_context: ExportContext, tmp_path: Path, gr
     assert built.data
 
 
+@pytest.mark.slow
 def test_bundle_holds_both_forms(tiny_run: Run, tiny_bundle: Bundle, tmp_path: Path) -> None:
     bundle = export_run(tiny_run, tmp_path / "bundle", targets=["onnx", FORMAT, FORMAT_GRAY])
     assert [artefact.format for artefact in bundle.artefacts] == ["onnx", FORMAT, FORMAT_GRAY]

@@ -75,6 +75,7 @@ def deeplab() -> onnx.ModelProto:
     return to_onnx(model, CONTRACT)
 
 
+@pytest.mark.slow
 def test_both_stages_of_deeplabv3_become_dense(deeplab: onnx.ModelProto, tmp_path: Path) -> None:
     before = deeplab.SerializeToString()
     result = fold_dilation(deeplab)
@@ -129,6 +130,7 @@ def test_padding_that_changes_the_size_stays(padding: int) -> None:
     assert fold_dilation(model).modified == 0
 
 
+@pytest.mark.slow
 def test_network_without_dilation_stays_as_it_is() -> None:
     model = to_onnx(build_model("unet", "resnet18", channels=3, classes=1).eval(), CONTRACT)
     result = fold_dilation(model)

@@ -55,6 +55,7 @@ class Block(torch.nn.Module):
         return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("architecture", "blocks"), [("unet", 5), ("unetplusplus", 11)])
 def test_decoders_keep_their_logits(architecture: str, blocks: int, form: Form, tmp_path: Path) -> None:
@@ -81,6 +82,7 @@ def test_upsampled_part_costs_four_ninths(form: Form, tmp_path: Path) -> None:
     agree(model, result.model, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "factor", "kernel"), [("bilinear", 2.0, 3), ("nearest", 4.0, 3), ("nearest", 2.0, 5)]
 )
