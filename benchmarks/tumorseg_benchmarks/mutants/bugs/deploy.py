@@ -121,8 +121,8 @@ MUTANTS = tuple(
         ("deploy form: decision inverted", form(not_decided)),
         ("deploy form: no decision taken for tumour", form(not_finite_is_tumour)),
         (
-            "deploy form: no decision for every small logit",
-            form(initializer("largest_number", lambda one: one * 0 + 5)),
+            "deploy form: no decision where a logit is large",
+            form(initializer("largest_number", lambda one: one * 0 + 0.1)),
         ),
         ("gray form: constant plane lost", form(gray_kernel_halved, GRAY)),
         ("gray form: ones are zeros", form(initializer(ONES, lambda one: one * 0), GRAY)),
