@@ -40,7 +40,6 @@ def test_a_variant_starts_loads_and_runs_in_a_process_of_its_own(
     assert found.gpu_mb is None
 
 
-@pytest.mark.process
 def test_medians_over_the_processes_and_the_largest_peak(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +63,6 @@ def test_medians_over_the_processes_and_the_largest_peak(
     assert found.start_ms < 1e6  # counted from a start after `begun`
 
 
-@pytest.mark.process
 def test_a_process_that_fails_says_why_in_one_line(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +108,6 @@ def test_however_a_process_ends_the_message_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.process
 def test_a_variant_that_cannot_be_opened_ends_its_process_with_the_reason(
     tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -129,7 +126,6 @@ def test_a_variant_that_cannot_be_opened_ends_its_process_with_the_reason(
         measure_cold(dataclasses.replace(tiny_bundle, root=root), None, ONNX, 1)
 
 
-@pytest.mark.process
 def test_the_peak_counts_the_processes_that_were_started() -> None:
     alone = cold_start._peak_mb()
     with subprocess.Popen(["sleep", "60"]) as child:

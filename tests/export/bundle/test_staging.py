@@ -51,7 +51,6 @@ def test_folder_appears_whole(tmp_path: Path) -> None:
     assert os.listdir(out.parent) == ["bundle"]
 
 
-@pytest.mark.fault
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
 def test_interruption_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     out = tmp_path / "bundle"
@@ -104,8 +103,6 @@ def test_failed_second_rename_puts_the_old_bundle_back(
     assert os.listdir(tmp_path) == ["bundle"]
 
 
-@pytest.mark.fault
-@pytest.mark.process
 def test_killed_export_leaves_no_bundle_and_the_next_one_cleans_up(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     code = (
@@ -136,8 +133,6 @@ def test_killed_export_leaves_no_bundle_and_the_next_one_cleans_up(tmp_path: Pat
     assert os.listdir(tmp_path) == ["bundle"]
 
 
-@pytest.mark.fault
-@pytest.mark.process
 def test_bundle_that_a_killed_export_had_moved_away_comes_back(tmp_path: Path) -> None:
     out, old = tmp_path / "bundle", tmp_path / f"bundle.old-{dead_pid()}"
     write_bundle(old, "old")

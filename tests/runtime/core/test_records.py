@@ -44,7 +44,6 @@ def test_a_record_is_read_as_its_class(tmp_path: Path) -> None:
     assert FORMAT.read_record(tmp_path / "x.json", Outer) == Outer("x", (Inner(2, "a"),), 1, {"n": 1})
 
 
-@pytest.mark.fault
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -129,7 +128,6 @@ def reader(
     return record_of(tmp_path / "x.engine"), lambda: read_key(tmp_path / "x.engine")
 
 
-@pytest.mark.fault
 def test_no_damage_ends_in_a_traceback(reader: tuple[Path, Reader]) -> None:
     path, read = reader
     read()

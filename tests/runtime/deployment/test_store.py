@@ -93,7 +93,6 @@ def test_installing_the_same_again_tests_it_and_changes_nothing(bundles: list[Pa
     assert tested == [digest_of(bundles[1])]
 
 
-@pytest.mark.fault
 def test_a_bundle_damaged_on_the_disk_is_noticed_and_can_be_replaced(
     bundles: list[Path], tmp_path: Path
 ) -> None:
@@ -172,7 +171,6 @@ def run_until_killed(operation: Callable[[], object]) -> bool:
     return False
 
 
-@pytest.mark.fault
 def test_killed_at_any_step_of_an_installation(
     bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: Callable[[int], list[str]]
 ) -> None:
@@ -200,7 +198,6 @@ def test_killed_at_any_step_of_an_installation(
     assert number > 20
 
 
-@pytest.mark.fault
 def test_killed_at_any_step_of_a_roll_back_and_of_the_first_installation(
     bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: Callable[[int], list[str]]
 ) -> None:
@@ -236,7 +233,6 @@ def open_or_none(store: Path) -> Bundle | None:
         return None
 
 
-@pytest.mark.fault
 def test_a_full_disk_changes_nothing(
     bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,6 @@ def wait_for_threads(name: str) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.fault
 def test_a_hanging_session_is_reported_and_replaced_and_the_next_call_works() -> None:
     hanging, opened = HangingSession(), []
 
@@ -95,7 +94,6 @@ def test_a_dying_session_is_replaced_with_and_without_a_deadline() -> None:
         assert keeper.infer(BATCH, timeout_s).shape == (1, 1, 64, 64)
 
 
-@pytest.mark.fault
 def test_a_session_with_a_process_of_its_own_is_interrupted_and_kept() -> None:
     session = ProcessSession()
     keeper = SessionKeeper(session, CONTRACT, lambda: pytest.fail("opened"))

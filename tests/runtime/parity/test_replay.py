@@ -200,6 +200,7 @@ def refused_everywhere(root: Path, store: Path, backend: str = "onnxruntime") ->
         install(store, root, test=lambda bundle: Segmenter.open(bundle, backend=backend, self_test="full"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", ["sigmoid twice", "upside down"])
 def test_masks_that_are_wrong_are_refused_by_all(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str
@@ -208,6 +209,7 @@ def test_masks_that_are_wrong_are_refused_by_all(
     refused_everywhere(small_bundle, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_reversed_batch_is_refused_by_all(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

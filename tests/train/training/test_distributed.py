@@ -25,7 +25,6 @@ TUMORSEG = [
 ]  # Lightning calls it again
 
 
-@pytest.mark.process
 @pytest.mark.slow
 def test_two_processes_share_the_images_and_end_with_equal_weights(tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
