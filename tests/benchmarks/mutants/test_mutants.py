@@ -48,7 +48,7 @@ MUST_BE_THERE = (
     "threshold of probabilities on logits", "mask at the network's size", "off-by-one crop of the mask",
     "16 bits cut to the high byte", "MONOCHROME1 not inverted", "EXIF orientation ignored",
     "alpha multiplied in", "padding value wrong in the head", "skip connection dropped", "ReLU6 for ReLU",
-    "wrong upsampling in one decoder block", "stale engine cache", "wrong class channel", "NaN swallowed",
+    "wrong upsampling in one decoder block", "wrong class channel", "NaN swallowed",
 )  # fmt: skip
 REFUSED_BY_ALL = (
     "double sigmoid", "mask upside down", "results of a batch out of order", "lesion of five pixels made up",

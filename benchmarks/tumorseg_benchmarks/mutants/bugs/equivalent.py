@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from tumorseg_benchmarks.mutants.bugs.files import stale_engine
 from tumorseg_benchmarks.mutants.bugs.graph import attribute, constant, insert_before, of_type
 from tumorseg_benchmarks.mutants.mutant import Mutant, edited
 from tumorseg_benchmarks.mutants.testbed import DEEPLAB
@@ -57,5 +58,12 @@ MUTANTS = (
         edited(zero_padded_pool),
         proof="Its input comes from a ReLU, so no value is below 0. A window of 3x3 with padding 1 holds at "
         "least four real values, and their maximum is at least 0: a zero beside them changes no maximum.",
+    ),
+    Mutant(
+        "stale engine cache",
+        "files",
+        stale_engine,
+        proof="An engine is opened only where its record names this bundle's hash, so one of the bundle "
+        "before is never read; a backend that needs one says that there is none.",
     ),
 )

@@ -128,7 +128,6 @@ def other_threshold(network: BedNetwork, folder: Path) -> Iterator[Device]:
 
 
 MUTANTS = (
-    Mutant("stale engine cache", "files", stale_engine),
     Mutant("another network's engine in the cache", "files", foreign_engine),
     Mutant("stale ranking of the device", "files", stale_ranking),
     Mutant("ranking of another device", "files", foreign_ranking),
@@ -141,5 +140,12 @@ MUTANTS = (
         beyond="The bundle agrees with itself in every bit: what it is not, only its run can say.",
     ),
     Mutant("update that stopped half-way", "files", half_updated),
-    Mutant("threshold of another run", "files", other_threshold, late=True),
+    Mutant(
+        "threshold of another run",
+        "files",
+        other_threshold,
+        late=True,
+        beyond="PyTorch's logits are right, and the contract is the bundle's own word: no image says which "
+        "threshold the run had.",
+    ),
 )
