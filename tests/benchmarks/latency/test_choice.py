@@ -119,18 +119,20 @@ def erring(row: BenchRow, error: float) -> BenchRow:
     return dataclasses.replace(row, parity=report)
 
 
-def noisy(variant: Variant, ms: float, step: float) -> BenchRow:
-    """Rounds that go up and down around `ms`."""
-    stages = [
-        {"decode": 0.0, "preprocess": 0.0, "infer": ms + (-1) ** n * step, "postprocess": 0.0}
-        for n in range(ROUNDS)
+NOISE = (0.1, -0.1, 0.07, -0.07, 0.12, -0.11, 0.03, -0.04, 0.0)
+
+
+def noisy(variant: Variant, ms: float) -> BenchRow:
+    """Rounds up to 12 % around `ms`."""
+    samples = [
+        Sample(n, 0, {"decode": 0.0, "preprocess": 0.0, "infer": ms * (1 + share), "postprocess": 0.0})
+        for n, share in enumerate(NOISE)
     ]
-    samples = [Sample(number, 0, one) for number, one in enumerate(stages)]
     return fill(BenchRow(variant, variant.label, "variant", 1, "measured"), samples, samples)
 
 
 def test_where_no_difference_was_found_the_more_exact_one_wins(tiny_bundle: Bundle) -> None:
-    exact, rough = erring(noisy(FP32, 10.05, -2.0), 1e-5), erring(noisy(FP16, 10.0, 2.0), 1e-2)
+    exact, rough = erring(noisy(FP32, 10.05), 1e-5), erring(timed(FP16, 10.0), 1e-2)
     first, second = choose([rough, exact], tiny_bundle, {}, Budgets())
     assert (first.name, first.status) == (FP32.name, WON)
     assert "no difference from" in first.reason
