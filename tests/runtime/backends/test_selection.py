@@ -108,7 +108,7 @@ def test_a_ranking_of_which_nothing_serves_is_an_error(bundle: Bundle, opened: l
     with pytest.raises(BackendError, match=r"no backend in ranking.json can serve \(not chosen: mnn"):
         Segmenter.open(bundle, backend="auto")
     (beside(bundle) / "ranking.json").write_text("{")
-    with pytest.raises(BundleError, match="ranking.json: is no ranking of backends: cannot be read"):
+    with pytest.raises(BundleError, match=r"ranking\.json: is no ranking of backends: cannot be read"):
         Segmenter.open(bundle, backend="auto")
 
 
