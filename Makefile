@@ -22,8 +22,9 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# One thread a worker: two workers that compute on two threads each wait for one another.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+# One thread a worker: two workers that compute on two threads each wait for one another. In the order of the
+# files, the long ones of benchmarks/ come first; xdist's own order would leave the files of few tests to the end.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 optional = $(if $(2),$(1) $(2))
 
 ##@ Targets

@@ -39,6 +39,7 @@ def reference(context: ExportContext) -> FloatArray:
     return np.stack([item.logits for item in context.golden])
 
 
+@pytest.mark.slow
 def test_weights_are_halved_and_both_ends_are_fp32(small_context: ExportContext, tmp_path: Path) -> None:
     results = fp16.make(small_context, tmp_path)
     graph = onnx.load(tmp_path / results.artefact.file).graph

@@ -222,6 +222,7 @@ def test_a_reversed_batch_is_refused_by_all(
     refused_everywhere(small_bundle, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_lesion_of_five_pixels_made_up_by_a_deploy_form_is_refused_by_all(
     make_bundle: Callable[..., Path],
     convert_bundle: Callable[[Path, str], None],

@@ -170,6 +170,7 @@ def test_colour_does_not_fit_the_gray_form(small_context: ExportContext, tmp_pat
         session.run(None, {"image": all_values()})
 
 
+@pytest.mark.slow
 def test_mask_that_its_logits_do_not_say_is_refused(
     tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
