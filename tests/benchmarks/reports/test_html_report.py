@@ -107,7 +107,7 @@ def test_what_does_not_belong_on_the_page_is_refused(
     broken.write_text(json.dumps({**measured, "schema": 9}))
     with pytest.raises(InputError, match="is 'bench' of schema 9, expected bench or parity of schema 2"):
         read_report(broken)
-    with pytest.raises(InputError, match="is 'bench' of schema 1, expected parity"):
+    with pytest.raises(InputError, match="is 'bench' of schema 2, expected parity"):
         read_report(files[0], "parity", tiny_bundle)
     broken.write_text(json.dumps(other(checked)))
     with pytest.raises(InputError, match="is of bundle ffffffffffff, expected"):
