@@ -21,8 +21,8 @@ SCALES, SIZES = 2, 3  # a Resize's inputs
 class ConstantShapes(ir.passes.InPlacePass):
     """Gives every Resize its scales and every Reshape to another tensor's shape that shape; removes the rest.
 
-    A node stays as it is where more than the batch is open, and a Resize where `scales_between` finds no exact
-    scales. Shapes must have been inferred.
+    A node stays as it is where more than the batch is open, and a Resize where `scales_between` gives none.
+    Shapes must have been inferred.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -53,7 +53,7 @@ def _resize(graph: ir.Graph, node: ir.Node) -> bool:
 def scales_between(image: ir.Shape | None, result: ir.Shape | None) -> npt.NDArray[np.float32] | None:
     """The (4,) factors by which a Resize turns (N, C, h, w) into (N, C, H, W); None where that is not exact.
 
-    It is exact where `floor(h * scale)`, the operator's rule for the size, is H for the scale's float32 value,
+    It is exact where `floor(h * scale)`, the operator's rule for the size, is H for the float32 scale,
     whatever the precision of the product. The scale is the quotient that a backend derives from sizes itself,
     so that it samples at the same places, bit for bit.
     """

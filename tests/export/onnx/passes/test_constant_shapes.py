@@ -84,7 +84,7 @@ def test_every_architecture_of_smp_has_constant_scales_and_the_same_logits(
     if architecture in ("unet", "deeplabv3"):
         assert sized(before)  # else the pass is not needed any more
         assert measuring(before)
-    # The level below the full one: with constant scales the full one takes another kernel for bilinear Resize.
+    # Full optimisation takes another kernel for a bilinear Resize of constant scales: the level below it.
     one, other = (logits(model, "ORT_ENABLE_EXTENDED") for model in (before, after))
     assert one.std() > 1e-3
     assert np.array_equal(one.view(np.uint32), other.view(np.uint32))
