@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tumorseg_runtime.bundle.bundle import sha256_of
-from tumorseg_runtime.cli.options import PATH, Options, command, out_option
+from tumorseg_runtime.cli.options import PATH, Options, command, out_option, spoken
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import move
+from tumorseg_runtime.core.stop import resumable
 from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.data.split import SPLIT, Manifest
 from tumorseg_train.training.distributed import is_first
@@ -112,10 +113,22 @@ def train(options: TrainOptions) -> None:
         plan, manifest = prepare(data, options, log)
         if is_first() and (aside := move_aside(out)):
             log(f"{out} held a run, which is now {aside}")
-    run = run_training(plan, manifest, out, log=log, progress_seconds=options.report)
+    with resumable(lambda: how_to_go_on(out)):
+        run = run_training(plan, manifest, out, log=log, progress_seconds=options.report)
     if run is not None:
         click.echo((out / INDEX).read_text(encoding="utf-8") if options.as_json else describe(run))
         options.verdict(f"run: {run.root}")
+
+
+def how_to_go_on(out: Path) -> str:
+    """What the line of a training that was stopped says; '' in all processes but the first."""
+    from tumorseg_train.training.checkpointing import RESUME
+
+    if not is_first():
+        return ""
+    if not (out / RESUME).is_file():
+        return "no epoch was whole yet: run the same command again"
+    return f"go on after the last whole epoch: {spoken('train', '--resume', out)}"
 
 
 def given_beside_resume() -> list[str]:

@@ -35,6 +35,7 @@ from tumorseg_train.training.curves import draw_curves
 from tumorseg_train.training.distributed import check_equal, is_first, weights_digest
 from tumorseg_train.training.lightning_module import SegmentationModule
 from tumorseg_train.training.progress import Progress
+from tumorseg_train.training.stop import StopAtOnce
 
 SCORES, TENSORBOARD = "test_scores.csv", "tensorboard"
 PACKAGES = (
@@ -70,7 +71,8 @@ def train(
         plan.write(out)
     recorder = CheckpointWriter(out, plan.recipe.patience, log)
     with quiet_lightning():
-        trainer = make_trainer(plan, out, [recorder, Progress(training, progress_seconds, log)])
+        callbacks = [recorder, Progress(training, progress_seconds, log), StopAtOnce()]
+        trainer = make_trainer(plan, out, callbacks)
         trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
     digests = gather_digests(task)
     check_equal(digests)
