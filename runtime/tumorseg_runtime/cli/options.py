@@ -77,7 +77,8 @@ def command(options: type[T], *, example: str) -> Callable[[Callable[[T], None]]
 
 def spoken(*arguments: object) -> str:
     """A command line of tumorseg as the user can type it: under `make` with the path of its environment."""
-    program = sys.argv[0] if Path(sys.argv[0]).name == "tumorseg" and "MAKELEVEL" in os.environ else "tumorseg"
+    by_make = "MAKELEVEL" in os.environ and Path(sys.argv[0]).name == "tumorseg"
+    program = sys.argv[0] if by_make else "tumorseg"
     return shlex.join([program, *map(str, arguments)])
 
 

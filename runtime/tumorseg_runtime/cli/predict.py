@@ -107,7 +107,8 @@ def predict(options: PredictOptions) -> None:
     quiet = options.quiet or options.as_json
     again = [argument for argument in sys.argv[1:] if argument != "--resume"]
     how = f"go on with what is left: {spoken(*again, '--resume')}"
-    with resumable(lambda: how), ResultsLog(options.out, settings, names, resume=options.resume) as results_log:
+    results_log = ResultsLog(options.out, settings, names, resume=options.resume)
+    with resumable(lambda: how), results_log:
         todo = [path for path in paths if str(path) not in results_log.done]
         if len(todo) < len(paths):
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")

@@ -11,7 +11,7 @@ from tumorseg_runtime.core.stop import Stopped
 
 
 class StopAtOnce(Callback):
-    """Lets the command line's handler of SIGTERM alone decide, and hands the signal on to the other processes.
+    """Lets the command line's handler of SIGTERM alone decide, and tells the other processes.
 
     Lightning's own handler ends with exit status 0 after the batch, and before that broadcasts, which waits
     for ever where another process is in the middle of a step.
