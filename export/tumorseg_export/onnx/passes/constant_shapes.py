@@ -72,10 +72,11 @@ def scales_between(image: ir.Shape | None, result: ir.Shape | None) -> npt.NDArr
 def _reshape(graph: ir.Graph, node: ir.Node) -> bool:
     wanted = node.inputs[SHAPE]
     measure = None if wanted is None else wanted.producer()
-    if measure is None or measure.op_type != "Shape" or measure.attributes.get_int("start", 0):
+    if measure is None or measure.op_type != "Shape":
         return False
+    start: int = measure.attributes.get_int("start", 0)
     like = measure.inputs[0]
-    if like is None or like.shape is None or "end" in measure.attributes:
+    if start or "end" in measure.attributes or like is None or like.shape is None:
         return False
     sizes = [size if isinstance(size, int) else -1 for size in like.shape]  # -1: whatever is left
     if sizes.count(-1) > 1 or 0 in sizes:
