@@ -36,9 +36,9 @@ QUICK_PIXELS = 2**19  # a quick check leaves larger files out
 # The network is one 1x1 convolution: in FP32 nothing but the last bits of a sum may differ. Where two pixels
 # of a resized image lie on the threshold to within float32, they may be decided either way.
 BUDGETS = {
-    "fp32": Budget(relative_error=1e-5, flipped_share=1e-6, dice=0.0, free_pixels=2),
-    "fp16": Budget(relative_error=1e-2, flipped_share=1e-2, dice=0.0, free_pixels=8),
-    "bf16": Budget(relative_error=1e-1, flipped_share=5e-2, dice=0.0, free_pixels=8),
+    "fp32": Budget(relative_error=1e-5, free_pixels=2, flips_per_border=0.0),
+    "fp16": Budget(relative_error=1e-2, free_pixels=8, flips_per_border=1.0),
+    "bf16": Budget(relative_error=1e-1, free_pixels=8, flips_per_border=5.0),
 }
 
 

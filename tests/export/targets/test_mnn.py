@@ -65,7 +65,7 @@ def test_a_network_too_rough_for_mnn_is_refused_with_the_exact_target_as_remedy(
 ) -> None:
     with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]
         report = golden_report(bundle, session, "model.mnn")
-    strict = Budget(relative_error=1e-9, flipped_share=0, dice=1, free_pixels=0)
+    strict = Budget(relative_error=1e-9, free_pixels=0, flips_per_border=0.0)
     monkeypatch.setitem(BUDGETS, "fp32", strict)
     assert report.passed
     with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]
