@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tumorseg_runtime.cli.options import PATH, Options, command, out_option
+from tumorseg_runtime.cli.options import Existing, Options, command, out_option
 from tumorseg_runtime.core.files import make_folder, write_text
 
 OUT = Path("build/demo.html")
@@ -23,13 +23,16 @@ class DemoOptions(Options):
 
 
 @command(DemoOptions, example="tumorseg demo --bundle bundles/latest")
-@click.option("--bundle", type=PATH, help="Another bundle [default: the one in this package].")
+@click.option(
+    "--bundle", type=Existing("a bundle"), help="Bundle to show [default: the one in this package]."
+)
 @out_option(default=OUT, help="The page: one HTML file.")
 def demo(options: DemoOptions) -> None:
-    """Segment phantoms with a bundle, verify it, and see broken copies of it refused.
+    """Segment phantoms with a bundle, verify it, and break copies of it.
 
-    Needs no data, no GPU and no torch; the bundle needs an ONNX artefact. Writes one page with input, mask
-    and truth. Exit status 1 where the bundle is not verified here, or a broken copy is not refused.
+    Each broken copy must be refused. Needs no data, no GPU and no torch; the bundle needs an ONNX artefact.
+    Writes one page with input, mask and truth. Exit status 1 where the bundle is not verified here, or a
+    broken copy is not refused.
     """
     from tumorseg_train.demo.demo import choose_artefact, find_bundle, run_demo  # numpy and OpenCV
     from tumorseg_train.demo.demo_page import demo_page
