@@ -3,9 +3,9 @@
 Three figures per node and image, all as scalars that the graph computes itself beside its logits:
 
 - the largest magnitude of what goes into it and comes out of it;
-- for an operator that sums, a bound that no partial sum can exceed in whatever order a device adds: from
-  the largest magnitude and the weights where that is low enough, else the same operator run on |inputs| and
-  |weights|;
+- for an operator that sums (`SUMS`, `NORMS`), a bound that no partial sum can exceed in whatever order a
+  device adds: from the largest magnitude and the weights where that is low enough, else the sum of |inputs|
+  times |weights|, which is run; for a normalisation also the sum of squares;
 - the share of its output that is not zero but below FP16's smallest normal number, 2**-14, where digits get
   lost. It is reported and decides nothing: what it does to the masks is measured by the search.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,15 @@ FloatArray = npt.NDArray[np.float32]
 LARGEST = float(np.finfo(np.float16).max)  # 65,504
 SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)  # 2**-14
 HEADROOM = 2.0  # other images than these may go further; a kept layer costs little, an infinity everything
-SUMS = {"Conv": "Conv", "ConvTranspose": "ConvTranspose", "MatMul": "MatMul", "ReduceMean": "ReduceSum"}
+# Operators that add up many numbers, each with the one that adds up their magnitudes and divides by nothing.
+SUMS = {
+    **{name: name for name in ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "Sum")},
+    **{name: name for name in ("ReduceSum", "ReduceL1", "ReduceSumSquare", "BatchNormalization")},
+    "AveragePool": "LpPool", "GlobalAveragePool": "GlobalLpPool", "ReduceMean": "ReduceSum",
+    "ReduceL2": "ReduceSumSquare",
+}  # fmt: skip
+# Normalisations that add up values, and squares of values, over all of an instance, a group or a vector.
+NORMS = ("InstanceNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +70,8 @@ class Ranges:
         return {
             key: extreme
             for key in graph.typed
-            for extreme in (
-                self.weights[key] if self.weights[key].value > LARGEST else None,
-                self.values[key] if self.values[key].value * HEADROOM > LARGEST else None,
-                self.sums[key] if key in self.sums and self.sums[key].value > LARGEST else None,
-            )
-            if extreme is not None
+            for extreme in (self.weights[key], self.values[key], self.sums.get(key, NOTHING))
+            if extreme.value * HEADROOM > LARGEST
         }
 
 
@@ -94,8 +98,9 @@ def measure(graph: Graph, images: Sequence[Golden], trials: Trials) -> tuple[Ran
                 "numbers: train the network again"
             )
     small = _largest(_worst(seen[f"small:{key}"], graph.layer(key)) for key in graph.typed)
-    sums = {key: _bound(graph, key, values) for key in graph.typed if graph.nodes[key].op_type in SUMS}
-    if close := [key for key, bound in sums.items() if bound.value > LARGEST]:  # then it is worth a run
+    summing = [key for key in graph.typed if graph.nodes[key].op_type in (*SUMS, *NORMS)]
+    sums = {key: _bound(graph, key, values) for key in summing}
+    if close := [key for key, bound in sums.items() if bound.value * HEADROOM > LARGEST]:  # worth a run
         seen, _ = _run(_with_sums(graph, close), graph, images, trials)
         sums.update({key: _worst(seen[f"sum:{key}"], graph.layer(key)) for key in close})
     return Ranges(values, sums, weights, small), logits
@@ -123,16 +128,27 @@ def _worst(values: dict[str, float], layer: str) -> Extreme:
 def _bound(graph: Graph, key: str, values: dict[str, Extreme]) -> Extreme:
     """No partial sum is larger: the node's largest magnitude times the largest sum of a filter's |weights|.
 
-    Infinite for an operator whose factors are not one weight: then only a run can tell.
+    Infinite for an operator of which that is not known without a run.
     """
     node, largest = graph.nodes[key], values[key]
-    if node.op_type != "Conv" or node.input[1] not in graph.weights:
+    given = _attributes(node)
+    if node.op_type == "AveragePool":
+        return dataclasses.replace(largest, value=largest.value * math.prod(given["kernel_shape"]))
+    if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in graph.weights:
         return dataclasses.replace(largest, value=math.inf)
     kernel, *bias = (
         np.abs(numpy_helper.to_array(weight)).astype(np.float64) for weight in graph.weights_of(key)
     )
-    filters = kernel.reshape(len(kernel), -1).sum(axis=1) * largest.value
-    return dataclasses.replace(largest, value=float(np.max(filters + bias[0] if bias else filters)))
+    if node.op_type == "Conv":
+        filters = kernel.reshape(len(kernel), -1).sum(axis=1)
+    else:
+        filters = kernel.sum(axis=-1 if given.get("transB") else -2) * abs(given.get("alpha", 1.0))
+    sums = filters * largest.value + (bias[0] * abs(given.get("beta", 1.0)) if bias else 0.0)
+    return dataclasses.replace(largest, value=float(np.max(sums)))
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def _largest(extremes: Iterable[Extreme]) -> Extreme:
@@ -177,16 +193,52 @@ def _with_sums(graph: Graph, keys: Sequence[str]) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     for key in reversed(keys):
+        if graph.nodes[key].op_type in NORMS:
+            _add_norm(model, graph.nodes[key], key)
+            continue
         node = onnx.NodeProto()
         node.CopyFrom(graph.nodes[key])
-        node.op_type, node.name, node.output[0] = SUMS[node.op_type], f"sum {key}", f"sums:{key}"
+        kind, given = node.op_type, _attributes(node)
+        node.op_type, node.name, node.output[0] = SUMS[kind], f"sum {key}", f"sums:{key}"
         for i in graph.slots[key].inputs:
             size = f"abs:{key}:{i}"
             model.graph.node.append(helper.make_node("Abs", [node.input[i]], [size]))
             node.input[i] = size
+        if kind == "BatchNormalization":  # (|x| + |mean|) * |scale| / deviation + |bias|
+            model.graph.node.append(helper.make_node("Neg", [node.input[3]], [f"neg:{key}"]))
+            node.input[3] = f"neg:{key}"
+        if kind == "AveragePool":
+            given = {name: value for name, value in given.items() if name != "count_include_pad"}
+        if SUMS[kind] in ("LpPool", "GlobalLpPool"):
+            given["p"] = 1
+        given |= {name: abs(given[name]) for name in ("alpha", "beta") if name in given}
+        del node.attribute[:]
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in given.items())
         model.graph.node.append(node)
         _add_figure(model, f"sum:{key}", f"sums:{key}")
     return model
+
+
+def _add_norm(model: onnx.ModelProto, node: onnx.NodeProto, key: str) -> None:
+    """`sum:<node>` of a normalisation: the larger one of the sums of magnitudes and of squares of what it
+    normalises at once, which is one row of a matrix."""
+    rows, axis, given = f"rows:{key}", f"axis:{key}", _attributes(node)
+    if node.op_type in ("InstanceNormalization", "GroupNormalization"):
+        shape = f"shape:{key}"
+        instance = node.op_type == "InstanceNormalization"
+        parts = np.array([0, 0 if instance else given["num_groups"], -1], np.int64)
+        model.graph.initializer.append(numpy_helper.from_array(parts, shape))
+        model.graph.node.append(helper.make_node("Reshape", [node.input[0], shape], [rows]))
+    else:
+        model.graph.node.append(
+            helper.make_node("Flatten", [node.input[0]], [rows], axis=given.get("axis", -1))
+        )
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), axis))
+    for operator in ("ReduceL1", "ReduceSumSquare"):
+        model.graph.node.append(helper.make_node(operator, [rows, axis], [f"{operator}:{key}"]))
+    both = [f"ReduceL1:{key}", f"ReduceSumSquare:{key}"]
+    model.graph.node.append(helper.make_node("Max", both, [f"sums:{key}"]))
+    _add_figure(model, f"sum:{key}", f"sums:{key}")
 
 
 def _add_figure(model: onnx.ModelProto, name: str, tensor: str, operator: str = "ReduceMax") -> None:

@@ -16,6 +16,9 @@ Needs click alone, so that a command's help costs no import of a backend or of t
 from __future__ import annotations
 
 import functools
+import os
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +73,13 @@ def command(options: type[T], *, example: str) -> Callable[[Callable[[T], None]]
         return made
 
     return decorate
+
+
+def spoken(*arguments: object) -> str:
+    """A command line of tumorseg as the user can type it: under `make` with the path of its environment."""
+    by_make = "MAKELEVEL" in os.environ and Path(sys.argv[0]).name == "tumorseg"
+    program = sys.argv[0] if by_make else "tumorseg"
+    return shlex.join([program, *map(str, arguments)])
 
 
 bundle_argument = click.argument("bundle", type=PATH)

@@ -14,10 +14,11 @@ import click
 import numpy as np
 
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option
+from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option, spoken
 from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, output_name, stamp
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import make_folder
+from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images.frames import DICOM_SUFFIXES, is_dicom
 from tumorseg_runtime.images.read import SUFFIXES, write_png
 from tumorseg_runtime.inference.prediction import Prediction
@@ -104,7 +105,10 @@ def predict(options: PredictOptions) -> None:
         "outputs": {"overlays": options.overlays, "probabilities": options.probabilities},
     }
     quiet = options.quiet or options.as_json
-    with ResultsLog(options.out, settings, names, resume=options.resume) as results_log:
+    again = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    how = f"go on with what is left: {spoken(*again, '--resume')}"
+    results_log = ResultsLog(options.out, settings, names, resume=options.resume)
+    with resumable(lambda: how), results_log:
         todo = [path for path in paths if str(path) not in results_log.done]
         if len(todo) < len(paths):
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tumorseg_runtime.bundle.bundle import sha256_of
-from tumorseg_runtime.cli.options import PATH, Options, command, out_option
+from tumorseg_runtime.cli.options import PATH, Options, command, out_option, spoken
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import move
+from tumorseg_runtime.core.stop import resumable
 from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.data.split import SPLIT, Manifest
 from tumorseg_train.training.distributed import is_first
@@ -30,6 +31,7 @@ class TrainOptions(Options):
     data: Path | None
     out: Path | None
     resume: Path | None
+    init: Path | None
     arch: str
     encoder: str
     encoder_weights: str | None
@@ -53,6 +55,11 @@ class TrainOptions(Options):
     "--resume", type=PATH, metavar="RUN",
     help="Go on with a training that was broken off, from its last whole epoch. Takes no other flags "
     "than --report, --json and --quiet.",
+)  # fmt: skip
+@click.option(
+    "--init", type=PATH, metavar="RUN|FILE",
+    help="Start from the weights of a run, finished or broken off, or of a file (.safetensors), of the same "
+    "architecture and encoder, at any size.",
 )  # fmt: skip
 @click.option(
     "--arch", default="unetplusplus", show_default=True,
@@ -109,13 +116,27 @@ def train(options: TrainOptions) -> None:
     elif data is None or out is None:
         raise click.UsageError("expected DATA and --out RUN, or --resume RUN")
     else:
+        if options.init and options.init.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"--init {options.init} lies in --out {out}, expected another --out: choose one")
         plan, manifest = prepare(data, options, log)
         if is_first() and (aside := move_aside(out)):
             log(f"{out} held a run, which is now {aside}")
-    run = run_training(plan, manifest, out, log=log, progress_seconds=options.report)
+    with resumable(lambda: how_to_go_on(out)):
+        run = run_training(plan, manifest, out, log=log, progress_seconds=options.report)
     if run is not None:
         click.echo((out / INDEX).read_text(encoding="utf-8") if options.as_json else describe(run))
         options.verdict(f"run: {run.root}")
+
+
+def how_to_go_on(out: Path) -> str:
+    """What the line of a training that was stopped says; '' in all processes but the first."""
+    from tumorseg_train.training.checkpointing import RESUME
+
+    if not is_first():
+        return ""
+    if not (out / RESUME).is_file():
+        return "no epoch was whole yet: run the same command again"
+    return f"go on after the last whole epoch: {spoken('train', '--resume', out)}"
 
 
 def given_beside_resume() -> list[str]:
@@ -136,6 +157,7 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
     from tumorseg_train.config.recipe import load_recipe, parse_settings
     from tumorseg_train.data.phantoms import ensure_data
     from tumorseg_train.data.split import make_manifest
+    from tumorseg_train.networks.initial import initial_weights
     from tumorseg_train.networks.models import encoder_normalisation
     from tumorseg_train.networks.precision import resolve_precision
 
@@ -151,11 +173,18 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         if (value := getattr(options, field)) is not None
     }
     asked = load_recipe(name, **{**parse_settings(options.settings), **overrides})
+    if options.init and options.encoder_weights:
+        raise InputError("--init brings the encoder's weights, got also --encoder-weights: leave one out")
     chosen = resolve_precision(asked)
     if chosen != asked:
         log(f"precision {chosen.precision} (what this machine does best)")
     mean, std = encoder_normalisation(options.encoder, chosen.encoder_weights)
     contract = Contract(height=options.size, width=options.size, mean=mean, std=std)
+    initial = None
+    if options.init:
+        initial = initial_weights(options.init, options.arch, options.encoder, contract)
+        chosen = replace(chosen, encoder_weights="none")  # the initial ones take their place
+        log(f"initial weights: {initial.path}")
     if not is_first() and not data.exists():
         raise InputError(f"{data} does not exist, expected the images: run `tumorseg data prepare` first")
     if ensure_data(data):
@@ -165,7 +194,7 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
     log(f"{data}: {len(manifest.items)} images: {counts}")
     root = str(manifest.root.resolve())
     plan = TrainingPlan(
-        root, options.arch, options.encoder, contract, chosen, name, options.devices, options.nodes
+        root, options.arch, options.encoder, contract, chosen, name, options.devices, options.nodes, initial
     )
     return plan, manifest
 

@@ -13,7 +13,7 @@ from typing import Annotated
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import write_text
-from tumorseg_runtime.core.records import Format, Range, to_json
+from tumorseg_runtime.core.records import Format, Range, Sha256, to_json
 from tumorseg_train.config.recipe import Recipe
 
 SCHEMA = 1
@@ -29,10 +29,19 @@ FORMAT = Format(
 
 
 @dataclasses.dataclass(frozen=True)
+class InitialWeights:
+    """What a training starts from: a file's absolute path, and its hash."""
+
+    path: str
+    sha256: Sha256
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingPlan:
     """What is trained, on what, and how.
 
-    data: absolute path of the images. devices: processes on each of `nodes` machines.
+    data: absolute path of the images. devices: processes on each of `nodes` machines. initial_weights: of the
+    whole network; None where it starts from random ones and the recipe's `encoder_weights`.
     """
 
     data: str
@@ -43,6 +52,7 @@ class TrainingPlan:
     recipe_name: str
     devices: Annotated[int, Range(1)] = 1
     nodes: Annotated[int, Range(1)] = 1
+    initial_weights: InitialWeights | None = None
 
     def __post_init__(self) -> None:
         if self.devices < 1 or self.nodes < 1:
@@ -61,4 +71,6 @@ class TrainingPlan:
     @classmethod
     def read(cls, out: Path) -> TrainingPlan:
         """Read what `write` wrote; raises InputError where there is nothing to go on with."""
-        return FORMAT.read_record(out / PLAN, cls)
+        values = FORMAT.read(out / PLAN)
+        del values["schema"]
+        return FORMAT.check({"initial_weights": None, **values}, out / PLAN, cls)  # type: ignore[no-any-return]

@@ -27,6 +27,7 @@ from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import PARTS, SPLIT, Manifest
 from tumorseg_train.evaluation.predictions import evaluate, torch_infer
 from tumorseg_train.evaluation.threshold import choose_threshold
+from tumorseg_train.networks.initial import load_initial_weights
 from tumorseg_train.networks.models import build_model, load_encoder_weights
 from tumorseg_train.networks.precision import speed_up_depthwise
 from tumorseg_train.networks.run import CHECKPOINT, Run
@@ -35,6 +36,7 @@ from tumorseg_train.training.curves import draw_curves
 from tumorseg_train.training.distributed import check_equal, is_first, weights_digest
 from tumorseg_train.training.lightning_module import SegmentationModule
 from tumorseg_train.training.progress import Progress
+from tumorseg_train.training.stop import StopAtOnce
 
 SCORES, TENSORBOARD = "test_scores.csv", "tensorboard"
 PACKAGES = (
@@ -70,7 +72,8 @@ def train(
         plan.write(out)
     recorder = CheckpointWriter(out, plan.recipe.patience, log)
     with quiet_lightning():
-        trainer = make_trainer(plan, out, [recorder, Progress(training, progress_seconds, log)])
+        callbacks = [recorder, Progress(training, progress_seconds, log), StopAtOnce()]
+        trainer = make_trainer(plan, out, callbacks)
         trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
     digests = gather_digests(task)
     check_equal(digests)
@@ -114,7 +117,9 @@ def make_task(plan: TrainingPlan, training: SplitDataset, *, fresh: bool) -> Seg
     model = build_model(
         plan.architecture, plan.encoder, channels=contract.channels, classes=len(contract.classes)
     )
-    if fresh:
+    if fresh and plan.initial_weights:
+        load_initial_weights(model, plan.initial_weights)
+    elif fresh:
         load_encoder_weights(model, plan.architecture, plan.encoder, recipe.encoder_weights)
     if not torch.cuda.is_available():
         speed_up_depthwise(model)
@@ -213,6 +218,7 @@ def finish(
         },
         training={
             "recipe": {"name": plan.recipe_name, **vars(plan.recipe)},
+            "initial_weights": plan.initial_weights and dataclasses.asdict(plan.initial_weights),
             "steps": task.steps,
             "epochs": len(recorder.rows),
             "seconds": round(recorder.rows[-1]["seconds"], 1),
