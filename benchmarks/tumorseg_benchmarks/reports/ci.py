@@ -15,7 +15,7 @@ _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(findings: Findings) -> str:
-    """JUnit XML: a test case for the device folder where it is refused, one per golden vector and path, and one
+    """JUnit XML: a test case for each line that refuses the device folder, per golden vector and path, and
     per artefact, set of images and batch size.
 
     What could not be run is skipped, with the reason.
