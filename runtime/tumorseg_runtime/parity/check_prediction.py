@@ -196,9 +196,9 @@ def _lesion_breaches(found: Predicted, contract: Contract) -> list[str]:
         if [lesion.area_px for lesion in mine] != sorted((one.area for one in rule), reverse=True):
             lines.append(f"areas of {label} are not those of the mask's components, the largest first")
             continue
-        left = {(one.area, one.box): list[RuleLesion]() for one in rule}
+        left: dict[tuple[int, tuple[int, ...]], list[RuleLesion]] = {}
         for one in rule:
-            left[one.area, one.box].append(one)
+            left.setdefault((one.area, one.box), []).append(one)
         for lesion in mine:
             alike = left.get((lesion.area_px, tuple(lesion.box)), [])
             match = next((one for one in alike if _is(lesion, one)), None)

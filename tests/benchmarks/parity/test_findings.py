@@ -110,9 +110,7 @@ def test_the_certificate_holds_what_was_compared_by_what_and_where(
 
 
 @pytest.mark.slow
-def test_a_device_folder_that_verify_refuses_is_refused_here_too(
-    tiny_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_device_folder_that_verify_refuses_is_refused_here_too(tiny_bundle: Bundle, tmp_path: Path) -> None:
     folder, junit = tmp_path / "device", tmp_path / "parity.xml"
     write_ranking(folder, tiny_bundle, (Entry("onnxruntime", "cpu", "fp32", 1, {}, PASSED, 0.01),))
     (folder / RANKING).write_text((folder / RANKING).read_text()[:-40])
