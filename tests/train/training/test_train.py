@@ -282,10 +282,3 @@ def test_weights_of_another_network_are_refused_before_the_training(
     initial = InitialWeights(str(run.root / CHECKPOINT), "0" * 64)
     with pytest.raises(InputError, match="is missing or changed since the training was planned"):
         load_initial_weights(run.model(), initial)
-
-
-def test_a_plan_from_before_initial_weights_is_read(run: Run, tmp_path: Path) -> None:
-    values = json.loads((run.root / "plan.json").read_text(encoding="utf-8"))
-    del values["initial_weights"]
-    (tmp_path / "plan.json").write_text(json.dumps(values), encoding="utf-8")
-    assert TrainingPlan.read(tmp_path) == TrainingPlan.read(run.root)

@@ -16,12 +16,13 @@ from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.core.records import Format, Range, Sha256, to_json
 from tumorseg_train.config.recipe import Recipe
 
-SCHEMA = 1
+SCHEMA = 2  # 1: without initial_weights, and with another resume.ckpt
 PLAN, RECIPE = "plan.json", "recipe.toml"
 FORMAT = Format(
     "plan of a training",
     "train anew",
     SCHEMA,
+    renew="train anew, from its weights with --init RUN/epoch-....safetensors",
     folder="the folder of a training that was broken off: train anew",
     error=InputError,
     max_bytes=2**20,
@@ -71,6 +72,4 @@ class TrainingPlan:
     @classmethod
     def read(cls, out: Path) -> TrainingPlan:
         """Read what `write` wrote; raises InputError where there is nothing to go on with."""
-        values = FORMAT.read(out / PLAN)
-        del values["schema"]
-        return FORMAT.check({"initial_weights": None, **values}, out / PLAN, cls)  # type: ignore[no-any-return]
+        return FORMAT.read_record(out / PLAN, cls)
