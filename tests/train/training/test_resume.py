@@ -108,4 +108,6 @@ def test_what_cannot_be_resumed_is_refused(uninterrupted: Run, data: Path, tmp_p
     (tmp_path / "plan.json").write_text(json.dumps({**plan, "data": str(tmp_path)}), encoding="utf-8")
     assert "is missing or changed since the training began" in refusal("--resume", str(tmp_path))
     (tmp_path / "plan.json").write_text(json.dumps({**plan, "schema": 1}), encoding="utf-8")
-    assert "schema is 1, expected 2: train anew, from its weights with --init" in refusal("--resume", str(tmp_path))
+    assert "schema is 1, expected 2: train anew, from its weights with --init" in refusal(
+        "--resume", str(tmp_path)
+    )

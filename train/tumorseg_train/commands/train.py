@@ -15,11 +15,11 @@ from tumorseg_runtime.cli.options import PATH, Options, command, out_option
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import move
-from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.data.split import SPLIT, Manifest
 from tumorseg_train.training.distributed import is_first
 
 if TYPE_CHECKING:
+    from tumorseg_train.config.plan import TrainingPlan
     from tumorseg_train.networks.run import Run
 
 
@@ -141,7 +141,9 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
     """Plan and split of a new training; raises InputError."""
     import torch
 
+    from tumorseg_train.config.plan import TrainingPlan
     from tumorseg_train.config.recipe import load_recipe, parse_settings
+    from tumorseg_train.config.validation import validated
     from tumorseg_train.data.phantoms import ensure_data
     from tumorseg_train.data.split import make_manifest
     from tumorseg_train.networks.initial import initial_weights
@@ -179,15 +181,24 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
     manifest = make_manifest(data, chosen.seed, method=options.split)
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
     log(f"{data}: {len(manifest.items)} images: {counts}")
-    root = str(manifest.root.resolve())
-    plan = TrainingPlan(
-        root, options.arch, options.encoder, contract, chosen, name, options.devices, options.nodes, initial
-    )
-    return plan, manifest
+    values = {
+        "data": str(manifest.root.resolve()),
+        "architecture": options.arch,
+        "encoder": options.encoder,
+        "contract": contract,
+        "recipe": chosen,
+        "recipe_name": name,
+        "devices": options.devices,
+        "nodes": options.nodes,
+        "initial_weights": initial,
+    }
+    return validated(TrainingPlan, values, "this training"), manifest
 
 
 def reopen(out: Path, finished: str) -> tuple[TrainingPlan, Manifest]:
     """Plan and split of a training that was broken off; raises InputError and BundleError."""
+    from tumorseg_train.config.plan import TrainingPlan
+
     plan = TrainingPlan.read(out)
     if (out / finished).is_file():
         raise InputError(f"{out}: is finished, expected a training that was broken off: start a new one")

@@ -137,7 +137,10 @@ def recipe_callbacks(recipe: Recipe) -> list[lightning.Callback]:
         device = "cuda" if torch.cuda.is_available() else None  # else the CPU: the network is not there yet
         callbacks.append(WeightAveraging(device, multi_avg_fn=average))
     if recipe.patience:
-        callbacks.append(EarlyStopping("val_dice", patience=recipe.patience, mode="max"))
+        stopping = EarlyStopping(
+            "val_dice", patience=recipe.patience, mode="max", check_on_train_epoch_end=False
+        )
+        callbacks.append(stopping)  # after validation, so that the epoch's checkpoint has its state
     return callbacks
 
 
