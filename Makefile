@@ -55,7 +55,7 @@ quick: check ## check, and the tests that are not slow: the loop while you work,
 test: $(STAMP) ## run all tests, at most 15 minutes on 2 cores
 	$(PYTEST) $(ARGS)
 
-data: $(STAMP) ## find the images in DATA (or draw phantoms), check every file, write the split
+data: $(STAMP) ## find the images in DATA, check every file, write the split
 	$(BIN)/tumorseg data prepare $(DATA) $(ARGS)
 
 audit: $(STAMP) ## is evidence from DATA and its split worth anything? report in build/audit.html
@@ -82,7 +82,7 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 ##@ Variables (make train DATA=... EPOCHS=...)
-#: DATA             folder with the datasets; phantoms are drawn into it if it does not exist [data]
+#: DATA             folder with the datasets; `data` gets phantoms if it does not exist, others with ARGS=--phantoms [data]
 #: RUN              folder of the training run [runs/latest]
 #: BUNDLE           folder of the exported bundle [bundles/latest]
 #: ARCH             unetplusplus, unet or deeplabv3 [unetplusplus]

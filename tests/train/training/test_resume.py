@@ -91,6 +91,25 @@ def test_the_bits_are_not_equal_by_accident(uninterrupted: Run) -> None:
     assert not torch.equal(state["current_model_state"][name], state["state_dict"][name])
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_training_says_so_and_how_to_go_on(
+    data: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    out = tmp_path / "stopped"
+    with subprocess.Popen(
+        [*TUMORSEG, str(data), "--out", str(out), *FLAGS], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 2 of 4, batch 2 of "):
+                process.send_signal(number)
+                break
+        *_, last = process.stderr
+    assert process.returncode == status
+    expected = f"go on after the last whole epoch: tumorseg train --resume {out}\n"
+    assert last == f"stopped by {number.name}: {expected}"
+
+
 def refusal(*arguments: str) -> str:
     result = CliRunner().invoke(train, list(arguments))
     assert isinstance(result.exception, InputError), result.output

@@ -39,6 +39,7 @@ from tumorseg_train.training.curves import draw_curves
 from tumorseg_train.training.distributed import check_equal, is_first, weights_digest
 from tumorseg_train.training.lightning_module import SegmentationModule
 from tumorseg_train.training.progress import Progress
+from tumorseg_train.training.stop import StopAtOnce
 
 SCORES, TENSORBOARD = "test_scores.csv", "tensorboard"
 PACKAGES = (
@@ -73,9 +74,9 @@ def train(
         manifest.write(out / SPLIT)
         plan.write(out)
     recorder = CheckpointWriter(out, log)
-    callbacks = [*recipe_callbacks(plan.recipe), recorder, Progress(training, progress_seconds, log)]
+    ours = [recorder, Progress(training, progress_seconds, log), StopAtOnce()]
     with quiet_lightning():
-        trainer = make_trainer(plan, out, callbacks)
+        trainer = make_trainer(plan, out, [*recipe_callbacks(plan.recipe), *ours])
         trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
     digests = gather_digests(task)
     check_equal(digests)
