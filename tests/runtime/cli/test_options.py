@@ -18,8 +18,9 @@ from tumorseg_runtime.cli.main import cli
 from tumorseg_runtime.cli.options import Options, command, out_option
 
 ALL = {
-    "bench", "build", "compare", "data audit", "data phantoms", "data prepare", "doctor", "evaluate",
-    "export", "install", "parity", "predict", "rollback", "sign", "train", "verify",
+    "bench", "build", "bundle pack", "bundle unpack", "compare", "data audit", "data phantoms",
+    "data prepare", "demo", "doctor", "evaluate", "export", "install", "parity", "predict",
+    "rollback", "sign", "train", "verify",
 }  # fmt: skip
 SHARED = ("--json", "--quiet", "--out", "--run", "--device-folder", "--public-key")
 

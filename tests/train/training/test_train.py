@@ -277,7 +277,9 @@ def test_weights_of_another_network_are_refused_before_the_training(
     assert "encoder is resnet18, expected resnet34" in refusal(*wide, "--init", str(run.root))
     assert "do not fit: missing" in refusal(*wide, "--init", str(run.root / CHECKPOINT))
     assert "has neither run.json nor plan.json" in refusal(*unet, "--init", str(tmp_path))
-    assert "is not a file, expected weights" in refusal(*unet, "--init", str(tmp_path / "nothing"))
+    assert "nothing: does not exist, expected a run or a file of weights" in refusal(
+        *unet, "--init", str(tmp_path / "nothing")
+    )
     assert "cannot be read as weights" in refusal(*unet, "--init", str(run.root / "run.json"))
     assert "leave one out" in refusal(*unet, "--init", str(run.root), "--encoder-weights", "none")
     out = run.root

@@ -22,7 +22,9 @@ class CompareOptions(Options):
 
 
 @command(CompareOptions, example="tumorseg compare runs/first runs/second --out build/comparison")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN_OR_JSON...", type=Existing("a run"))
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN_OR_JSON...", type=Existing("a run or an evaluation.json")
+)
 @click.option(
     "--part", default="test", show_default=True, type=click.Choice(["train", "val", "test"]),
     help="Part of each run's split.",
