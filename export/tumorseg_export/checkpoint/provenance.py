@@ -35,6 +35,8 @@ def training_facts(run: Run) -> dict[str, Any]:
     recipe = training.get("recipe")
     if isinstance(recipe, dict) and "encoder_weights" in recipe:
         training["recipe"] = {**recipe, "encoder_weights": Path(recipe["encoder_weights"]).name}
+    if initial := training.get("initial_weights"):
+        training["initial_weights"] = {**initial, "path": Path(initial["path"]).name}
     return {
         "phantoms": run.data["phantoms"],
         "data": {name: value for name, value in run.data.items() if name not in ("root", "phantoms")},

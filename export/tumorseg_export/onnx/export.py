@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorseg_export.checkpoint.context import ExportContext, ExportResult
+from tumorseg_export.onnx.passes.constant_shapes import ConstantShapes
 from tumorseg_runtime.bundle.bundle import Artefact
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError
@@ -61,6 +62,7 @@ def to_onnx(model: torch.nn.Module, contract: Contract) -> onnx.ModelProto:
         verbose=False,
     )
     assert program is not None
+    ConstantShapes()(program.model)
     return program.model_proto  # a new message, shared with nobody
 
 

@@ -13,7 +13,9 @@ import click
 import cv2
 
 from tumorseg_runtime.backends import BACKENDS
+from tumorseg_runtime.cli.options import SuggestingGroup
 from tumorseg_runtime.core.errors import TumorsegError
+from tumorseg_runtime.core.stop import Stopped, leave_in_peace, stoppable
 
 GROUP = "tumorseg.commands"
 # package of a command -> extra that brings what it imports
@@ -23,10 +25,11 @@ MODULE_EXTRAS = {
     **{spec.wheels[0]: spec.devices["cpu"] for spec in BACKENDS.values() if spec.wheels},
     "pydicom": "dicom",
 }
+WHOLE = 1000  # characters of a first sentence, which is never cut off
 SILENT = 0  # OpenCV's log level
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """A group that finds its commands among the installed entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -53,7 +56,7 @@ class LazyGroup(click.Group):
             except ModuleNotFoundError as error:
                 rows.append((name, f"({_remedy(error) or error})"))
             else:
-                rows.append((name, command.get_short_help_str(limit=70) if command else ""))
+                rows.append((name, command.get_short_help_str(limit=WHOLE) if command else ""))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -63,18 +66,25 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """From a trained tumour-segmentation network to a verified engine on an edge device.
 
-    For research; not a medical device. Exit status: 0 done, 1 the thing checked failed, 2 bad usage or input.
+    For research; not a medical device. Exit status: 0 done, 1 the thing checked failed, 2 bad usage or input,
+    130 and 143 stopped by Ctrl-C (SIGINT) and by SIGTERM.
     """
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program on the project's own errors, with one message and the error's exit status."""
+    """End the program on the project's own errors and on signals, with one message and its exit status."""
     try:
-        yield
+        with stoppable():
+            yield
     except TumorsegError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except Stopped as stopped:
+        if stopped.hint:
+            click.echo(str(stopped), err=True)
+        leave_in_peace()
+        sys.exit(stopped.exit_code)
 
 
 def main() -> None:

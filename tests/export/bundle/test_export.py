@@ -83,7 +83,11 @@ def test_no_path_of_this_machine_is_in_the_index(tiny_bundle: Bundle, tiny_run: 
 
 def test_folder_of_the_encoder_weights_stays_behind(tiny_run: Run) -> None:
     recipe = {"name": "full", "encoder_weights": "/home/someone/resnet18.safetensors"}
-    facts = training_facts(dataclasses.replace(tiny_run, training={"recipe": recipe}))
+    initial = {"path": "/home/someone/unet.safetensors", "sha256": "0" * 64}
+    facts = training_facts(
+        dataclasses.replace(tiny_run, training={"recipe": recipe, "initial_weights": initial})
+    )
+    assert facts["training"]["initial_weights"] == {"path": "unet.safetensors", "sha256": "0" * 64}
     assert facts["training"]["recipe"] == {"name": "full", "encoder_weights": "resnet18.safetensors"}
     assert recipe["encoder_weights"].startswith("/home")
 

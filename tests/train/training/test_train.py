@@ -12,11 +12,12 @@ from click.testing import CliRunner
 
 from tumorseg_runtime.core.errors import BundleError, InputError, TumorsegError
 from tumorseg_train.commands.train import move_aside, train
-from tumorseg_train.config.plan import TrainingPlan
+from tumorseg_train.config.plan import InitialWeights, TrainingPlan
 from tumorseg_train.config.recipe import load_recipe
 from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.data.split import SPLIT
 from tumorseg_train.evaluation.predictions import evaluate
+from tumorseg_train.networks.initial import initial_weights, load_initial_weights
 from tumorseg_train.networks.run import CHECKPOINT, Run
 
 pytestmark = pytest.mark.slow
@@ -118,6 +119,9 @@ def test_training_ends_early_without_progress(data: Path, recipe: Path, tmp_path
     assert "no better Dice in 2 epochs: the training ends here" in result.output
     run = Run.open(tmp_path / "early")
     assert run.metrics["best_epoch"] + 2 == run.training["epochs"] < 6
+    saved = torch.load(run.root / "resume.ckpt", weights_only=True)["callbacks"]
+    (stopping,) = (state for name, state in saved.items() if name.startswith("EarlyStopping"))
+    assert stopping["stopped_epoch"] == run.training["epochs"] - 1  # --resume would not train on
 
 
 def test_a_loss_that_is_no_number_ends_the_training(data: Path, recipe: Path, tmp_path: Path) -> None:
@@ -200,7 +204,87 @@ def test_impossible_trainings_are_refused_before_they_start(data: Path, recipe: 
     assert "input height is 100" in refusal(str(recipe), "--size", "100")
     assert "16-mixed" in refusal("full") or torch.cuda.is_available()
     assert "loss is 'wing', expected one of dice+bce" in refusal(str(recipe), "--set", "loss=wing")
-    assert "devices is 0, nodes 1: expected 1 or more" in refusal(str(recipe), "--devices", "0")
     assert "validation images for 9 processes" in refusal(str(recipe), "--devices", "3", "--nodes", "3")
     assert "architecture is 'vnet'" in refusal(str(recipe), "--arch", "vnet")
     assert not (tmp_path / "no").exists()
+    none = CliRunner().invoke(train, [str(data), "--out", str(tmp_path / "no"), "--devices", "0"])
+    assert "'--devices': 0 is not in the range x>=1" in none.output
+
+
+@pytest.fixture(scope="module")
+def continued(data: Path, recipe: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training of a larger size from the run's weights, with a learning rate of almost nothing."""
+    out = tmp_path_factory.mktemp("runs") / "continued"
+    arguments = [
+        str(data),
+        "--out",
+        str(out),
+        *SMALL[:4],
+        "--size",
+        "96",
+        "--recipe",
+        str(recipe),
+        "--epochs",
+    ]
+    arguments += ["1", "--set", "learning_rate=1e-30", "--set", "weight_decay=0.0", "--init", str(run.root)]
+    result = CliRunner().invoke(train, arguments)
+    assert result.exit_code == 0, result.output
+    return Run.open(out)
+
+
+def test_a_training_starts_from_a_runs_weights_at_another_size(run: Run, continued: Run) -> None:
+    assert continued.contract.height == 96
+    for (name, before), (_, after) in zip(
+        run.model().named_parameters(), continued.model().named_parameters(), strict=True
+    ):
+        assert torch.equal(before, after), name
+    expected = {"path": str(run.root.resolve() / CHECKPOINT), "sha256": run.checkpoint_sha256}
+    assert continued.training["initial_weights"] == expected
+    assert dataclasses.asdict(TrainingPlan.read(continued.root))["initial_weights"] == expected
+    assert continued.training["recipe"]["encoder_weights"] == "none"
+    assert run.training["initial_weights"] is None
+
+
+def test_a_training_starts_from_a_file_or_from_a_run_that_was_broken_off(
+    run: Run, continued: Run, tmp_path: Path
+) -> None:
+    contract = dataclasses.replace(run.contract, height=128)
+    found = initial_weights(run.root / CHECKPOINT, "unet", "resnet18", contract)
+    assert found.sha256 == run.checkpoint_sha256
+    broken_off = tmp_path / "broken off"
+    broken_off.mkdir()
+    (broken_off / "plan.json").write_bytes((run.root / "plan.json").read_bytes())
+    with pytest.raises(InputError, match="has no weights yet, expected a whole epoch at least"):
+        initial_weights(broken_off, "unet", "resnet18", contract)
+    for root, name in ((continued.root, "epoch-0001.safetensors"), (run.root, "epoch-0003.safetensors")):
+        (broken_off / name).write_bytes((root / CHECKPOINT).read_bytes())
+    assert initial_weights(broken_off, "unet", "resnet18", contract).sha256 == run.checkpoint_sha256
+
+
+def test_weights_of_another_network_are_refused_before_the_training(
+    data: Path, recipe: Path, run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def refusal(*arguments: str) -> str:
+        result = CliRunner().invoke(train, [str(data), "--out", str(out), *arguments])
+        assert isinstance(result.exception, InputError), result.output
+        assert not (out / "split.json").exists()
+        return str(result.exception)
+
+    unet = [*SMALL[:4], "--recipe", str(recipe), "--size", "64"]
+    wide = ["--encoder", "resnet34", "--recipe", str(recipe), "--arch", "unet"]
+    assert "encoder is resnet18, expected resnet34" in refusal(*wide, "--init", str(run.root))
+    assert "do not fit: missing" in refusal(*wide, "--init", str(run.root / CHECKPOINT))
+    assert "has neither run.json nor plan.json" in refusal(*unet, "--init", str(tmp_path))
+    assert "nothing: does not exist, expected a run or a file of weights" in refusal(
+        *unet, "--init", str(tmp_path / "nothing")
+    )
+    assert "cannot be read as weights" in refusal(*unet, "--init", str(run.root / "run.json"))
+    assert "leave one out" in refusal(*unet, "--init", str(run.root), "--encoder-weights", "none")
+    out = run.root
+    result = CliRunner().invoke(train, [str(data), "--out", str(out), *unet, "--init", str(out)])
+    assert "lies in --out" in str(result.exception)
+    initial = InitialWeights(str(run.root / CHECKPOINT), "0" * 64)
+    with pytest.raises(InputError, match="is missing or changed since the training was planned"):
+        load_initial_weights(run.model(), initial)

@@ -1,8 +1,8 @@
 """The passes that a graph goes through on its way to a format; each target names those that were measured to
 profit there (`PASSES` of its module).
 
-The measurements, and what was tried and left out, stand in docs/performance.md. `model.onnx` itself stays as
-torch.onnx.export made it: ONNX Runtime gains nothing that is worth another graph.
+The measurements, and what was tried and left out, stand in docs/performance.md. `model.onnx` itself goes
+through none of them: ONNX Runtime gains nothing that is worth another graph.
 """
 
 from __future__ import annotations
