@@ -74,6 +74,9 @@ bench: $(STAMP) ## latency of PyTorch, ONNX Runtime, TensorRT; report in build/b
 parity: $(STAMP) ## does every artefact of BUNDLE decide what PyTorch decided?
 	$(BIN)/tumorseg parity $(BUNDLE) --run $(RUN) --out build/parity
 
+demo: $(STAMP) ## BUNDLE segments phantoms, broken copies of it are refused; page in build/demo.html
+	$(BIN)/tumorseg demo --bundle $(BUNDLE) --out build/demo.html
+
 gpu-check: $(STAMP) ## on a machine with an NVIDIA GPU: what no other machine can verify
 	TUMORSEG_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
 
@@ -97,4 +100,4 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: WORKERS          processes that share the tests of quick and test [2]
 #: ARGS             more arguments for quick, test, data, audit, train and gpu-check
 
-.PHONY: help install check format quick test data audit train export bench parity gpu-check clean
+.PHONY: help install check format quick test data audit train export bench parity demo gpu-check clean

@@ -102,8 +102,11 @@ class TrainOptions(Options):
     "--split", type=click.Choice(["grouped", "random"]), default="grouped", show_default=True,
     help="grouped keeps patients and near-duplicates on one side; random shows what their leak is worth.",
 )  # fmt: skip
-@click.option("--devices", default=1, show_default=True, help="Processes (or GPUs) on each machine.")
-@click.option("--nodes", default=1, show_default=True, help="Machines.")
+@click.option(
+    "--devices", type=click.IntRange(1), default=1, show_default=True,
+    help="Processes (or GPUs) on each machine.",
+)  # fmt: skip
+@click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines.")
 @click.option(
     "--report", default=60.0, show_default=True, metavar="SECONDS", help="How often it says how far it is."
 )
