@@ -204,8 +204,9 @@ def _summary(architecture: str, encoder: str, contract: Contract, options: dict[
 def open_checkpoint(path: Path, given: CheckpointOptions, log: Log = lambda line: None) -> Checkpoint:
     """The checkpoint of a run of ours, or of anything that `open_foreign` reads.
 
-    Raises BundleError for a folder that is neither, and InputError where nothing is there or `given`
-    speaks of a run.
+    Of `given`, a run takes `images` alone; golden images and proofs are then of these, not of its split.
+    Raises BundleError for a folder that is neither, and InputError where nothing is there or `given` says
+    more of a run.
     """
     if not path.exists():
         raise InputError(
@@ -213,15 +214,24 @@ def open_checkpoint(path: Path, given: CheckpointOptions, log: Log = lambda line
             "or a file of weights: check the path"
         )
     if (path / INDEX).is_file():
-        flags = [f"--{NAMES.get(name, name)}" for name, value in vars(given).items() if value is not None]
-        if flags:
+        flags = {f"--{NAMES.get(name, name)}" for name, value in vars(given).items() if value is not None}
+        if wrong := sorted(flags - {"--images"}):
             raise InputError(
-                f"{path}: is a run, which says itself what it is; got {', '.join(flags)}: leave that out"
+                f"{path}: is a run, which says itself what it is; got {', '.join(wrong)}: leave that out"
             )
-        return from_run(Run.open(path))
+        checkpoint = from_run(Run.open(path))
+        return checkpoint if given.images is None else _on_images(checkpoint, given.images, log)
     if path.is_dir() and not (path / CONFIG).is_file():
         raise BundleError(
             f"{path}: has no {INDEX} and no {CONFIG}, expected a run of `tumorseg train` (is it still "
             "training?), a folder of smp's save_pretrained, or a file of weights"
         )
     return open_foreign(path, given, log)
+
+
+def _on_images(checkpoint: Checkpoint, images: str, log: Log) -> Checkpoint:
+    """The checkpoint, proven on other images than those of its split."""
+    channels = checkpoint.contract.channels
+    return dataclasses.replace(
+        checkpoint, golden_from=describe(images), images=lambda: open_images(images, channels, log)
+    )

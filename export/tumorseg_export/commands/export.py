@@ -26,7 +26,7 @@ from tumorseg_runtime.device.engines import Profile
 
 @dataclass(frozen=True)
 class ExportOptions(Options):
-    """Of `tumorseg export`; from arch to images only for a foreign checkpoint, None: as the file says."""
+    """Of `tumorseg export`; from arch to threshold only for a foreign checkpoint, None: as the file says."""
 
     checkpoint: Path
     out: Path
@@ -50,9 +50,9 @@ class ExportOptions(Options):
     ExportOptions,
     example="tumorseg export runs/breast --out bundles/breast",
     sections={
-        "Proof": ("golden", "calibration"),
+        "Proof": ("images", "golden", "calibration"),
         "TensorRT-RTX": ("compute_capability", "batch"),
-        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold", "images"),
+        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold"),
     },
 )
 @click.argument("checkpoint", type=Existing("a run or a checkpoint"))
@@ -89,7 +89,10 @@ class ExportOptions(Options):
 @click.option("--mean", help="Foreign: per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
 @click.option("--std", help="Foreign: like --mean.")
 @click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
-@click.option("--images", help="Foreign: folder of images or a dataset to prove with; or the word phantoms.")
+@click.option(
+    "--images",
+    help="Images to prove with: a folder, or the word phantoms.  [default: those of the run's split]",
+)
 @click.option("--sign", type=Existing("a private key"), help="Private key (PEM, Ed25519) that signs it.")
 def export(options: ExportOptions) -> None:
     """Export CHECKPOINT to a sealed bundle: every artefact is proven against PyTorch, or it is refused.
