@@ -55,7 +55,7 @@ quick: check ## check, and the tests that are not slow: the loop while you work,
 test: $(STAMP) ## run all tests, at most 15 minutes on 2 cores
 	$(PYTEST) $(ARGS)
 
-data: $(STAMP) ## find the images in DATA (or draw phantoms), check every file, write the split
+data: $(STAMP) ## find the images in DATA, check every file, write the split
 	$(BIN)/tumorseg data prepare $(DATA) $(ARGS)
 
 audit: $(STAMP) ## is evidence from DATA and its split worth anything? report in build/audit.html
@@ -74,6 +74,9 @@ bench: $(STAMP) ## latency of PyTorch, ONNX Runtime, TensorRT; report in build/b
 parity: $(STAMP) ## does every artefact of BUNDLE decide what PyTorch decided?
 	$(BIN)/tumorseg parity $(BUNDLE) --run $(RUN) --out build/parity
 
+demo: $(STAMP) ## BUNDLE segments phantoms, broken copies of it are refused; page in build/demo.html
+	$(BIN)/tumorseg demo --bundle $(BUNDLE) --out build/demo.html
+
 gpu-check: $(STAMP) ## on a machine with an NVIDIA GPU: what no other machine can verify
 	TUMORSEG_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
 
@@ -82,7 +85,7 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 ##@ Variables (make train DATA=... EPOCHS=...)
-#: DATA             folder with the datasets; phantoms are drawn into it if it does not exist [data]
+#: DATA             folder with the datasets; `data` gets phantoms if it does not exist, others with ARGS=--phantoms [data]
 #: RUN              folder of the training run [runs/latest]
 #: BUNDLE           folder of the exported bundle [bundles/latest]
 #: ARCH             unetplusplus, unet or deeplabv3 [unetplusplus]
@@ -97,4 +100,4 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: WORKERS          processes that share the tests of quick and test [2]
 #: ARGS             more arguments for quick, test, data, audit, train and gpu-check
 
-.PHONY: help install check format quick test data audit train export bench parity gpu-check clean
+.PHONY: help install check format quick test data audit train export bench parity demo gpu-check clean

@@ -8,6 +8,7 @@
 For research; not a medical device.
 """
 
+import importlib.metadata
 import os
 
 # From 1.29 on ONNX Runtime reports its use to its maker unless this is set before it is loaded: it keeps a
@@ -30,6 +31,8 @@ from tumorseg_runtime.images.frames import read_frames
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.processing.postprocess import Lesion
+
+__version__ = importlib.metadata.version("tumorseg")
 
 __all__ = [
     "BackendError",

@@ -118,7 +118,10 @@ def test_tensorrt_builds_an_engine_that_passes_parity(
     assert any(line.endswith("%") for line in said)
     assert list(device_folder.glob("*.timing"))
     assert build_for_device(tiny_bundle, device_folder, options, said.append).seconds == 0
-    check_session(tensorrt.open_session(tiny_bundle, "cuda", precision, None, device_folder), tiny_bundle)
+    found = open_session(
+        tiny_bundle, backend="tensorrt", device="cuda", precision=precision, device_folder=device_folder
+    )
+    check_session(found, tiny_bundle)
 
 
 def test_tensorrt_rtx_runs_what_was_built_ahead_of_time(

@@ -28,7 +28,7 @@ from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASEL
 from tumorseg_benchmarks.variants.variants import STOCK, VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.options import (
-    PATH,
+    Existing,
     Options,
     bundle_argument,
     command,
@@ -70,7 +70,16 @@ class BenchOptions(Options):
     device_folder: Path | None
 
 
-@command(BenchOptions, example="tumorseg bench bundles/breast --batches 1,4 --threads 2")
+@command(
+    BenchOptions,
+    example="tumorseg bench bundles/breast --batches 1,4 --threads 2",
+    sections={
+        "Timing": ("batches", "rounds", "threads_text", "budget_seconds", "cold_start", "seed"),
+        "Images": ("images", "max_images"),
+        "Budgets": ("max_latency_ms", "max_memory_mb", "max_size_mb"),
+        "Compared with": ("run_folder", "third_party", "parity_file"),
+    },
+)
 @bundle_argument
 @run_option(help="PyTorch is timed too and is the reference.")
 @click.option("--batches", default="1,4", show_default=True, help="Batch sizes, separated by commas.")
@@ -98,13 +107,13 @@ class BenchOptions(Options):
 @click.option(
     "--parity",
     "parity_file",
-    type=PATH,
+    type=Existing("a parity.json"),
     help="parity.json of this bundle: its figures go onto the page, too.",
 )
 @click.option(
     "--images",
     multiple=True,
-    type=PATH,
+    type=Existing("an image or a folder of images"),
     help="Image or folder of images, may be repeated [default: the run's test images, else the golden ones].",
 )
 @click.option(

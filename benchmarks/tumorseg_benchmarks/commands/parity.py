@@ -54,7 +54,14 @@ class ParityOptions(Options):
     annotations: bool
 
 
-@command(ParityOptions, example="tumorseg parity bundles/breast --run runs/breast --limit 20")
+@command(
+    ParityOptions,
+    example="tumorseg parity bundles/breast --run runs/breast --limit 20",
+    sections={
+        "Images": ("run_folder", "part", "limit", "thinnest"),
+        "Reports": ("out", "certificate", "junit", "annotations"),
+    },
+)
 @bundle_argument
 @run_option(help="also compare with PyTorch itself on images of its split.")
 @click.option(

@@ -109,7 +109,9 @@ def _parity(device: Device, network: BedNetwork) -> list[Detection]:
         if problems:
             return [Detection(name, problems[0]) for name in COMMANDS[3:]]
         check_provenance(device.bundle, network.run)
-        found = score_bundle(device.bundle, network.run, "test", LIMIT, variants=variants)
+        found = score_bundle(
+            device.bundle, network.run, "test", LIMIT, variants=variants, device_folder=device.folder
+        )
     except TumorsegError as error:
         return [Detection(COMMANDS[4], str(error))]
     return [
@@ -119,6 +121,7 @@ def _parity(device: Device, network: BedNetwork) -> list[Detection]:
 
 
 def _lines(found: Findings, device: Device, sets: tuple[str, ...] | None) -> Iterable[str]:
+    yield from found.folder_problems
     for check in found.vectors:
         if check.status == REFUSED:
             yield f"{check.path}: {check.vector}: {check.reason}"

@@ -119,8 +119,8 @@ def tinted(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> BedNetwork:
-    model, earlier = _train(name, manifest, size.passes)
-    run = _write_run(name, model, manifest, folder / f"{name}-run", size.passes)
+    model, earlier = train_network(name, manifest, size.passes)
+    run = write_run(name, model, manifest, folder / f"{name}-run", size.passes)
     bundle, refused = export(run, folder / f"{name}-bundle", size)
     golden = tuple(load_golden(bundle))
     if not any(item.pixels.ndim == 3 for item in golden):
@@ -151,14 +151,16 @@ def export(run: Run, folder: Path, size: Size) -> tuple[Bundle, dict[str, str]]:
                 raise
 
 
-def _train(name: str, manifest: Manifest, passes: int) -> tuple[torch.nn.Module, torch.nn.Module]:
+def train_network(
+    name: str, manifest: Manifest, passes: int, contract: Contract = CONTRACT
+) -> tuple[torch.nn.Module, torch.nn.Module]:
     """The network after all passes, and as it was `EARLIER` passes before, on whole images, some mirrored."""
-    images, masks = _tensors(manifest)
+    images, masks = _tensors(manifest, contract)
     random = np.random.default_rng(SEED)
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         models = [
-            build_model(name, ENCODER, channels=CONTRACT.channels, classes=len(CONTRACT.classes))
+            build_model(name, ENCODER, channels=contract.channels, classes=len(contract.classes))
             for _ in range(2)
         ]
         model, earlier = models
@@ -180,19 +182,27 @@ def _train(name: str, manifest: Manifest, passes: int) -> tuple[torch.nn.Module,
     return model.eval(), earlier.eval()
 
 
-def _tensors(manifest: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(manifest: Manifest, contract: Contract) -> tuple[torch.Tensor, torch.Tensor]:
     """Training images float32 (N, 3, h, w), and masks float32 (N, 1, h, w) of 0 and 1."""
-    preprocess, images, masks = Preprocessor(CONTRACT), [], []
+    preprocess, images, masks = Preprocessor(contract), [], []
     for item in manifest.part("train"):
         image, mask = read_pair(manifest.root, item)
-        size = (CONTRACT.width, CONTRACT.height)
+        size = (contract.width, contract.height)
         small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
         images.append(preprocess(image, item.image))
         masks.append(np.asarray(small, np.float32)[None])
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
 
 
-def _write_run(name: str, model: torch.nn.Module, manifest: Manifest, root: Path, passes: int) -> Run:
+def write_run(
+    name: str,
+    model: torch.nn.Module,
+    manifest: Manifest,
+    root: Path,
+    passes: int,
+    contract: Contract = CONTRACT,
+) -> Run:
+    """The network as a run of ours at `root`, which must not be there."""
     root.mkdir()
     manifest.write(root / SPLIT)
     save_file(dict(model.state_dict()), root / CHECKPOINT)
@@ -200,7 +210,7 @@ def _write_run(name: str, model: torch.nn.Module, manifest: Manifest, root: Path
         root=root,
         architecture=name,
         encoder=ENCODER,
-        contract=CONTRACT,
+        contract=contract,
         checkpoint_sha256=sha256_of(root / CHECKPOINT),
         data={
             "root": str(manifest.root.resolve()),

@@ -22,6 +22,7 @@ from tumorseg_runtime.device.cache import beside, device_facts, find
 from tumorseg_runtime.images.read import read_image
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.reference import FOLDER
+from tumorseg_runtime.parity.verify import folder_problems
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 if TYPE_CHECKING:
@@ -37,17 +38,20 @@ CERTIFICATE_SCHEMA = 1
 @dataclasses.dataclass(frozen=True)
 class Findings:
     """vectors: bytes to tensor. rows: every artefact over every set. margins: the thinnest ones of the split,
-    where they were searched. layer_diffs: per ONNX file, where it was asked for."""
+    where they were searched. layer_diffs: per ONNX file, where it was asked for. folder_problems: of the
+    device folder, one line each, as `verify` finds them."""
 
     vectors: tuple[VectorCheck, ...]
     rows: tuple[ParityRow, ...]
     margins: tuple[Margin, ...] = ()
     layer_diffs: tuple[LayerDiff, ...] = ()
+    folder_problems: tuple[str, ...] = ()
 
     @property
     def breaches(self) -> tuple[str, ...]:
         """One line per breach, with the layer where the layer_diff was measured."""
-        lines = [
+        lines = list(self.folder_problems)
+        lines += [
             f"preprocessing, {check.path}: {check.vector}: {check.reason}"
             for check in self.vectors
             if check.status == REFUSED
@@ -61,6 +65,7 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
+            "device_folder": list(self.folder_problems),
             "vectors": [check.to_dict() for check in self.vectors],
             "rows": [row.to_dict() for row in self.rows],
             "thinnest": [dataclasses.asdict(margin) for margin in self.margins],
@@ -80,13 +85,15 @@ def score_bundle(
     variants: Sequence[Variant] = VARIANTS,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Findings:
-    """Everything: golden vectors, then `check_parity`, then the layer_diff.
+    """Everything: the device folder, golden vectors, then `check_parity`, then the layer_diff.
 
     Raises InputError where what needs a run is asked for without one, and as `check_parity`.
     """
     if run is None and (thinnest or layer_diff):
         asked = "--layer-diff" if layer_diff else "--thinnest"
         raise InputError(f"{asked} was given without a run, expected --run: PyTorch's network is there")
+    folder = device_folder or find(bundle)
+    problems = tuple(folder_problems(bundle, folder)) if folder is not None else ()
     progress("golden vectors of preprocessing")
     vectors = tuple(check_vectors())
     margins: list[Margin] = []
@@ -104,7 +111,7 @@ def score_bundle(
         )
     )
     layer_diffs = tuple(_layer_diffs(bundle, run, rows, progress)) if run is not None and layer_diff else ()
-    return Findings(vectors, rows, tuple(margins), layer_diffs)
+    return Findings(vectors, rows, tuple(margins), layer_diffs, problems)
 
 
 def _layer_diffs(

@@ -86,7 +86,5 @@ def budget_of(golden: ReferenceSet, rounded: tuple[FloatArray, ...]) -> Budget:
     return Budget(
         relative_error=min(usual.relative_error, max(least.relative_error, largest)),
         mean_error=min(usual.mean_error, max(least.mean_error, mean)),
-        flipped_share=1.0,
-        dice=0.0,
         free_pixels=0,
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tumorseg_benchmarks.parity.layer_match import SAME_WEIGHTS, align, differ, snr_db
 from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.core.files import write_bytes
 
@@ -34,7 +35,6 @@ FloatArray = npt.NDArray[np.float32]
 KINDS = ("Conv", "ConvTranspose")
 LEAST_DB = {"fp32": 80.0, "fp16": 30.0, "bf16": 15.0}  # docs/parity.md
 BYTES_AT_ONCE = 256 * 2**20  # of PyTorch's tensors that are held; the networks run once per such group
-SAME_WEIGHTS = 1e-2  # largest difference of weights that are the same but rounded, of their largest value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,49 +138,6 @@ def measure_layer_diff(
     return LayerDiff(path.name, precision, image, LEAST_DB[precision], tuple(layers), tuple(unmatched))
 
 
-def snr_db(expected: FloatArray, got: FloatArray) -> float:
-    """SNR in dB: infinite where nothing differs, minus infinite where the error is not finite."""
-    reference = expected.astype(np.float64)
-    noise = float(np.sum(np.square(got.astype(np.float64) - reference)))
-    power = float(np.sum(np.square(reference)))
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(power / noise) if math.isfinite(noise) and power > 0 else -math.inf
-
-
-def align(ours: Sequence[FloatArray | None], theirs: Sequence[FloatArray | None]) -> list[tuple[int, int]]:
-    """Pairs (index, index) of layers in order: the alignment with most equal weights, then equal shapes."""
-    rows, columns = len(ours), len(theirs)
-    gain = np.array([[_alike(a, b) for b in theirs] for a in ours], np.float64).reshape(rows, columns)
-    best = np.zeros((rows + 1, columns + 1))
-    for i in range(rows - 1, -1, -1):
-        for j in range(columns - 1, -1, -1):
-            take = best[i + 1, j + 1] + gain[i, j] if gain[i, j] else -1.0
-            best[i, j] = max(take, best[i + 1, j], best[i, j + 1])
-    pairs, i, j = [], 0, 0
-    while i < rows and j < columns:
-        if gain[i, j] and best[i, j] == best[i + 1, j + 1] + gain[i, j]:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif best[i, j] == best[i + 1, j]:
-            i += 1
-        else:
-            j += 1
-    return pairs
-
-
-def _alike(a: FloatArray | None, b: FloatArray | None) -> float:
-    if a is None or b is None:
-        return 0.5  # may be the same; nothing is known
-    if a.shape != b.shape:
-        return 0.0
-    return 2.0 if _differ(a, b) <= SAME_WEIGHTS else 1.0
-
-
-def _differ(expected: FloatArray, got: FloatArray) -> float:
-    return float(np.abs(got - expected).max() / (np.abs(expected).max() or 1.0))
-
-
 def _modules(model: torch.nn.Module, tensor: FloatArray) -> list[_Site]:
     """The convolutions of the network in the order in which they run, a site per run."""
     import torch
@@ -248,7 +205,7 @@ def _measure(
             Layer(
                 ours.name,
                 theirs.name,
-                None if theirs.weight is None or ours.weight is None else _differ(ours.weight, theirs.weight),
+                None if theirs.weight is None or ours.weight is None else differ(ours.weight, theirs.weight),
                 snr_db(given, enters) if given.shape == enters.shape else None,
                 snr_db(left, leaves) if same else -math.inf,
                 float(np.abs(left - leaves).max()) if same else math.inf,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.parity.mask_diff import mask_dice
+from tumorseg_runtime.parity.report import ParityReport
 
 BoolArray = npt.NDArray[np.bool_]
 LEAST = 0.999
@@ -79,6 +80,16 @@ class DiceScores:
             both = (np.asarray(one.any(axis=0)) for one in (ours, masks))
             pytorch, artefact = (mask_dice(mask, truth) for mask in both)
             self._pairs[index] = pytorch, artefact
+
+    def overrules(self, report: ParityReport) -> bool:
+        """Whether the ground truth shows the artefact as good, with enough groups, and knows every image that
+        broke a budget: one without a tumour has no Dice, and nobody speaks for it."""
+        found = self.verdict()
+        known = {self._reference.images[index].name for index in self._pairs}
+        broken = {image.image for image in report.images if image.breaches}
+        return (
+            found is not None and found.status == PASSED and found.groups >= FEWEST_GROUPS and broken <= known
+        )
 
     def verdict(self) -> NonInferiority | None:
         """None where no image with a tumour in its ground truth was seen."""

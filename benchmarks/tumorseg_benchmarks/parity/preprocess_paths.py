@@ -78,7 +78,7 @@ def by_training(file: Path, pixels: UInt8Array, contract: Contract) -> Made:
     from tumorseg_train.data.split import Item, Manifest
 
     mask = file.with_name(f"{file.stem}_mask.png")
-    write_png(mask, np.zeros(pixels.shape[:2], np.uint8))
+    write_png(mask, np.zeros(pixels.shape[:2], np.uint8), durable=False)
     files = {path.name: sha256_of(path) for path in (file, mask)}
     height, width = pixels.shape[:2]
     item = Item(file.name, (mask.name,), "brain", "tumour", "test", height, width, 0, files)

@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from tumorseg_benchmarks.variants.inputs import EncodedImage, golden_inputs, item_inputs, split_inputs
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import Session, checked_infer
 from tumorseg_runtime.parity.budget import BUDGETS, Budget
 from tumorseg_runtime.parity.compare import logit_scale
+from tumorseg_runtime.parity.hausdorff import border
 from tumorseg_runtime.parity.reference import Reference, load_golden
+from tumorseg_runtime.parity.yardstick import Yardstick, measure_yardstick
 
 if TYPE_CHECKING:
     from tumorseg_train.data.split import Item
@@ -34,6 +37,7 @@ class ReferenceSet:
     groups: name of each image's group (one patient or scene), its own name where it is in none.
     scale: standard deviation of PyTorch's logits, the unit of errors; None for that of these logits.
     budgets: by precision, where they are not those of `BUDGETS`.
+    yardstick: what a grey level of noise does to PyTorch's masks on these images, where it was measured.
     """
 
     name: str
@@ -44,6 +48,7 @@ class ReferenceSet:
     groups: tuple[str, ...] = ()
     scale: float | None = None
     budgets: Mapping[str, Budget] | None = None
+    yardstick: Yardstick | None = None
 
     def items(self, indices: Iterable[int] | None = None) -> list[Reference]:
         """The images as `replay` takes them; indices: only these, in this order."""
@@ -57,6 +62,14 @@ class ReferenceSet:
             )
             for index in chosen
         ]
+
+    def with_yardstick(self, session: Session, contract: Contract) -> ReferenceSet:
+        """The same with its yardstick, measured with PyTorch's session."""
+
+        def infer(batch: FloatArray) -> FloatArray:
+            return checked_infer(session, batch, contract)
+
+        return dataclasses.replace(self, yardstick=measure_yardstick(infer, self.items(), contract))
 
     def budget(self, precision: str) -> Budget:
         """What a variant of this precision is allowed on these images."""
@@ -143,7 +156,8 @@ def find_thinnest(
 
 def margin_of(logits: FloatArray, logit_threshold: float, budget: Budget) -> float:
     """Distance to the threshold of the pixel that breaks the budget, if all nearer ones flip before it."""
-    free = int(max(budget.flipped_share * logits.size, budget.free_pixels))
+    borders = sum(np.count_nonzero(border(mask)) for mask in logits >= np.float32(logit_threshold))
+    free = int(max((budget.flips_per_border or 0.0) * borders, budget.free_pixels))
     distance = np.abs(logits.astype(np.float64) - logit_threshold).ravel()
     if free >= distance.size:
         return float("inf")

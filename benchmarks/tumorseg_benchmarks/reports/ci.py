@@ -15,11 +15,14 @@ _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(findings: Findings) -> str:
-    """JUnit XML: a test case per golden vector and path, and per artefact, set of images and batch size.
+    """JUnit XML: a test case for each line that refuses the device folder, per golden vector and path, and
+    per artefact, set of images and batch size.
 
     What could not be run is skipped, with the reason.
     """
     suite = ElementTree.Element("testsuite", name=SUITE)
+    for line in findings.folder_problems:
+        _case(suite, "device folder", line.partition(": ")[0], REFUSED, [line])
     for check in findings.vectors:
         _case(suite, f"preprocessing.{check.path}", check.vector, check.status, [check.reason])
     for row in findings.rows:

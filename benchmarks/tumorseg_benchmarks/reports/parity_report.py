@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from tumorseg_benchmarks.parity.findings import Findings
 from tumorseg_benchmarks.parity.layer_diff import LayerDiff
-from tumorseg_benchmarks.parity.parity import ParityRow
+from tumorseg_benchmarks.parity.parity import CONFORMANCE, ParityRow
 from tumorseg_benchmarks.parity.preprocess_paths import vectors_lines
 from tumorseg_benchmarks.reports.tables import Table
 from tumorseg_runtime.parity.mask_diff import Decisions
 
+SHOWN_EVENTS = 5  # lesions that appeared or vanished, of an image
 SHOWN_LAYERS = 12  # of a file's layers, around the first one that diverges
 
 
@@ -19,6 +20,7 @@ def further_sections(findings: Findings, *, markdown: bool) -> str:
     parts = [
         ("Bytes to tensor", _items(vectors_lines(list(findings.vectors)))),
         ("Decisions", _table(decisions_table(findings.rows), markdown)),
+        ("Acceptance", _items(acceptance_lines(findings.rows))),
         ("Task", _items(task_lines(findings.rows))),
         ("Thinnest margins", _items(margin_lines(findings))),
     ]
@@ -34,7 +36,8 @@ def decisions_table(rows: Sequence[ParityRow]) -> Table:
     """One row per variant and set: sums over all images, and the worst distance of borders."""
     header = (
         "variant", "images", "batch>", "in band>", "flipped>", "outside band>", "images with other lesions>",
-        "area>", "HD95 px>", "flipped at own size>", "outside>",
+        "area>", "appeared, vanished>", "flipped per border px>", "HD95 px>",
+        "flipped at own size>", "outside>",
     )  # fmt: skip
     return Table(header, tuple(_cells(row) for row in rows if row.report))
 
@@ -44,8 +47,7 @@ def _cells(row: ParityRow) -> tuple[str, ...]:
     images = row.report.images
     network = [image.decisions for image in images if image.decisions]
     own = [image.at_image for image in images if image.at_image]
-    distances = [one.hd95_px for one in network]
-    apart = "none" if None in distances else f"{max((d for d in distances if d is not None), default=0):.3g}"
+    events = [event.kind for one in network for event in one.events]
     area, other = (sum(one.area_px[side] for one in network) for side in (0, 1))
     return (
         row.variant.label,
@@ -56,7 +58,9 @@ def _cells(row: ParityRow) -> tuple[str, ...]:
         f"{sum(one.outside for one in network)}",
         f"{sum(one.lesions[0] != one.lesions[1] for one in network)}",
         f"{other - area:+d} of {area}",
-        apart,
+        f"{events.count('appeared')}, {events.count('vanished')}",
+        f"{max((one.flipped - one.event_px) / (one.border or 1) for one in network):.3g}" if network else "-",
+        f"{max((one.hd95_px for one in network), default=0):.3g}",
         f"{sum(one.flipped for one in own)} of {_pixels(own)}" if own else "-",
         f"{sum(one.outside for one in own)}" if own else "-",
     )
@@ -64,6 +68,26 @@ def _cells(row: ParityRow) -> tuple[str, ...]:
 
 def _pixels(decisions: Sequence[Decisions]) -> int:
     return sum(one.pixels for one in decisions)
+
+
+def acceptance_lines(rows: Sequence[ParityRow]) -> list[str]:
+    """Per set what noise does to PyTorch itself, then per variant and set how many images failed, and the
+    lesions that appeared or vanished."""
+    known = {row.images: row.yardstick for row in rows if row.yardstick}
+    lines = [f"{images} images, for comparison: {yardstick.line}" for images, yardstick in known.items()]
+    for row in rows:
+        if row.report is None or row.images == CONFORMANCE:
+            continue
+        line = f"{row.variant.label}, {row.images} images, batch {row.batch}: {row.report.failures.line}"
+        lines.append(f"{line}; {row.reason}" if row.reason else line)
+        for image in row.report.images:
+            lines += [
+                f"{row.variant.label}: {image.image}: a lesion of {event.area_px} pixels {event.kind} within "
+                f"the logits' error, at column {event.box[0]}, row {event.box[1]}"
+                for event in (image.decisions.events if image.decisions else ())
+                if not event.outside
+            ][:SHOWN_EVENTS]
+    return lines
 
 
 def task_lines(rows: Sequence[ParityRow]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
-from tumorseg_runtime.cli.predict import list_images
+from tumorseg_runtime.cli.image_files import list_images
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.read import decode_image
 from tumorseg_runtime.parity.reference import FOLDER

@@ -21,13 +21,20 @@ from tumorseg_export.checkpoint.reader import Checkpoint, from_run
 from tumorseg_export.engine.tensorrt_build import RtxOptions
 from tumorseg_export.onnx.complexity import count_flops
 from tumorseg_export.references.calibration_images import CALIBRATION, choose_calibration
-from tumorseg_export.references.golden_images import GOLDEN, choose_items, make_golden, write_golden
+from tumorseg_export.references.golden_images import (
+    GOLDEN,
+    choose_items,
+    make_golden,
+    noise_in,
+    write_golden,
+)
 from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
 from tumorseg_export.targets.registry import DEFAULT, Target, choose
 from tumorseg_export.targets.validate_parity import require_validators, validate_parity
 from tumorseg_runtime.bundle.bundle import INDEX, Bundle, FileRecord, sha256_of
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.parity.yardstick import Yardstick
 from tumorseg_train.networks.models import count_parameters
 from tumorseg_train.networks.run import Run
 
@@ -78,8 +85,10 @@ def export_checkpoint(
         model_facts["gflop"] = round(_flops(results, folder) / 1e9, 3)
         draft = _draft(checkpoint, folder, context, results, model_facts)
         more = context.calibration
+        with _step(log, "PyTorch on the same images with a grey level of noise"):
+            yardstick = noise_in(context.model, (*context.golden, *more), context.contract)
         del context  # the weights are no longer needed; the proofs have their own copy
-        draft = _validate_all(draft, list(chosen.values()), more, log)
+        draft = _validate_all(draft, list(chosen.values()), more, yardstick, log)
         with _step(log, "sealed"):
             write_card(draft)
             write_sbom(draft)
@@ -144,12 +153,12 @@ def _draft(
 
 
 def _validate_all(
-    draft: Bundle, targets: Sequence[Target], calibration: Sequence[Golden], log: Log
+    draft: Bundle, targets: Sequence[Target], calibration: Sequence[Golden], yardstick: Yardstick, log: Log
 ) -> Bundle:
     proven = []
     for artefact, target in zip(draft.artefacts, targets, strict=True):
         with _step(log, f"proved {artefact.file}"):
-            proven.append(validate_parity(draft, artefact, target, calibration))
+            proven.append(validate_parity(draft, artefact, target, calibration, yardstick))
     return dataclasses.replace(draft, artefacts=tuple(proven))
 
 

@@ -11,33 +11,30 @@ key (`module.` of DataParallel, `model.` of a Lightning module, `_orig_mod.` of 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
 from tumorseg_export.checkpoint.smp_config import CONFIG, Config, Log, read_config, weights_in
 from tumorseg_export.checkpoint.state_file import State, read_network
+from tumorseg_export.checkpoint.state_fit import (
+    HEAD,
+    architecture_like,
+    check_runs,
+    fitting_network,
+    with_present_names,
+)
 from tumorseg_export.references.folder_images import PHANTOMS, describe, open_images
 from tumorseg_runtime.bundle.bundle import sha256_of
-from tumorseg_runtime.core.contract import SIZE_DIVISOR, Contract
+from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
-from tumorseg_train.networks.models import ARCHITECTURES, build_model, encoder_normalisation, load_exactly
+from tumorseg_train.networks.models import ARCHITECTURES, encoder_normalisation
 from tumorseg_train.networks.run import INDEX, Run
 
-HEAD = "segmentation_head.0.weight"  # (classes, features, kernel, kernel) in every known architecture
-CHANNELS = (3, 1)
 SIZE, THRESHOLD = (512, 512), 0.5  # where neither file nor flag says them
 UNKNOWN = "foreign checkpoint, nothing is known of its training"
-# Names that earlier versions of smp gave to the same layers: start of a key, then and now.
-RENAMED = {
-    "deeplabv3": {"decoder.0.": "decoder.aspp.", "decoder.1.": "decoder.conv.", "decoder.2.": "decoder.bn."}
-}
 NAMES = {"architecture": "arch"}  # of flags that are not their field's
-DEEPER = "encoder.model."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +71,11 @@ def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: N
     file = weights_in(path) if path.is_dir() else path
     state = read_network(file, log)
     architecture, encoder = _network_of(file, state, config, given)
-    state = _with_present_names(state, architecture)
+    state = with_present_names(state, architecture)
     options = {} if config is None else config.options
-    channels, model = _fitting(file, state, architecture, encoder, options)
+    channels, model = fitting_network(file, state, architecture, encoder, options)
     contract = _contract(file, state, config, given, encoder, channels, log)
-    _try(file, model, contract)
+    check_runs(file, model, contract)
     images = given.images
     sha256 = sha256_of(file)
     log(_summary(architecture, encoder, contract, options))
@@ -115,7 +112,7 @@ def _network_of(file: Path, state: State, config: Config | None, given: Checkpoi
         return config.architecture, config.encoder
     flags = {"--arch": given.architecture, "--encoder": given.encoder}
     if missing := [flag for flag, said in flags.items() if said is None]:
-        like = _alike(state)
+        like = architecture_like(state)
         hint = f"; its decoder has the keys of --arch {like}" if like and given.architecture is None else ""
         raise InputError(
             f"{file}: does not say what network it is{hint}: give {' and '.join(missing)} "
@@ -124,94 +121,6 @@ def _network_of(file: Path, state: State, config: Config | None, given: Checkpoi
     assert given.architecture is not None
     assert given.encoder is not None
     return given.architecture, given.encoder
-
-
-def _alike(state: State) -> str | None:
-    """The one architecture whose decoder, on an ordinary encoder, has just the keys of this one."""
-    fitting = []
-    for architecture in ARCHITECTURES:
-        own = build_model(architecture, "resnet18", channels=3, classes=1).state_dict()
-        if _decoder_keys(own) == _decoder_keys(_with_present_names(state, architecture)):
-            fitting.append(architecture)
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _decoder_keys(state: State) -> set[str]:
-    counted = ("num_batches_tracked", "encoder.")
-    return {key for key in state if not key.startswith(counted[1]) and not key.endswith(counted[0])}
-
-
-def _with_present_names(state: State, architecture: str) -> State:
-    """Keys of earlier versions of smp under their present names; the layers are the same."""
-    table = RENAMED.get(architecture, {})
-
-    def present(key: str) -> str:
-        for then, now in table.items():
-            if key.startswith(then):
-                return now + key.removeprefix(then)
-        return key
-
-    return {present(key): tensor for key, tensor in state.items()}
-
-
-def _fitting(
-    file: Path, state: State, architecture: str, encoder: str, options: dict[str, Any]
-) -> tuple[int, torch.nn.Module]:
-    """Input channels as the first convolution has them, and the network with the file's weights.
-
-    Which tensor is the first convolution's is seen by building the network for 3 channels and for 1.
-    """
-    classes = len(state[HEAD]) if HEAD in state else 1  # load_exactly names it where it is missing
-    models = {
-        channels: build_model(architecture, encoder, channels=channels, classes=classes, options=options)
-        for channels in CHANNELS
-    }
-    shapes = {
-        channels: {key: tensor.shape for key, tensor in model.state_dict().items()}
-        for channels, model in models.items()
-    }
-    state = _under_model(state, shapes[3])
-    differing = [key for key, shape in shapes[3].items() if shape != shapes[1].get(key)]
-    first = next((key for key in differing if key in state), None)
-    got = int(state[first].shape[1]) if first is not None and state[first].ndim > 1 else CHANNELS[0]
-    if got not in CHANNELS:
-        raise InputError(
-            f"{file}: {first} takes {got} channels, expected 1 (gray) or 3 (RGB): such input is not supported"
-        )
-    model = models[got]
-    load_exactly(model, state, f"the weights of {file} for {architecture} on {encoder}")
-    return got, model.eval()
-
-
-def _try(file: Path, model: torch.nn.Module, contract: Contract) -> None:
-    """Run the network once: an option may be wrong and show only now."""
-    size = (2 * SIZE_DIVISOR, 2 * SIZE_DIVISOR)
-    expected = (1, len(contract.classes), *size)
-    try:
-        with torch.inference_mode():
-            logits = model(torch.zeros(1, contract.channels, *size))
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:  # what torch's layers raise
-        got = str(error).partition("\n")[0]
-    else:
-        got = str(tuple(logits.shape)) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if got == str(expected):
-            return
-    raise InputError(
-        f"{file}: one image of {size[0]}x{size[1]} pixels gave {got}, expected logits {expected}: correct "
-        "the options of the network"
-    )
-
-
-def _under_model(state: State, own: Mapping[str, Any]) -> State:
-    """Encoders that smp has since handed to timm: their layers now lie one level deeper, under `model`."""
-    if not all(key.startswith(DEEPER) for key in own if key.startswith("encoder.")):
-        return state
-    if any(key.startswith(DEEPER) for key in state):
-        return state
-    return {
-        DEEPER + key.removeprefix("encoder.") if key.startswith("encoder.") else key: tensor
-        for key, tensor in state.items()
-    }
 
 
 def _contract(
@@ -295,8 +204,9 @@ def _summary(architecture: str, encoder: str, contract: Contract, options: dict[
 def open_checkpoint(path: Path, given: CheckpointOptions, log: Log = lambda line: None) -> Checkpoint:
     """The checkpoint of a run of ours, or of anything that `open_foreign` reads.
 
-    Raises BundleError for a folder that is neither, and InputError where nothing is there or `given`
-    speaks of a run.
+    Of `given`, a run takes `images` alone; golden images and proofs are then of these, not of its split.
+    Raises BundleError for a folder that is neither, and InputError where nothing is there or `given` says
+    more of a run.
     """
     if not path.exists():
         raise InputError(
@@ -304,15 +214,24 @@ def open_checkpoint(path: Path, given: CheckpointOptions, log: Log = lambda line
             "or a file of weights: check the path"
         )
     if (path / INDEX).is_file():
-        flags = [f"--{NAMES.get(name, name)}" for name, value in vars(given).items() if value is not None]
-        if flags:
+        flags = {f"--{NAMES.get(name, name)}" for name, value in vars(given).items() if value is not None}
+        if wrong := sorted(flags - {"--images"}):
             raise InputError(
-                f"{path}: is a run, which says itself what it is; got {', '.join(flags)}: leave that out"
+                f"{path}: is a run, which says itself what it is; got {', '.join(wrong)}: leave that out"
             )
-        return from_run(Run.open(path))
+        checkpoint = from_run(Run.open(path))
+        return checkpoint if given.images is None else _on_images(checkpoint, given.images, log)
     if path.is_dir() and not (path / CONFIG).is_file():
         raise BundleError(
             f"{path}: has no {INDEX} and no {CONFIG}, expected a run of `tumorseg train` (is it still "
             "training?), a folder of smp's save_pretrained, or a file of weights"
         )
     return open_foreign(path, given, log)
+
+
+def _on_images(checkpoint: Checkpoint, images: str, log: Log) -> Checkpoint:
+    """The checkpoint, proven on other images than those of its split."""
+    channels = checkpoint.contract.channels
+    return dataclasses.replace(
+        checkpoint, golden_from=describe(images), images=lambda: open_images(images, channels, log)
+    )

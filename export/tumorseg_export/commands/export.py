@@ -15,17 +15,18 @@ from tumorseg_export.commands.sign import ask_passphrase
 from tumorseg_export.engine.tensorrt_build import CAPABILITIES, PROFILE, RtxOptions
 from tumorseg_export.references.calibration_images import CALIBRATION
 from tumorseg_export.references.golden_images import GOLDEN
-from tumorseg_export.targets.registry import DEFAULT
+from tumorseg_export.targets.registry import DEFAULT, choose
 from tumorseg_export.targets.validate_parity import worst_figures
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.options import PATH, Options, command, out_option
+from tumorseg_runtime.cli.options import Existing, Options, command, out_option
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.device.engines import Profile
 
 
 @dataclass(frozen=True)
 class ExportOptions(Options):
-    """Of `tumorseg export`; from arch to images only for a foreign checkpoint, None: as the file says."""
+    """Of `tumorseg export`; from arch to threshold only for a foreign checkpoint, None: as the file says."""
 
     checkpoint: Path
     out: Path
@@ -45,8 +46,16 @@ class ExportOptions(Options):
     sign: Path | None
 
 
-@command(ExportOptions, example="tumorseg export runs/breast --out bundles/breast")
-@click.argument("checkpoint", type=PATH)
+@command(
+    ExportOptions,
+    example="tumorseg export runs/breast --out bundles/breast",
+    sections={
+        "Proof": ("images", "golden", "calibration"),
+        "TensorRT-RTX": ("compute_capability", "batch"),
+        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold"),
+    },
+)
+@click.argument("checkpoint", type=Existing("a run or a checkpoint"))
 @out_option(required=True, help="Folder of the bundle.")
 @click.option("--targets", default=",".join(DEFAULT), show_default=True, help="Targets, with commas between.")
 @click.option(
@@ -80,8 +89,11 @@ class ExportOptions(Options):
 @click.option("--mean", help="Foreign: per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
 @click.option("--std", help="Foreign: like --mean.")
 @click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
-@click.option("--images", help="Foreign: folder of images or a dataset to prove with; or the word phantoms.")
-@click.option("--sign", type=PATH, help="Private key (PEM, Ed25519) that signs it.")
+@click.option(
+    "--images",
+    help="Images to prove with: a folder, or the word phantoms.  [default: those of the run's split]",
+)
+@click.option("--sign", type=Existing("a private key"), help="Private key (PEM, Ed25519) that signs it.")
 def export(options: ExportOptions) -> None:
     """Export CHECKPOINT to a sealed bundle: every artefact is proven against PyTorch, or it is refused.
 
@@ -91,27 +103,35 @@ def export(options: ExportOptions) -> None:
     A bundle that stands at --out is replaced when the new one is complete. Exit status 1 where an artefact
     decides other than PyTorch.
     """
-    from tumorseg_export.bundle.export import export_checkpoint  # torch comes with these two
-    from tumorseg_export.checkpoint.foreign import CheckpointOptions, open_checkpoint
-
     started = time.perf_counter()
+    targets = [name.strip() for name in options.targets.split(",") if name.strip()]
+    choose(targets)
+    if options.images not in (None, "phantoms"):
+        require(Path(options.images), "a folder of images, or the word phantoms", "check --images")
     rtx = RtxOptions(options.compute_capability, Profile.parse(options.batch))
     key = None if options.sign is None else load_private_key(options.sign, ask_passphrase)
     size, mean, std, classes = options.size, options.mean, options.std, options.classes
+    height_width = None if size is None else parse_size(size)
+    means = None if mean is None else parse_numbers("--mean", mean)
+    stds = None if std is None else parse_numbers("--std", std)
+
+    from tumorseg_export.bundle.export import export_checkpoint  # torch comes with these two
+    from tumorseg_export.checkpoint.foreign import CheckpointOptions, open_checkpoint
+
     foreign = CheckpointOptions(
         architecture=options.arch,
         encoder=options.encoder,
         classes=None if classes is None else tuple(name.strip() for name in classes.split(",")),
-        size=None if size is None else parse_size(size),
-        mean=None if mean is None else parse_numbers("--mean", mean),
-        std=None if std is None else parse_numbers("--std", std),
+        size=height_width,
+        mean=means,
+        std=stds,
         threshold=options.threshold,
         images=options.images,
     )
     bundle = export_checkpoint(
         open_checkpoint(options.checkpoint, foreign, options.step),
         options.out,
-        targets=[name.strip() for name in options.targets.split(",") if name.strip()],
+        targets=targets,
         golden=options.golden,
         calibration=options.calibration,
         rtx=rtx,

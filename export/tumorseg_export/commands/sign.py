@@ -11,7 +11,7 @@ import click
 from tumorseg_export.bundle.sign import load_private_key, new_key, sign_bundle
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.bundle.signature import fingerprint
-from tumorseg_runtime.cli.options import PATH, Options, command
+from tumorseg_runtime.cli.options import PATH, Existing, Options, command
 from tumorseg_runtime.core.errors import InputError
 
 
@@ -25,8 +25,8 @@ class SignOptions(Options):
 
 
 @command(SignOptions, example="tumorseg sign bundles/breast --key key.pem")
-@click.argument("bundle", required=False, type=PATH)
-@click.option("--key", type=PATH, help="Private key (PEM, Ed25519) that signs BUNDLE.")
+@click.argument("bundle", required=False, type=Existing("a bundle"))
+@click.option("--key", type=Existing("a private key"), help="Private key (PEM, Ed25519) that signs BUNDLE.")
 @click.option("--new-key", "new", type=PATH, help="Make a key pair: this file, and .pub.pem.")
 def sign(options: SignOptions) -> None:
     """Sign BUNDLE with --key, after a check of every file; or make a pair of keys with --new-key.

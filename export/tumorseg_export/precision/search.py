@@ -78,13 +78,12 @@ def goal_of(budget: Budget) -> Budget:
 
     return Budget(
         relative_error=budget.relative_error / 2,
-        flipped_share=budget.flipped_share / 2,
-        dice=(1 + budget.dice) / 2,
         free_pixels=budget.free_pixels // 2,
         mean_error=half(budget.mean_error),
         cosine=None if budget.cosine is None else (1 + budget.cosine) / 2,
+        flips_per_border=half(budget.flips_per_border),
         hd95_px=half(budget.hd95_px),
-        flipped_in_all=half(budget.flipped_in_all),
+        flips_per_border_in_all=half(budget.flips_per_border_in_all),
     )
 
 

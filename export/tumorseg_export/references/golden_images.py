@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
@@ -16,6 +17,7 @@ from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_bytes
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.parity.reference import FOLDER, Golden
+from tumorseg_runtime.parity.yardstick import Yardstick, measure_yardstick
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_train.data.datasets import read_pixels
 from tumorseg_train.data.split import Item, Manifest
@@ -23,6 +25,7 @@ from tumorseg_train.data.split import Item, Manifest
 if TYPE_CHECKING:
     import torch
 
+FloatArray = npt.NDArray[np.float32]
 # A batch of 3 is neither a single image nor the exporter's example of 2: it shows a frozen batch axis.
 FEWEST = 3
 GOLDEN = 4  # unless told otherwise
@@ -85,6 +88,17 @@ def make_golden(
         name = f"{number:02d}-{item.organ}{kind}"
         golden.append(Golden(name, pixels, tensor, np.asarray(logits, np.float32)))
     return tuple(golden)
+
+
+def noise_in(model: torch.nn.Module, images: Sequence[Golden], contract: Contract) -> Yardstick:
+    """What a grey level of noise in these images does to the network's own masks."""
+    import torch
+
+    def infer(batch: FloatArray) -> FloatArray:
+        with torch.inference_mode():
+            return np.asarray(model(torch.from_numpy(batch)).numpy(), np.float32)
+
+    return measure_yardstick(infer, images, contract)
 
 
 def write_golden(golden: Sequence[Golden], folder: Path) -> None:

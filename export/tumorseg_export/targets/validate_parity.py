@@ -4,6 +4,8 @@ A certificate, `certificates/<artefact's file>.json`, holds the full figures:
 
     artefact, sha256    the file that was proven
     weights             {"file", "sha256"} of the file beside it, null where there is none
+    failures            how many of all images failed, and what share may at most (`Failures`)
+    yardstick           what one grey level of noise flips in PyTorch on the same images (`Yardstick`)
     reports             one per backend, device, number of threads and set of images: `batch_size` (the
                         largest), `threads` (null: all cores), and ParityReport as a dict
 """
@@ -27,9 +29,11 @@ from tumorseg_runtime.device.engines import OtherMachineError
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import ParityReport, logit_scale, summary
+from tumorseg_runtime.parity.failures import Failures
 from tumorseg_runtime.parity.margin import CERTIFICATE
 from tumorseg_runtime.parity.reference import Golden, load_golden
 from tumorseg_runtime.parity.replay import ONE_BY_ONE, full_plan, replay
+from tumorseg_runtime.parity.yardstick import Yardstick
 
 FOLDER = "certificates"
 # Threads (None: all cores) with which an artefact is compared. MNN cuts Winograd's tiles by their number, and
@@ -53,12 +57,17 @@ def require_validators(name: str, target: Target) -> None:
 
 
 def validate_parity(
-    draft: Bundle, artefact: Artefact, target: Target, calibration: Sequence[Golden] = ()
+    draft: Bundle,
+    artefact: Artefact,
+    target: Target,
+    calibration: Sequence[Golden] = (),
+    yardstick: Yardstick | None = None,
 ) -> Artefact:
     """The artefact with its verdicts, and its certificate written into the draft's folder.
 
     draft: a bundle on its way, with golden images and artefact in its folder.
     calibration: images that are compared beside the golden ones, one by one; they stay out of the bundle.
+    yardstick: of all these images, for the certificate.
     Raises ParityError, naming artefact, image and figure, where any proof that can run here fails.
     """
     certificate = f"{FOLDER}/{artefact.file}.json"
@@ -73,7 +82,7 @@ def validate_parity(
             verdicts.append(Verdict(backend, device, "unverified", str(error)))
         else:
             verdicts.append(Verdict(backend, device, "passed", certificate))
-    write_certificate(draft.root, artefact, reports)
+    write_certificate(draft.root, artefact, reports, yardstick)
     return dataclasses.replace(artefact, parity=tuple(verdicts))
 
 
@@ -111,13 +120,19 @@ def refuse_breach(report: ParityReport, threads: int | None = None) -> None:
         )
 
 
-def write_certificate(root: Path, artefact: Artefact, reports: list[dict[str, Any]]) -> None:
+def write_certificate(
+    root: Path, artefact: Artefact, reports: list[dict[str, Any]], yardstick: Yardstick | None = None
+) -> None:
     """Write the artefact's certificate, as the module describes it."""
     weights = artefact.weights
+    images = [(image["image"], bool(image["breaches"])) for report in reports for image in report["images"]]
+    failures = Failures.of(images)
     values = {
         "artefact": artefact.file,
         "sha256": sha256_of(root / artefact.file),
         "weights": {"file": weights, "sha256": sha256_of(root / weights)} if weights else None,
+        "failures": failures.to_dict() if images else None,
+        "yardstick": yardstick.to_dict() if yardstick else None,
         "reports": reports,
     }
     make_folder(root / FOLDER)

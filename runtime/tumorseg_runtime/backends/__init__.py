@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec
-from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.session import MASKS, Session
 
 GPU_EXTRA = "gpu-cu12 or gpu-cu13"
@@ -121,6 +121,13 @@ def open_session(
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, expected 1 or more (or none for the backend's default)")
     spec = BACKENDS[backend]
+    if reason := why_unavailable(backend, device):
+        extra = spec.devices[device]
+        remedy = f"install the extra ({extra})" if extra else "take such a machine"
+        raise BackendError(
+            f"{backend} on '{device}' is not available: {reason}; expected a machine that runs it: {remedy}, "
+            "or choose another device or backend"
+        )
     folder = {"device_folder": device_folder} if spec.device_folder else {}
     module = importlib.import_module(spec.module)
     session: Session = module.open_session(spec, bundle, device, precision, threads, **folder)

@@ -27,7 +27,7 @@ from tumorseg_runtime.backends.worker import Worker
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.session import LOGITS, InputForm, SessionInfo, check_batch
 
 SCRIPT = Path(__file__).with_name("mnn_worker.py")
@@ -96,11 +96,6 @@ def open_session(
     Option winograd_level: MNN's usual one where it is not named. Raises BackendError where it cannot be had
     or the file is not the contract's network, BundleError where the bundle has no such artefact.
     """
-    if reason := why_unavailable(device):
-        raise BackendError(
-            f"{spec.name} on '{device}' is not available: {reason}; expected a machine that runs it: "
-            "install the extra (mnn) or choose another backend"
-        )
     there = {artefact.format for artefact in bundle.artefacts}
     format = next((format for format in spec.formats if format in there), spec.formats[0])
     artefact, contract = bundle.artefact(format, precision), bundle.contract

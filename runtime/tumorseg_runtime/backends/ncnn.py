@@ -72,11 +72,6 @@ def open_session(
 ) -> NcnnSession:
     """A session in exactly this precision; raises BackendError where it cannot be had, BundleError where the
     bundle has no such artefact or one that does not fit its contract."""
-    if reason := why_unavailable(device):
-        raise BackendError(
-            f"ncnn on '{device}' is not available: {reason}; expected a machine that runs it: "
-            "install the extra (ncnn) or choose another backend"
-        )
     artefact = bundle.artefact(spec.formats[0], precision)
     try:
         import ncnn

@@ -92,7 +92,6 @@ def open_session(
 ) -> OnnxRuntimeSession:
     """A session of this very device and precision; raises BackendError where it cannot be had,
     BundleError where the bundle has no such artefact or one that does not fit its contract."""
-    require_available(spec.name, device)
     artefact = bundle.artefact(spec.formats[0], precision)
     path = bundle.root / artefact.file
     session = open_file(path, device, threads)
@@ -227,16 +226,6 @@ def check_fit(
                 f"{path.name} {verb} {got}, expected one {kind} (N, {', '.join(map(str, sizes))}): "
                 "the file is not the network of its contract; export it again"
             )
-
-
-def require_available(backend: str, device: str) -> None:
-    """Raise BackendError, naming the extra, where this machine cannot run the device."""
-    if reason := why_unavailable(device):
-        extra = "cpu" if device == "cpu" else "gpu-cu12 or gpu-cu13"
-        raise BackendError(
-            f"{backend} on '{device}' is not available: {reason}; expected a machine that runs it: "
-            f"install the extra ({extra}) or choose another device"
-        )
 
 
 def versions_of(device: str) -> dict[str, str]:

@@ -33,7 +33,6 @@ def open_session(
     only. Raises BackendError where the device cannot be had, BundleError where the bundle has no such
     artefact or one that does not fit its contract.
     """
-    backend.require_available(spec.name, device)
     artefact = bundle.artefact(spec.formats[0], precision)
     path, channels = bundle.root / artefact.file, spec.options.get("channels", bundle.contract.channels)
     session = backend.open_file(path, device, threads)

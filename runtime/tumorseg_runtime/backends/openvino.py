@@ -105,11 +105,6 @@ def open_session(
 ) -> OpenVinoSession:
     """A session of this very device and precision; raises BackendError where it cannot be had,
     BundleError where the bundle has no such artefact or one that does not fit its contract."""
-    if reason := why_unavailable(device):
-        raise BackendError(
-            f"openvino on '{device}' is not available: {reason}; expected a machine that runs it: "
-            "install the extra (openvino) and the device's driver, or choose another device"
-        )
     if threads is not None and device != "cpu":
         raise InputError(f"threads is {threads} on '{device}', expected none: only the CPU has threads")
     openvino = load()

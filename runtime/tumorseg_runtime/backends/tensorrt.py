@@ -158,11 +158,6 @@ def open_session(
     Raises BackendError where driver or package are missing, or where the engine is for another GPU or version
     (OtherMachineError); BundleError where it is damaged or of another graph.
     """
-    if reason := why_unavailable(device):
-        raise BackendError(
-            f"tensorrt on '{device}' is not available: {reason}; expected a driver and the package that made "
-            "the engine: install the extra (tensorrt or tensorrt-rtx), or choose another backend"
-        )
     if threads is not None:
         raise InputError(f"threads is {threads}, a GPU has no CPU threads to bound: leave it out")
     path, key = _choose(bundle, precision, device_folder)

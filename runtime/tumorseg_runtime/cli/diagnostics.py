@@ -21,6 +21,7 @@ from tumorseg_runtime.parity.verify import devices_of
 from tumorseg_runtime.processing.preprocess import resize_engine
 
 OK, MISSING, WRONG = "ok", "missing", "wrong"
+BACKEND = "backend "  # then name and device: the topic of what can run
 # One module, several wheels: the one that was installed last wins, silently.
 RIVALS = {
     **{spec.wheels[0]: spec.wheels for spec in BACKENDS.values() if len(spec.wheels) > 1},
@@ -121,7 +122,7 @@ def _packages() -> Iterator[Finding]:
 def _backends() -> Iterator[Finding]:
     for backend in BACKENDS:
         for device in devices_of(backend):
-            topic, reason = f"backend {backend} {device}", why_unavailable(backend, device)
+            topic, reason = f"{BACKEND}{backend} {device}", why_unavailable(backend, device)
             if reason is None:
                 yield Finding(topic, OK, "can run here")
                 continue

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from tumorseg_runtime.cli.diagnostics import MISSING, WRONG, examine
-from tumorseg_runtime.cli.options import PATH, Options, command, device_folder_option
+from tumorseg_runtime.cli.diagnostics import BACKEND, OK, WRONG, Finding, examine
+from tumorseg_runtime.cli.options import Existing, Options, command, device_folder_option
 from tumorseg_runtime.core.errors import CheckFailedError
 
 
@@ -22,7 +22,7 @@ class DoctorOptions(Options):
 
 
 @command(DoctorOptions, example="tumorseg doctor bundles/breast")
-@click.argument("bundle", required=False, type=PATH)
+@click.argument("bundle", required=False, type=Existing("a bundle"))
 @device_folder_option()
 def doctor(options: DoctorOptions) -> None:
     """Tell what this machine can run, and the remedy for each thing missing.
@@ -41,5 +41,15 @@ def doctor(options: DoctorOptions) -> None:
     wrong = [finding.topic for finding in findings if finding.status == WRONG]
     if wrong:
         raise CheckFailedError(f"to be put right: {', '.join(wrong)}: see above")
-    missing = sum(finding.status == MISSING for finding in findings)
-    options.verdict(f"nothing is wrong: {len(findings) - missing} ok, {missing} missing")
+    options.verdict(can_run(findings))
+
+
+def can_run(findings: list[Finding]) -> str:
+    """One sentence: which backends can run here, and the way to more."""
+    backends = [one for one in findings if one.topic.startswith(BACKEND)]
+    ready = [one.topic.removeprefix(BACKEND) for one in backends if one.status == OK]
+    if not ready:
+        return "Nothing can run here yet: pip install 'tumorseg[cpu]' brings ONNX Runtime for the CPU."
+    rest = len(backends) - len(ready)
+    more = f"; {rest} more backends are missing, each with its remedy above" if rest else ""
+    return f"Bundles can run here on {', '.join(ready)}, and nothing is wrong{more}."

@@ -13,6 +13,7 @@ import click
 import cv2
 
 from tumorseg_runtime.backends import BACKENDS
+from tumorseg_runtime.cli.options import SuggestingGroup
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.stop import Stopped, leave_in_peace, stoppable
 
@@ -24,10 +25,11 @@ MODULE_EXTRAS = {
     **{spec.wheels[0]: spec.devices["cpu"] for spec in BACKENDS.values() if spec.wheels},
     "pydicom": "dicom",
 }
+WHOLE = 1000  # characters of a first sentence, which is never cut off
 SILENT = 0  # OpenCV's log level
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """A group that finds its commands among the installed entry points."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -54,7 +56,7 @@ class LazyGroup(click.Group):
             except ModuleNotFoundError as error:
                 rows.append((name, f"({_remedy(error) or error})"))
             else:
-                rows.append((name, command.get_short_help_str(limit=70) if command else ""))
+                rows.append((name, command.get_short_help_str(limit=WHOLE) if command else ""))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

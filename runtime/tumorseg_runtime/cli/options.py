@@ -10,11 +10,12 @@
     @out_option(required=True, help="Folder for all outputs.")
     def predict(options: PredictOptions) -> None: ...
 
-Needs click alone, so that a command's help costs no import of a backend or of torch.
+Needs click and `core` alone, so that a command's help costs no import of a backend or of torch.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import shlex
@@ -26,7 +27,20 @@ from typing import Any, TypeVar
 
 import click
 
-PATH = click.Path(path_type=Path)
+from tumorseg_runtime.core.paths import require
+
+PATH = click.Path(path_type=Path)  # of what a command writes
+
+
+class Existing(click.Path):
+    """The type of a path that is read: the command begins only where something is there.
+
+    expected: what should be there, in a message such as "expected a bundle".
+    """
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(path_type=Path)
+        self.expected = expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +65,70 @@ class Options:
         click.echo(line, err=self.as_json)
 
 
+class SuggestingGroup(click.Group):
+    """A group that names the command that was probably meant, and an example in its help."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; a name that is none of the commands is told the nearest one."""
+        names = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in names:
+            like = difflib.get_close_matches(args[0], names, n=1)
+            meant = f"Did you mean '{like[0]}'?" if like else f"Expected one of {', '.join(names)}."
+            ctx.fail(f"No such command '{args[0]}'. {meant}")
+        return super().resolve_command(ctx, args)
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options in sections.
+
+    sections: title -> names of parameters; what is in none stands under "Options", first. What all commands
+    have stands last.
+    """
+
+    sections: dict[str, tuple[str, ...]]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One list per section."""
+        named = {name: title for title, names in self.sections.items() for name in names}
+        named.update(dict.fromkeys(("as_json", "quiet", "help"), "Output"))
+        lists: dict[str, list[tuple[str, str]]] = {
+            title: [] for title in ("Options", *self.sections, "Output")
+        }
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                lists[named.get(str(parameter.name), "Options")].append(record)
+        for title, records in lists.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
 T = TypeVar("T", bound=Options)
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def command(options: type[T], *, example: str) -> Callable[[Callable[[T], None]], click.Command]:
-    """Decorator: a click command with --json and --quiet, whose function takes one `options` object."""
+def command(
+    options: type[T], *, example: str, sections: dict[str, tuple[str, ...]] | None = None
+) -> Callable[[Callable[[T], None]], click.Command]:
+    """Decorator: a click command with --json and --quiet, whose function takes one `options` object.
+
+    example: a command line that parses. sections: of its help, as `SectionedCommand` has them.
+    """
 
     def decorate(function: Callable[[T], None]) -> click.Command:
         @functools.wraps(function)  # click reads the parameters that the decorators below left on it
         def callback(**parameters: Any) -> None:
+            for parameter in made.params:
+                if isinstance(parameter.type, Existing):
+                    given = parameters[str(parameter.name)] or ()
+                    for path in given if isinstance(given, tuple) else (given,):
+                        require(path, parameter.type.expected)
             function(options(**parameters))
 
-        made = click.command(epilog=f"\b\nExample:\n  {example}")(callback)
+        made = click.command(cls=SectionedCommand, epilog=f"\b\nExample:\n  {example}")(callback)
+        made.sections = sections or {}
         made.params += [
             click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON."),
             click.Option(
@@ -82,9 +147,9 @@ def spoken(*arguments: object) -> str:
     return shlex.join([program, *map(str, arguments)])
 
 
-bundle_argument = click.argument("bundle", type=PATH)
+bundle_argument = click.argument("bundle", type=Existing("a bundle"))
 public_key_option = click.option(
-    "--public-key", type=PATH, help="Demand a signature by this key (PEM, Ed25519)."
+    "--public-key", type=Existing("a public key"), help="Demand a signature by this key (PEM, Ed25519)."
 )
 
 
@@ -96,7 +161,9 @@ def out_option(*, default: Path | None = None, required: bool = False, help: str
 
 def run_option(*, help: str) -> Decorator:
     """--run, the field `run_folder`: the run that a bundle was made from."""
-    return click.option("--run", "run_folder", type=PATH, help=f"Run that the bundle was made from: {help}")
+    return click.option(
+        "--run", "run_folder", type=Existing("a run"), help=f"Run that the bundle was made from: {help}"
+    )
 
 
 def device_folder_option(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,14 @@ import click
 import numpy as np
 
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option, spoken
 from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, output_name, stamp
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import make_folder
+from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.stop import resumable
-from tumorseg_runtime.images.frames import DICOM_SUFFIXES, is_dicom
-from tumorseg_runtime.images.read import SUFFIXES, write_png
+from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
@@ -59,7 +58,14 @@ class PredictOptions(Options):
     resume: bool
 
 
-@command(PredictOptions, example="tumorseg predict bundles/breast scans/ --out masks")
+@command(
+    PredictOptions,
+    example="tumorseg predict bundles/breast scans/ --out masks",
+    sections={
+        "Backend": ("backend", "device", "precision", "threads", "batch", "preprocess", "timeout"),
+        "Pictures": ("overlays", "probabilities"),
+    },
+)
 @bundle_argument
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @out_option(required=True, help="Folder for all outputs.")
@@ -81,11 +87,13 @@ def predict(options: PredictOptions) -> None:
     """Segment FILES (images, DICOM files, or folders of them) with BUNDLE.
 
     Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
-    image, written as it goes) and, at the end, predictions.json. A file that cannot be read is listed at the
-    end and does not stop the rest; the exit status is then 1.
+    image, written as it goes) and, at the end, predictions.json. Masks in folders are skipped. A file that
+    cannot be read is listed at the end and does not stop the rest; the exit status is then 1.
     """
     check_apart(options.out, options.files)
-    paths = list_images(options.files, dicom=True)
+    if not any(path.exists() for path in options.files):
+        require(options.files[0], "an image, a DICOM file or a folder of them")
+    paths = list_images(options.files, dicom=True, log=options.log)
     names = dict(zip(map(str, paths), unique_names(paths), strict=True))
     bundle = Bundle.open(options.bundle)
     segmenter = Segmenter.open(
@@ -195,61 +203,6 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
         raise CheckFailedError(
             f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"
         )
-
-
-def check_apart(out: Path, files: tuple[Path, ...]) -> None:
-    """Raise InputError where pictures would be written among those that are read, or over them."""
-    for target in (out / "masks", out / "overlays", out / "probabilities"):
-        written = target.resolve()
-        for path in files:
-            read = path.resolve()
-            if written.is_relative_to(read) or read.is_relative_to(written):
-                raise InputError(
-                    f"{target}: is written, {path} is read, expected them apart: choose another folder"
-                )
-
-
-def list_images(files: tuple[Path, ...], *, dicom: bool = False) -> list[Path]:
-    """Files as given, folders as the images in them, sorted; raises InputError for a folder without any.
-
-    dicom: DICOM files in folders are images, too.
-    """
-    paths: list[Path] = []
-    for path in files:
-        if not path.is_dir():
-            paths.append(path)
-            continue
-        inside = sorted(
-            Path(base, name)
-            for base, _, names in os.walk(path, onerror=_refuse)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES or (dicom and is_dicom(Path(base, name)))
-        )
-        if not inside:
-            wanted = ", ".join((*SUFFIXES, *(DICOM_SUFFIXES if dicom else ())))
-            raise InputError(f"{path}: holds no images, expected files ending in {wanted}")
-        paths.extend(inside)
-    return paths
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename}: cannot be listed ({error.strerror}): check its rights") from error
-
-
-def unique_names(paths: list[Path]) -> list[str]:
-    """A name for each image's outputs: its stem, with as many parent folders before it as tell all apart;
-    with its suffix where the stems never do (a.png beside a.jpg)."""
-    whole = [Path(os.path.abspath(path)) for path in paths]
-    twice = [str(path) for path, count in Counter(whole).items() if count > 1]
-    if twice:
-        raise InputError(f"{twice[0]}: was given twice, expected every file once: remove one")
-    for keep_suffix in (False, True):
-        parts = [(path if keep_suffix else path.with_suffix("")).parts[1:] for path in whole]
-        for depth in range(1, max(map(len, parts)) + 1):
-            names = ["__".join(part[-depth:]) for part in parts]
-            if len({name.casefold() for name in names}) == len(names):
-                return names
-    raise InputError("the files' paths differ only in case or in '__': rename one, or run them apart")
 
 
 def write_prediction(

@@ -9,12 +9,10 @@ from pathlib import Path
 import click
 
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, public_key_option
+from tumorseg_runtime.cli.options import PATH, Existing, Options, bundle_argument, command, public_key_option
 from tumorseg_runtime.deployment.store import install as install_bundle
 from tumorseg_runtime.deployment.store import roll_back
 from tumorseg_runtime.inference.segmenter import Segmenter
-
-store_argument = click.argument("store", type=PATH)
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class InstallOptions(Options):
 
 
 @command(InstallOptions, example="tumorseg install /var/lib/tumorseg bundles/breast --public-key key.pub.pem")
-@store_argument
+@click.argument("store", type=PATH)
 @bundle_argument
 @click.option("--backend", default="onnxruntime", show_default=True, help="Backend of the self-test.")
 @click.option("--device", help="Device of the self-test.  [default: cpu]")
@@ -64,7 +62,7 @@ class RollbackOptions(Options):
 
 
 @command(RollbackOptions, example="tumorseg rollback /var/lib/tumorseg")
-@store_argument
+@click.argument("store", type=Existing("a folder that `tumorseg install` has written"))
 def rollback(options: RollbackOptions) -> None:
     """Let the bundle serve again that served in the folder STORE before."""
     report(options, roll_back(options.store), "serves again from")

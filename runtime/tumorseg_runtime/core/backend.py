@@ -17,7 +17,8 @@ class BackendSpec:
 
     name: as `--backend` takes it.
     module: imported when it is needed. It has `open_session(spec, bundle, device, precision, threads) ->
-        Session`, with `device_folder` where `device_folder` is True, and `why_unavailable(device)`.
+        Session`, with `device_folder` where `device_folder` is True, and `why_unavailable(device)`, which is
+        asked first.
     formats: of the bundle's artefacts that it opens; of several it takes the first that is there.
     devices: device -> extra of tumorseg that brings it; None where none does, but only another machine.
     precisions: of the artefacts that `tumorseg export` and `tumorseg build` make for it.

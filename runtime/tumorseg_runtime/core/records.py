@@ -265,9 +265,7 @@ def _record(value: Any, record: Any, where: str, given: Mapping[str, Any]) -> An
         raise _Unexpected(f"{where}: {error}" if where else str(error)) from error
 
 
-@functools.cache
-def _hints(record: type) -> dict[str, Any]:
-    return typing.get_type_hints(record, include_extras=True)
+_hints = functools.cache(functools.partial(typing.get_type_hints, include_extras=True))
 
 
 def _fields(value: Any, fields: Fields, where: str) -> dict[str, Any]:

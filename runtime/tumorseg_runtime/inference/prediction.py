@@ -14,8 +14,9 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.frames import read_frame
-from tumorseg_runtime.images.read import check_image
+from tumorseg_runtime.images.read import check_image, write_png
 from tumorseg_runtime.parity.margin import Band
+from tumorseg_runtime.processing.overlay import draw_overlay
 from tumorseg_runtime.processing.postprocess import Lesion, close_share, probabilities
 
 Image = npt.NDArray[np.uint8] | str | Path | Frame
@@ -38,6 +39,20 @@ class Prediction:
     own_logits: npt.NDArray[np.float32] | None
     contract: Contract
     band: Band | None
+
+    def __repr__(self) -> str:
+        height, width = self.masks.shape[1:]
+        return f"<Prediction {self.name}, {width}x{height}, {len(self.lesions)} lesions>"
+
+    def save(self, mask: str | Path, overlay: str | Path | None = None) -> None:
+        """Write `mask` as PNG, uint8 (H, W): 255 where the pixel belongs to any class, else 0.
+
+        overlay: also the image with the classes tinted and outlined, as PNG, for people.
+        Each file is written whole or not at all; raises InputError where it cannot be written.
+        """
+        write_png(Path(mask), self.mask.astype(np.uint8) * np.uint8(255))
+        if overlay is not None:
+            write_png(Path(overlay), draw_overlay(self.image, self.masks))
 
     @property
     def name(self) -> str:

@@ -160,6 +160,21 @@ class Segmenter:
         segmenter._info = dataclasses.replace(session.info, choice=chosen.lines)
         return segmenter
 
+    def __repr__(self) -> str:
+        info, size = self._info, f"{self.contract.height}x{self.contract.width}"
+        classes = ", ".join(self.contract.classes)
+        return f"<Segmenter {info.backend} {info.device} {info.precision}, {size}, {classes}>"
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the session's memory and process; further images are a BackendError."""
+        self._keeper.close()
+
     @property
     def info(self) -> SessionInfo:
         """Backend, device, precision and versions that really run."""

@@ -68,6 +68,7 @@ class SessionKeeper:
         self._contract = contract
         self._reopen = reopen
         self._lock = threading.Lock()
+        self._closed = False
         self._session: Session | None = session
         self._opening: threading.Event | None = None
         self._fault: Exception | None = None
@@ -118,9 +119,19 @@ class SessionKeeper:
             self._replace(session)
             raise
 
+    def close(self) -> None:
+        """Close the session and take no further call; again: nothing."""
+        with self._lock:
+            session, self._session, self._closed = self._session, None, True
+        if session is not None:
+            session.close()
+
     def _current(self, timeout_s: float | None) -> Session:
         """The session; waits for one that is being opened, no longer than `timeout_s`."""
         with self._lock:
+            if self._closed:
+                where = f"{self.info.backend} on {self.info.device}"
+                raise BackendError(f"{where} is closed, expected it open: open another segmenter")
             self._abandoned = [returned for returned in self._abandoned if not returned.is_set()]
             if len(self._abandoned) >= MOST_ABANDONED:
                 raise BackendError(
@@ -152,7 +163,7 @@ class SessionKeeper:
         if failed.restarts:
             return
         with self._lock:
-            if self._session is failed and self._reopen is not None:
+            if self._session is failed and self._reopen is not None and not self._closed:
                 self._session = None
                 self._open_in_background(failed)
 
@@ -173,5 +184,8 @@ class SessionKeeper:
         except Exception as error:  # noqa: BLE001  # handed to the calls that wait for the session
             fault = error
         with self._lock:
-            self._session, self._fault, self._opening = session, fault, None
+            late = session if self._closed else None  # it was closed meanwhile
+            self._session, self._fault, self._opening = None if late else session, fault, None
+        if late is not None:
+            late.close()
         done.set()

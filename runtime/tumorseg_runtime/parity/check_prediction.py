@@ -196,26 +196,27 @@ def _lesion_breaches(found: Predicted, contract: Contract) -> list[str]:
         if [lesion.area_px for lesion in mine] != sorted((one.area for one in rule), reverse=True):
             lines.append(f"areas of {label} are not those of the mask's components, the largest first")
             continue
-        left = list(rule)
+        left: dict[tuple[int, tuple[int, ...]], list[RuleLesion]] = {}
+        for one in rule:
+            left.setdefault((one.area, one.box), []).append(one)
         for lesion in mine:
-            match = next((one for one in left if _is(lesion, one)), None)
+            alike = left.get((lesion.area_px, tuple(lesion.box)), [])
+            match = next((one for one in alike if _is(lesion, one)), None)
             if match is None:
                 lines.append(
                     f"a lesion of {label} with {lesion.area_px} pixels in box {lesion.box} has a box, "
                     "centroid or contour that no component of the mask has"
                 )
                 break
-            left.remove(match)
+            alike.remove(match)
             lines += _millimetre_breaches(lesion, match, found.frame.spacings)
     return lines
 
 
 def _is(lesion: Lesion, rule: RuleLesion) -> bool:
-    return (
-        (lesion.area_px, tuple(lesion.box)) == (rule.area, rule.box)
-        and bool(np.allclose(lesion.centroid, rule.centroid, rtol=0, atol=1e-6))
-        and walk(lesion.contour) == rule.border
-    )
+    """Whether centroid and contour are those of a component with the same area and box."""
+    near = all(abs(a - b) <= 1e-6 for a, b in zip(lesion.centroid, rule.centroid, strict=True))
+    return near and walk(lesion.contour) == rule.border
 
 
 def _millimetre_breaches(lesion: Lesion, rule: RuleLesion, spacings: Sequence[Spacing]) -> list[str]:

@@ -6,9 +6,9 @@ it. Compared per image, each against a budget that depends on the precision:
 - the preprocessed tensor, bit by bit (no budget: one differing bit is a breach);
 - the logits: largest and mean absolute error in units of the standard deviation of PyTorch's logits, and
   their cosine with PyTorch's;
-- the decisions (`tumorseg_runtime.parity.mask_diff`): pixels whose mask flips, those of them that no error
-  of the logits explains (no budget), the Dice between the two masks, their lesions and the distance of their
-  borders; at the network's size, and at the image's own where the masks made there are given.
+- the decisions (`tumorseg_runtime.parity.mask_diff`): pixels whose mask flips, for each pixel of its border;
+  those of them that no error of the logits explains (no budget); lesions that appear or vanish, and the
+  distance of the borders; at the network's size, and at the image's own where the masks made there are given.
 
 Pixels that flip are limited in sum over all images, too. Values that are not finite are always a breach, on
 either side.
@@ -26,7 +26,9 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.parity.budget import BUDGETS, Budget
+from tumorseg_runtime.parity.limits import decision_breaches, number_breaches
 from tumorseg_runtime.parity.mask_diff import Decisions, compare_masks, mask_dice
+from tumorseg_runtime.parity.report import ImageParity, ParityReport, summary
 from tumorseg_runtime.parity.rules import resized_rule
 
 __all__ = [
@@ -39,7 +41,6 @@ FloatArray = npt.NDArray[np.float32]
 
 # Of the range of an image's logits: what rounding in a float32 resize may change (measured: 7e-8, x86).
 RESIZE_ROUNDING = 2.0**-16
-SHOWN = 3  # breaches in a message
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,88 +51,6 @@ class FinalMasks:
     masks: BoolArray
     height: int
     width: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageParity:
-    """Figures of one image. `tensor_differs`: elements of the preprocessed tensor whose bits differ,
-    None where only logits were compared. Errors are in logits; relative_error is the largest one in standard
-    deviations; they are NaN for a form that gives masks alone. cosine: between the two logits. decisions: at
-    the network's size, None for such a form. at_image: at the image's own size, None where no mask was made
-    there. call: how the image went through the door (`tumorseg_runtime.parity.replay`)."""
-
-    image: str
-    tensor_differs: int | None
-    max_error: float
-    mean_error: float
-    relative_error: float
-    pixels: int
-    flipped: int
-    dice: float
-    breaches: tuple[str, ...]
-    cosine: float | None = None
-    decisions: Decisions | None = None
-    at_image: Decisions | None = None
-    call: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class ParityReport:
-    """Verdict on one artefact under one backend and device, over a set of images."""
-
-    artefact: str
-    backend: str
-    device: str
-    precision: str
-    versions: dict[str, str]
-    budget: Budget
-    scale: float
-    images: tuple[ImageParity, ...]
-
-    @property
-    def passed(self) -> bool:
-        """True where at least one image was compared and none breaks the budget."""
-        return bool(self.images) and not self.breaches
-
-    @property
-    def breaches(self) -> tuple[str, ...]:
-        """One line per breach: artefact, image, figure, budget; what all images break together comes last."""
-        lines = [
-            f"{self.artefact}: {image.image}{f' ({image.call})' if image.call else ''}: {line}"
-            for image in self.images
-            for line in image.breaches
-        ]
-        return (*lines, *(f"{self.artefact}: all images: {line}" for line in self.breaches_of_all))
-
-    @property
-    def breaches_of_all(self) -> tuple[str, ...]:
-        """What the images break in sum."""
-        allowed = self.budget.flipped_in_all
-        flipped, pixels = (
-            sum(getattr(image, name) for image in self.images) for name in ("flipped", "pixels")
-        )
-        if allowed is None or flipped <= max(allowed * pixels, self.budget.free_pixels):
-            return ()
-        return (f"{flipped} of {pixels} pixels flipped, expected at most {allowed:g} of them",)
-
-    @property
-    def worst(self) -> ImageParity:
-        """The image with the most breaches, then the most flipped pixels, then the largest error."""
-        return max(self.images, key=lambda i: (len(i.breaches), i.flipped, i.max_error))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; an error that is not finite, or not known, is null."""
-        values = dataclasses.asdict(self)
-        for image in values["images"]:
-            for name in ("max_error", "mean_error", "relative_error"):
-                image[name] = image[name] if math.isfinite(image[name]) else None
-        return {"passed": self.passed, **values}
-
-
-def summary(breaches: Sequence[str]) -> str:
-    """The first breaches, and how many more there are, in one line for a message."""
-    more = f"; and {len(breaches) - SHOWN} more" if len(breaches) > SHOWN else ""
-    return "; ".join(breaches[:SHOWN]) + more
 
 
 def logit_scale(references: Sequence[FloatArray]) -> float:
@@ -190,79 +109,39 @@ def compare_image(
         np.abs(reference.astype(np.float64) - threshold),
         max_error,
     )
-    breaches += _number_breaches(max_error / scale, mean_error / scale, max_error, cosine, budget)
-    breaches += decision_breaches(at_network, budget)
+    breaches += number_breaches(max_error / scale, mean_error / scale, max_error, cosine, budget)
+    wrong, amounts = decision_breaches(at_network, budget)
     at_image = None
     if final is not None and np.isfinite(reference).all():
-        at_image, lines = _compare_final(reference, final, float(threshold), max_error, budget)
-        breaches += lines
+        at_image, *lines = _compare_final(reference, final, float(threshold), max_error, budget)
+        wrong, amounts = wrong + lines[0], amounts + lines[1]
     return ImageParity(
         image, tensor_differs, max_error, mean_error, max_error / scale, reference.size, at_network.flipped,
-        at_network.dice, tuple(breaches), cosine, at_network, at_image,
+        at_network.dice, (*breaches, *wrong, *amounts), cosine, at_network, at_image, amounts=tuple(amounts),
     )  # fmt: skip
-
-
-def _number_breaches(
-    largest: float, mean: float, max_error: float, cosine: float | None, budget: Budget
-) -> list[str]:
-    """largest, mean: errors in standard deviations; max_error in logits."""
-    lines = []
-    if largest > budget.relative_error:
-        lines.append(
-            f"logit error {max_error:.3g} is {largest:.3g} standard deviations, "
-            f"expected at most {budget.relative_error:g}"
-        )
-    if budget.mean_error is not None and mean > budget.mean_error:
-        lines.append(
-            f"mean logit error is {mean:.3g} standard deviations, expected at most {budget.mean_error:g}"
-        )
-    if budget.cosine is not None and cosine is not None and cosine < budget.cosine:
-        lines.append(f"cosine between the logits is {cosine:.7f}, expected at least {budget.cosine:g}")
-    return lines
-
-
-def decision_breaches(found: Decisions, budget: Budget, pixels_per_pixel: float = 1.0) -> list[str]:
-    """What decisions break. pixels_per_pixel: pixels of their masks for one of the network's."""
-    lines = []
-    free = budget.free_pixels * max(1.0, pixels_per_pixel)
-    if found.outside:
-        lines.append(
-            f"{found.outside} pixels flipped that lie further from the threshold than the logits err "
-            f"({found.band:.3g}), expected 0 {found.where}"
-        )
-    if found.flipped > max(budget.flipped_share * found.pixels, free):
-        lines.append(
-            f"{found.flipped} of {found.pixels} pixels flipped, expected at most {budget.flipped_share:g} "
-            f"of them, {found.where}"
-        )
-    if found.flipped <= free:
-        return lines
-    if found.dice < budget.dice:
-        lines.append(f"Dice between the masks is {found.dice:.4f}, expected at least {budget.dice:g}")
-    if budget.hd95_px is not None:
-        reach = budget.hd95_px * max(1.0, math.sqrt(pixels_per_pixel))
-        if found.hd95_px is None or found.hd95_px > reach:
-            apart = (
-                "has none, one mask is empty" if found.hd95_px is None else f"is {found.hd95_px:.3g} pixels"
-            )
-            lines.append(f"distance of the borders (HD95) {apart}, expected at most {reach:.3g}")
-    return lines
 
 
 def _compare_final(
     reference: FloatArray, final: FinalMasks, threshold: float, max_error: float, budget: Budget
-) -> tuple[Decisions | None, list[str]]:
-    """The artefact's masks at the image's own size, and what they break there."""
+) -> tuple[Decisions | None, list[str], list[str]]:
+    """The artefact's masks at the image's own size, and what they break there: wrong, too much."""
     masks, expected = final.masks, (len(reference), final.height, final.width)
     if masks.shape != expected:
-        return None, [f"masks have shape {masks.shape}, expected {expected} as the image"]
+        return None, [f"masks have shape {masks.shape}, expected {expected} as the image"], []
     resized = resized_rule(reference, final.height, final.width)
     band = max_error + RESIZE_ROUNDING * float(np.ptp(reference))
-    found = compare_masks(resized >= threshold, masks, np.abs(resized - threshold), band)
-    ratio = masks[0].size / reference[0].size
-    return found, [
-        f"at {found.height}x{found.width}: {line}" for line in decision_breaches(found, budget, ratio)
-    ]
+    distance = np.abs(resized - threshold)
+    found = compare_masks(resized >= threshold, masks, distance, band, _wide(reference, final))
+    wrong, amounts = (
+        [f"at {final.height}x{final.width}: {line}" for line in lines]
+        for lines in decision_breaches(found, budget)
+    )
+    return found, wrong, amounts
+
+
+def _wide(reference: FloatArray, final: FinalMasks) -> float:
+    """Pixels of the image for one of the network, along a line; at least 1."""
+    return max(1.0, math.sqrt(final.height * final.width / reference[0].size))
 
 
 def compare_final_masks(
@@ -299,11 +178,12 @@ def compare_final_masks(
     unexplained = np.where(certain, ~masks, masks & ~possible)
     half = resized(0)
     ours = np.where(np.abs(half - 0.5) <= RESIZE_ROUNDING, masks, half >= 0.5)  # on the half either is right
-    found = compare_masks(ours, masks, np.where(unexplained, np.inf, 0.0), allowed)
-    breaches += decision_breaches(found, budget, masks[0].size / reference[0].size)
+    distance = np.where(unexplained, np.inf, 0.0)
+    found = compare_masks(ours, masks, distance, allowed, _wide(reference, final))
+    wrong, amounts = decision_breaches(found, budget)
     return ImageParity(
-        image, differs, nan, nan, nan, found.pixels, found.flipped, found.dice, tuple(breaches), None, None,
-        found,
+        image, differs, nan, nan, nan, found.pixels, found.flipped, found.dice, (*breaches, *wrong, *amounts),
+        None, None, found, amounts=tuple(amounts),
     )  # fmt: skip
 
 

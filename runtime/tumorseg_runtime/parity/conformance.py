@@ -36,10 +36,13 @@ QUICK_PIXELS = 2**19  # a quick check leaves larger files out
 # The network is one 1x1 convolution: in FP32 nothing but the last bits of a sum may differ. Where two pixels
 # of a resized image lie on the threshold to within float32, they may be decided either way.
 BUDGETS = {
-    "fp32": Budget(relative_error=1e-5, flipped_share=1e-6, dice=0.0, free_pixels=2),
-    "fp16": Budget(relative_error=1e-2, flipped_share=1e-2, dice=0.0, free_pixels=8),
-    "bf16": Budget(relative_error=1e-1, flipped_share=5e-2, dice=0.0, free_pixels=8),
+    "fp32": Budget(relative_error=1e-5, free_pixels=2, flips_per_border=0.0),
+    "fp16": Budget(relative_error=1e-2, free_pixels=8, flips_per_border=1.0),
+    "bf16": Budget(relative_error=1e-1, free_pixels=8, flips_per_border=5.0),
 }
+
+# Tensor and logits by network and frame, which the rules give slowly and always alike.
+_EXPECTED: dict[tuple[str, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = {}
 
 
 class MakeDoor(Protocol):
@@ -118,9 +121,12 @@ def _references(name: str, folder: Path, *, dicom: bool, full: bool) -> Iterator
         path = folder / vector.name
         write_bytes(path, vector.data, durable=False)
         for index, pixels in enumerate(vector.frames):
-            tensor = tensor_rule(pixels, contract)
-            logits = expected_logits(name, tensor).astype(np.float32)
+            frame = f"{vector.name}[{index}]" if len(vector.frames) > 1 else vector.name
+            if (name, frame) not in _EXPECTED:
+                tensor = tensor_rule(pixels, contract)
+                logits = expected_logits(name, tensor).astype(np.float32)
+                tensor.flags.writeable = logits.flags.writeable = False
+                _EXPECTED[name, frame] = tensor, logits
             yield Golden(
-                f"{vector.name}[{index}]" if len(vector.frames) > 1 else vector.name,
-                pixels, tensor, logits, path, vector.spacings, index, len(vector.frames),
-            )  # fmt: skip
+                frame, pixels, *_EXPECTED[name, frame], path, vector.spacings, index, len(vector.frames)
+            )

@@ -12,10 +12,28 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.parity.hausdorff import hd95
+from tumorseg_runtime.parity.hausdorff import border, hd95
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
+
+
+LISTED = 20  # events of an image that are listed, the largest first
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """A lesion of one mask, 8-connected, where the other has not a pixel.
+
+    kind: 'appeared' in the artefact's mask, or 'vanished' from PyTorch's. klass: number of the class.
+    box: left, top, width, height. outside: pixels outside of the band.
+    """
+
+    kind: str
+    klass: int
+    area_px: int
+    box: tuple[int, int, int, int]
+    outside: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +46,10 @@ class Decisions:
     box: left, top, width, height in pixels around all that flipped; None where none did.
     dice: between the masks, 1 where both are empty.
     lesions, area_px: 8-connected components and pixels of all classes.
-    hd95_px: of the class where it is worst (`tumorseg_runtime.parity.hausdorff`); None where just one mask
-    of a class
-        is empty, since there is no distance then.
+    hd95_px: of the class where it is worst (`tumorseg_runtime.parity.hausdorff`), without the lesions that
+        appeared or vanished. border: pixels of the borders of PyTorch's masks, of all classes.
+    wide: pixels of these masks for one of the network, along a line, at least 1.
+    event_px: pixels of all lesions that appeared or vanished. events: those, at most `LISTED`.
     """
 
     height: int
@@ -44,7 +63,11 @@ class Decisions:
     dice: float
     lesions: tuple[int, int]
     area_px: tuple[int, int]
-    hd95_px: float | None
+    hd95_px: float
+    border: int
+    wide: float
+    event_px: int
+    events: tuple[Event, ...]
 
     @property
     def where(self) -> str:
@@ -56,27 +79,58 @@ class Decisions:
 
 
 def compare_masks(
-    ours: BoolArray, theirs: BoolArray, distance: npt.NDArray[np.floating], band: float
+    ours: BoolArray, theirs: BoolArray, distance: npt.NDArray[np.floating], band: float, wide: float = 1.0
 ) -> Decisions:
     """Masks bool (K, H, W) of PyTorch and an artefact; distance: |PyTorch's logit - threshold| of each."""
     flips = ours != theirs
-    within = distance <= band
-    distances = [0.0 if np.array_equal(a, b) else hd95(a, b) for a, b in zip(ours, theirs, strict=True)]
-    known = [one for one in distances if one is not None]
+    outside = flips & ~(distance <= band)
+    distances, events, borders, event_px = [0.0], list[Event](), 0, 0
+    for klass, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        borders += int(np.count_nonzero(border(a)))
+        if not flips[klass].any():
+            continue
+        both, one_sided = a & b, list[BoolArray]()
+        for kind, mask in (("vanished", a), ("appeared", b)):
+            alone, found = _alone(kind, klass, mask, both, outside[klass])
+            one_sided.append(alone)
+            events += found
+            event_px += int(np.count_nonzero(alone))
+        apart = hd95(a & ~one_sided[0], b & ~one_sided[1])
+        assert apart is not None  # a component with a partner has one on the other side
+        distances.append(apart)
     return Decisions(
         height=ours.shape[1],
         width=ours.shape[2],
         pixels=ours.size,
         band=float(band),
-        near=int(np.count_nonzero(within)),
+        near=int(np.count_nonzero(distance <= band)),
         flipped=int(np.count_nonzero(flips)),
-        outside=int(np.count_nonzero(flips & ~within)),
+        outside=int(np.count_nonzero(outside)),
         box=_box(flips.any(axis=0)),
         dice=mask_dice(ours, theirs),
         lesions=(_lesions(ours), _lesions(theirs)),
         area_px=(int(np.count_nonzero(ours)), int(np.count_nonzero(theirs))),
-        hd95_px=max(known) if len(known) == len(distances) else None,
+        hd95_px=max(distances),
+        border=borders,
+        wide=wide,
+        event_px=event_px,
+        events=tuple(sorted(events, key=lambda one: -one.area_px)[:LISTED]),
     )
+
+
+def _alone(
+    kind: str, klass: int, mask: BoolArray, both: BoolArray, outside: BoolArray
+) -> tuple[BoolArray, list[Event]]:
+    """The components of a mask (H, W) that lie nowhere in `both`: as a mask, and one by one."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    lonely = np.bincount(labels[both], minlength=count) == 0
+    lonely[0] = False
+    beyond = np.bincount(labels[outside], minlength=count)
+    events = []
+    for number in np.flatnonzero(lonely):
+        left, top, width, height, area = (int(value) for value in stats[number])
+        events.append(Event(kind, klass, area, (left, top, width, height), int(beyond[number])))
+    return np.asarray(lonely[labels]), events
 
 
 def mask_dice(first: BoolArray, second: BoolArray) -> float:

@@ -7,6 +7,7 @@ answers are held against these (`tumorseg_runtime.parity.replay`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -80,8 +81,18 @@ def tensor_rule(pixels: npt.NDArray[np.uint8], contract: Contract) -> FloatArray
 
 
 def lesions_rule(mask: BoolArray) -> list[RuleLesion]:
-    """The 8-connected components of a mask (H, W), in no particular order."""
-    return [_lesion(runs) for runs in _components(mask, diagonal=True)]
+    """The 8-connected components of a mask (H, W), in no particular order.
+
+    The last answers are kept: a replay asks for the same mask at every batch size.
+    """
+    return list(_lesions_of(np.packbits(mask).tobytes(), *mask.shape))
+
+
+@functools.lru_cache(maxsize=256)
+def _lesions_of(bits: bytes, height: int, width: int) -> tuple[RuleLesion, ...]:
+    packed = np.frombuffer(bits, np.uint8)
+    mask = np.unpackbits(packed, count=height * width).reshape(height, width).astype(np.bool_)
+    return tuple(_lesion(runs) for runs in _components(mask, diagonal=True))
 
 
 def walk(contour: Sequence[Point]) -> frozenset[Point] | None:

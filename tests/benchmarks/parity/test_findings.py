@@ -22,7 +22,7 @@ from tumorseg_benchmarks.reports.ci import to_annotations, to_junit
 from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.errors import InputError, ParityError
-from tumorseg_runtime.device.cache import beside, device_facts
+from tumorseg_runtime.device.cache import PASSED, RANKING, Entry, beside, device_facts, write_ranking
 from tumorseg_runtime.parity.budget import BUDGETS
 
 if TYPE_CHECKING:
@@ -107,6 +107,24 @@ def test_the_certificate_holds_what_was_compared_by_what_and_where(
     assert versions
     assert all("onnxruntime" in one for one in versions)
     assert Bundle.open(root).digest() == bundle.digest()  # still sealed
+
+
+@pytest.mark.slow
+def test_a_device_folder_that_verify_refuses_is_refused_here_too(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    folder, junit = tmp_path / "device", tmp_path / "parity.xml"
+    write_ranking(folder, tiny_bundle, (Entry("onnxruntime", "cpu", "fp32", 1, {}, PASSED, 0.01),))
+    (folder / RANKING).write_text((folder / RANKING).read_text()[:-40])
+    result = invoke(
+        tiny_bundle.root, "--device-folder", folder, "--out", tmp_path / "out", "--no-certificate",
+        "--junit", junit,
+    )  # fmt: skip
+    assert isinstance(result.exception, ParityError)
+    assert f": 1 breaches of parity, expected none: {folder / RANKING}: " in str(result.exception)
+    values = json.loads((tmp_path / "out/parity.json").read_text())
+    assert len(values["device_folder"]) == 1
+    suite = ElementTree.parse(junit).getroot()[0]
+    failed = {case.get("classname") for case in suite if case.find("failure") is not None}
+    assert failed == {"device folder"}
 
 
 def test_what_needs_a_run_says_so(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tumorseg_benchmarks.parity.layer_diff import LayerDiff, align, measure_layer_diff, snr_db
+from tumorseg_benchmarks.parity.layer_diff import LayerDiff, measure_layer_diff
+from tumorseg_benchmarks.parity.layer_match import align, snr_db
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.parity.reference import load_golden
 

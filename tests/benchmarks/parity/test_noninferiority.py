@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from tumorseg_benchmarks.parity.noninferiority import (
+    FEWEST_GROUPS,
     PASSED,
     REFUSED,
     UNDECIDED,
@@ -18,6 +19,8 @@ from tumorseg_benchmarks.parity.noninferiority import (
 from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_benchmarks.variants.inputs import EncodedImage
 from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.parity.budget import Budget
+from tumorseg_runtime.parity.report import ImageParity, ParityReport
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -86,3 +89,39 @@ def test_scores_are_of_images_with_a_tumour_at_the_networks_size() -> None:
     )
     without.add(0, better)
     assert without.verdict() is None
+
+
+def test_truth_overrules_where_it_knows_every_image_and_there_are_groups_enough() -> None:
+    logits = np.full((1, 8, 8), -1, np.float32)
+    logits[0, 2:6] = 1
+    empty = np.zeros((8, 8), bool)
+    truth = empty.copy()
+    truth[2:6] = True
+    count = FEWEST_GROUPS
+    images = tuple(EncodedImage(f"{number}", b"") for number in range(count + 1))  # the last has no tumour
+    groups = tuple(image.name for image in images)
+
+    def overrules(broken: tuple[int, ...], count: int = count, lost: bool = False) -> bool:
+        reference = ReferenceSet(
+            "test",
+            images,
+            (logits,) * len(images),
+            None,
+            lambda index: empty if index == len(images) - 1 else truth,
+            groups,
+        )
+        scores = DiceScores(reference, Contract(height=32, width=32))
+        for index in (*range(count), len(images) - 1):
+            scores.add(index, logits >= 0 if not lost else logits >= 9)
+        found = tuple(
+            ImageParity(name, 0, 0, 0, 0, 64, 9, 0.9, ("too much",) if index in broken else ())
+            for index, name in enumerate(groups)
+        )
+        return scores.overrules(
+            ParityReport("m", "fake", "cpu", "fp16", {}, Budget(relative_error=1, free_pixels=0), 1.0, found)
+        )
+
+    assert overrules((0, 3))
+    assert not overrules((count,))  # nobody speaks for an image without a tumour
+    assert not overrules((0,), count - 1)  # too few groups
+    assert not overrules((0,), lost=True)  # inferior

@@ -16,7 +16,9 @@ FP32 = BUDGETS["fp32"]
 
 
 def test_a_margin_is_the_error_that_breaks_the_budget() -> None:
-    logits = np.random.default_rng(0).normal(0, 3, (1, 64, 64)).astype(np.float32)
+    rows, columns = np.mgrid[:64, :64]
+    disc = 12 - np.hypot(rows - 31, columns - 31) + np.random.default_rng(0).uniform(-0.1, 0.1, (64, 64))
+    logits = disc.astype(np.float32)[None]
     margin = margin_of(logits, 0.5, FP32)
     nearest = np.sort(np.abs(logits.astype(np.float64) - 0.5), axis=None)
     assert margin == nearest[FP32.free_pixels]  # two may flip, the third may not

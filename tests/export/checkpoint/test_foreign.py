@@ -243,9 +243,17 @@ def test_timm_encoder_gives_no_warning(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_run_and_folders_of_neither_kind(tiny_run: Run, tmp_path: Path) -> None:
-    assert open_checkpoint(tiny_run.root, CheckpointOptions()).sha256 == tiny_run.checkpoint_sha256
-    with pytest.raises(InputError, match="is a run, which says itself what it is; got --arch, --images"):
+    own = open_checkpoint(tiny_run.root, CheckpointOptions())
+    assert own.sha256 == tiny_run.checkpoint_sha256
+    assert own.golden_from == "images of the run's split"
+    with pytest.raises(InputError, match="is a run, which says itself what it is; got --arch: leave"):
         open_checkpoint(tiny_run.root, CheckpointOptions(architecture="unet", images="phantoms"))
+    drawn = open_checkpoint(tiny_run.root, CheckpointOptions(images="phantoms"))
+    assert drawn.golden_from == "phantoms, drawn for this export"
+    with drawn.images() as manifest:
+        assert {item.organ for item in manifest.items} == {"brain", "breast"}
+        assert manifest.root != tiny_run.manifest().root
+    assert drawn.training == own.training
     with pytest.raises(BundleError, match=r"has no run\.json and no config\.json"):
         open_checkpoint(tmp_path, UNET)
     with pytest.raises(InputError, match="is not there, expected a run"):

@@ -80,7 +80,7 @@ def test_flags_reach_the_checkpoint_and_the_signature_the_bundle(tiny_run: Run, 
         (["--size", "large"], "--size is 'large', expected pixels such as 512, or HEIGHTxWIDTH"),
         (["--size", "64x64x3"], "--size is '64x64x3'"),
         (["--mean", "0.5;0.5"], "--mean is '0.5;0.5', expected numbers such as"),
-        (["--sign", "absent.pem"], "absent.pem: is missing or no key"),
+        (["--sign", "absent.pem"], "absent.pem: does not exist, expected a private key"),
         (["--arch", "unet"], "is a run, which says itself what it is; got --arch"),
     ],
 )
@@ -118,5 +118,5 @@ def test_help_loads_neither_torch_nor_onnx() -> None:
 
 def test_a_checkpoint_that_is_not_there_is_said_before_anything_else(tmp_path: Path) -> None:
     arguments = [str(tmp_path / "absent"), "--out", str(tmp_path / "bundle")]
-    with pytest.raises(InputError, match=r"absent: is not there, expected a run of `tumorseg train`"):
+    with pytest.raises(InputError, match=r"absent: does not exist, expected a run or a checkpoint"):
         CliRunner().invoke(export, arguments, catch_exceptions=False)

@@ -40,11 +40,9 @@ def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) ->
     assert [(report["backend"], report["batch_size"], report["threads"]) for report in reports] == [
         ("mnn", 4, None), ("mnn", 4, None), ("mnn", 4, 1), ("mnn-exact", 4, None), ("mnn-exact", 4, None),
     ]  # fmt: skip
-    worst = {
-        report["backend"]: max(image["relative_error"] for image in report["images"]) for report in reports
-    }
-    assert worst["mnn-exact"] < 5e-5
-    assert worst["mnn-exact"] <= worst["mnn"]  # equal where MNN has nothing to cut into tiles
+    # On a network as small as this both are rounding: which is smaller differs between processors.
+    exact = [image for report in reports if report["backend"] == "mnn-exact" for image in report["images"]]
+    assert max(image["relative_error"] for image in exact) < 5e-5
 
 
 @pytest.mark.slow
@@ -65,7 +63,7 @@ def test_a_network_too_rough_for_mnn_is_refused_with_the_exact_target_as_remedy(
 ) -> None:
     with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]
         report = golden_report(bundle, session, "model.mnn")
-    strict = Budget(relative_error=1e-9, flipped_share=0, dice=1, free_pixels=0)
+    strict = Budget(relative_error=1e-9, free_pixels=0, flips_per_border=0.0)
     monkeypatch.setitem(BUDGETS, "fp32", strict)
     assert report.passed
     with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]

@@ -275,7 +275,7 @@ def test_without_a_driver_tensorrt_is_not_touched(
     monkeypatch.setattr(backend, "why_no_driver", lambda: "no NVIDIA driver")
     monkeypatch.setattr(backend, "load_tool", lambda tool: pytest.fail(f"{tool} was imported"))
     with pytest.raises(BackendError, match="tensorrt on 'cuda' is not available: no NVIDIA driver; expected"):
-        backend.open_session(BACKENDS["tensorrt"], Bundle.open(small_bundle), "cuda", "fp32", None, tmp_path)
+        open_session(Bundle.open(small_bundle), backend="tensorrt", device="cuda", device_folder=tmp_path)
     with pytest.raises(BackendError, match="no NVIDIA driver"):
         open_session(Bundle.open(small_bundle), backend="tensorrt", device="cuda", precision="fp16")
 

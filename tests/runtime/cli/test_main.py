@@ -54,7 +54,7 @@ def test_a_bad_file_is_1_and_one_line_each(small_bundle: Path, image: Path, tmp_
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["{none}", "{image}"], "has no bundle.json"),
+        (["{none}", "{image}"], "does not exist, expected a bundle: check the path"),
         (["{bundle}", "{image}", "--device", "cuda"], "onnxruntime on 'cuda' is not available"),
         (["{bundle}", "{image}", "--backend", "magic"], "backend is 'magic'"),
         (["{bundle}", "{image}", "--precision", "fp16"], "has no fp16 onnx artefact"),

@@ -18,8 +18,9 @@ from tumorseg_runtime.cli.main import cli
 from tumorseg_runtime.cli.options import Options, command, out_option
 
 ALL = {
-    "bench", "build", "compare", "data audit", "data phantoms", "data prepare", "doctor", "evaluate",
-    "export", "install", "parity", "predict", "rollback", "sign", "train", "verify",
+    "bench", "build", "bundle pack", "bundle unpack", "compare", "data audit", "data phantoms",
+    "data prepare", "demo", "doctor", "evaluate", "export", "install", "parity", "predict",
+    "rollback", "sign", "train", "verify",
 }  # fmt: skip
 SHARED = ("--json", "--quiet", "--out", "--run", "--device-folder", "--public-key")
 
@@ -112,3 +113,21 @@ def test_shared_options_are_defined_in_one_place() -> None:
     for path in (path for room in rooms for path in room.glob("*.py") if path.name != "options.py"):
         text = "".join(path.read_text(encoding="utf-8").split())
         assert not [flag for flag in SHARED if f'click.option("{flag}"' in text], path
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_sections_name_parameters_and_leave_few_unsorted(
+    commands: dict[str, click.Command], name: str
+) -> None:
+    made = commands[name]
+    assert isinstance(made, module.SectionedCommand)
+    sorted_in = [one for names in made.sections.values() for one in names]
+    options = {one.name for one in made.params if isinstance(one, click.Option)}
+    assert len(sorted_in) == len(set(sorted_in))
+    assert set(sorted_in) <= options
+    assert len(options - set(sorted_in)) <= 8  # --json and --quiet among them
+
+
+def test_no_description_in_the_list_of_commands_is_cut_off() -> None:
+    text = CliRunner().invoke(cli, ["--help"]).output
+    assert "..." not in text.partition("Commands:")[2]

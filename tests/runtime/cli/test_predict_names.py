@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from tumorseg_runtime import Contract, Lesion, Prediction
-from tumorseg_runtime.cli.predict import Outputs, describe, list_images, make_line, unique_names
+from tumorseg_runtime.cli.image_files import list_images, unique_names
+from tumorseg_runtime.cli.predict import Outputs, describe, make_line
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.read import write_png

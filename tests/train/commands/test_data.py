@@ -57,11 +57,11 @@ def test_prepare_as_json_with_the_split_in_the_folder(drawn: Path) -> None:
 
 def test_prepare_draws_phantoms_where_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phantoms, "write_phantoms", lambda root: write_phantoms(root, brain=3, breast=3))
-    result = run("prepare", tmp_path / "data", "--json")
+    result = run("prepare", tmp_path / "data", "--json", "--phantoms")
     assert result.exit_code == 0, result.output
-    assert f"{tmp_path / 'data'} does not exist: drawing phantoms" in result.stderr
+    assert f"{tmp_path / 'data'} did not exist: phantoms were drawn" in result.stderr
     assert len(result.stderr.splitlines()) == 2  # and the verdict
-    assert result.stderr.splitlines()[-1].startswith("all files are sound; split: ")
+    assert result.stderr.splitlines()[-1].startswith("6 phantoms, drawn images: all files are sound; split: ")
     assert sum(row["images"] for row in json.loads(result.stdout)["counts"]) == 6
 
 
@@ -94,3 +94,20 @@ def test_phantoms_refuses_a_folder_in_use(drawn: Path) -> None:
     assert isinstance(result.exception, InputError)
     assert "is not empty" in str(result.exception)
     assert sorted(drawn.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["dta", "images"])
+def test_a_mistyped_path_gets_no_phantoms(tmp_path: Path, name: str) -> None:
+    result = run("prepare", tmp_path / name)
+    assert isinstance(result.exception, InputError)
+    assert "does not exist" in str(result.exception)
+    assert str(result.exception).endswith("check the path, or draw phantoms into it by --phantoms")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_default_path_gets_phantoms_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(phantoms, "write_phantoms", lambda root: write_phantoms(root, brain=3, breast=3))
+    result = run("prepare", "data")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].startswith("6 phantoms, drawn images: all files are sound; split: ")

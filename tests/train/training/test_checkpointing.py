@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from safetensors.torch import load_file
 
 from tumorseg_runtime.core.contract import Contract
@@ -20,6 +21,7 @@ from tumorseg_train.config.recipe import load_recipe
 from tumorseg_train.training import checkpointing as module
 from tumorseg_train.training.checkpointing import CURVES, RESUME, CheckpointWriter, save_weights, write_csv
 from tumorseg_train.training.lightning_module import SegmentationModule
+from tumorseg_train.training.train import recipe_callbacks
 
 
 class Killed(BaseException):
@@ -29,10 +31,10 @@ class Killed(BaseException):
 class Training:
     """Lightning's side of a recorder: epochs whose figures the test gives."""
 
-    def __init__(self, out: Path, patience: int = 0, first: bool = True) -> None:
+    def __init__(self, out: Path, first: bool = True) -> None:
         self.out = out
         self.said: list[str] = []
-        self.recorder = CheckpointWriter(out, patience, self.said.append)
+        self.recorder = CheckpointWriter(out, self.said.append)
         recipe = dataclasses.replace(load_recipe("quick"), average=0.0)
         self.task = SegmentationModule(torch.nn.Conv2d(3, 1, 1), Contract(64, 64), recipe, steps=1)
         self.trainer: Any = SimpleNamespace(
@@ -40,10 +42,12 @@ class Training:
             optimizers=[SimpleNamespace(param_groups=[{"lr": 0.25}])],
             is_global_zero=first,
             should_stop=False,
+            early_stopping_callback=None,
             save_checkpoint=self.save_checkpoint,
         )
 
     def save_checkpoint(self, path: Path) -> None:
+        self.recorder.on_save_checkpoint(self.trainer, self.task, {"state_dict": self.task.state_dict()})
         path.write_text(json.dumps(self.recorder.state_dict()), encoding="utf-8")
 
     def epoch(self, number: int, dice: float, loss: float = 0.5) -> None:
@@ -219,15 +223,21 @@ def test_half_written_weights_of_an_epoch_that_turns_out_worse_are_removed(tmp_p
 
 
 def test_patience_ends_the_training_and_its_resumption(tmp_path: Path) -> None:
-    training = Training(tmp_path, patience=2)
+    recipe = dataclasses.replace(load_recipe("quick"), average=0.0, patience=2)
+    (stopper,) = recipe_callbacks(recipe)
+    assert isinstance(stopper, EarlyStopping)
+    training = Training(tmp_path)
     training.epoch(1, 0.5)
-    training.epoch(2, 0.5)
+    training.trainer.early_stopping_callback = stopper
+    training.recorder.on_train_start(training.trainer, training.task)
     assert not training.trainer.should_stop
+    training.trainer.should_stop = True  # by the callback, before ours
+    training.epoch(2, 0.5)
     training.epoch(3, 0.25)
-    assert training.trainer.should_stop
     assert training.said[-1] == "no better Dice in 2 epochs: the training ends here"
-    again = Training(tmp_path, patience=2)
-    again.recorder.load_state_dict(training.recorder.state_dict())
+    again = resumed(tmp_path)
+    again.trainer.early_stopping_callback = stopper
+    stopper.load_state_dict({**stopper.state_dict(), "stopped_epoch": 2})
     again.recorder.on_train_start(again.trainer, again.task)
     assert again.trainer.should_stop
 
@@ -261,10 +271,10 @@ def test_tables_and_weights_are_written_whole_or_not_at_all(
         write_csv(tmp_path / "a.csv", [{"name": "z"}, {"other": 1.0}])
     assert (tmp_path / "a.csv").read_text(encoding="utf-8").startswith("name,value\nx,")
     model = torch.nn.Conv2d(3, 1, 1)
-    save_weights(model, tmp_path / "w.safetensors")
+    save_weights(model.state_dict(), tmp_path / "w.safetensors")
     before = (tmp_path / "w.safetensors").read_bytes()
     assert torch.equal(load_file(tmp_path / "w.safetensors")["weight"], model.weight)
     dies_in_the_weights(Training(tmp_path), monkeypatch)
     with pytest.raises(Killed):
-        save_weights(torch.nn.Conv2d(3, 1, 1), tmp_path / "w.safetensors")
+        save_weights(torch.nn.Conv2d(3, 1, 1).state_dict(), tmp_path / "w.safetensors")
     assert (tmp_path / "w.safetensors").read_bytes() == before

@@ -47,7 +47,7 @@ def test_two_processes_share_the_images_and_end_with_equal_weights(tmp_path: Pat
     assert len(digests) == 2
     assert digests[0] == digests[1]
     kept = torch.load(out / "resume.ckpt", weights_only=True)["state_dict"]
-    average = {name.removeprefix("average.module."): value for name, value in kept.items()}
+    average = {name.removeprefix("model."): value for name, value in kept.items()}
     final = run.model()
     final.load_state_dict({name: average[name] for name in final.state_dict()})
     assert weights_digest(final) == digests[0]  # of the weights that were trained, not of nothing

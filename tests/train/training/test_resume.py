@@ -79,18 +79,16 @@ def test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one(
     assert run.metrics == uninterrupted.metrics
     whole = torch.load(uninterrupted.root / "resume.ckpt", weights_only=True)
     again = torch.load(killed / "resume.ckpt", weights_only=True)
-    for name, tensor in whole["state_dict"].items():  # the weights themselves, beside their average
-        assert torch.equal(tensor, again["state_dict"][name]), name
+    for part in ("state_dict", "current_model_state"):  # the weights' average, and the weights themselves
+        for name, tensor in whole[part].items():
+            assert torch.equal(tensor, again[part][name]), name
 
 
 def test_the_bits_are_not_equal_by_accident(uninterrupted: Run) -> None:
     """Each epoch draws anew: the training would notice another order, another crop, another dropout."""
-    state = torch.load(uninterrupted.root / "resume.ckpt", weights_only=True)["state_dict"]
-    averaged = {name: tensor for name, tensor in state.items() if name.startswith("average.module.")}
-    assert averaged
-    assert not torch.equal(
-        state["model.segmentation_head.0.weight"], averaged["average.module.segmentation_head.0.weight"]
-    )
+    state = torch.load(uninterrupted.root / "resume.ckpt", weights_only=True)
+    name = "model.segmentation_head.0.weight"
+    assert not torch.equal(state["current_model_state"][name], state["state_dict"][name])
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -128,5 +126,7 @@ def test_what_cannot_be_resumed_is_refused(uninterrupted: Run, data: Path, tmp_p
         (tmp_path / name).write_bytes((uninterrupted.root / name).read_bytes())
     (tmp_path / "plan.json").write_text(json.dumps({**plan, "data": str(tmp_path)}), encoding="utf-8")
     assert "is missing or changed since the training began" in refusal("--resume", str(tmp_path))
-    (tmp_path / "plan.json").write_text(json.dumps({**plan, "schema": 7}), encoding="utf-8")
-    assert "schema is 7, expected 1" in refusal("--resume", str(tmp_path))
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "schema": 1}), encoding="utf-8")
+    assert "schema is 1, expected 2: train anew, from its weights with --init" in refusal(
+        "--resume", str(tmp_path)
+    )

@@ -1,10 +1,12 @@
+import typing
+
 import pytest
 
-from tumorseg_train.config.recipe import SCHEDULES
+from tumorseg_train.config.recipe import Schedule
 from tumorseg_train.training.lightning_module import FLOOR, SHAPES, factor
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", typing.get_args(Schedule))
 def test_climbs_to_the_peak_and_never_rises_again(schedule: str) -> None:
     rates = [factor(step, 200, 0.1, schedule) for step in range(200)]
     assert rates[:20] == sorted(rates[:20])
@@ -15,7 +17,7 @@ def test_climbs_to_the_peak_and_never_rises_again(schedule: str) -> None:
 
 
 def test_shapes_are_those_that_a_recipe_may_name() -> None:
-    assert tuple(SHAPES) == SCHEDULES
+    assert tuple(SHAPES) == typing.get_args(Schedule)
     assert factor(50, 101, 0, "linear") == pytest.approx(FLOOR + (1 - FLOOR) / 2)
     assert factor(25, 101, 0, "cosine") == pytest.approx(FLOOR + (1 - FLOOR) * 0.853553, rel=1e-4)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tumorseg_runtime.cli.options import PATH, Options, command, out_option
+from tumorseg_runtime.cli.options import Existing, Options, command, out_option
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class CompareOptions(Options):
 
 
 @command(CompareOptions, example="tumorseg compare runs/first runs/second --out build/comparison")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN_OR_JSON...", type=PATH)
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN_OR_JSON...", type=Existing("a run or an evaluation.json")
+)
 @click.option(
     "--part", default="test", show_default=True, type=click.Choice(["train", "val", "test"]),
     help="Part of each run's split.",
@@ -32,7 +34,7 @@ class CompareOptions(Options):
     help="Compare masks at each network's size, at each image's own, or at a square of so many pixels.",
 )  # fmt: skip
 @click.option(
-    "--bench", multiple=True, metavar="FILE", type=PATH,
+    "--bench", multiple=True, metavar="FILE", type=Existing("a bench.json"),
     help="A bench.json of `tumorseg bench` for the latencies; may be repeated.",
 )  # fmt: skip
 @out_option(default=Path("build/comparison"), help="Folder of the report.")

@@ -10,18 +10,18 @@ from typing import Any
 
 import click
 
-from tumorseg_runtime.cli.options import PATH, Options, command, out_option
+from tumorseg_runtime.cli.options import PATH, Options, SuggestingGroup, command, out_option
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder
 from tumorseg_train.commands.data_audit import audit
 from tumorseg_train.data.checks import examine
 from tumorseg_train.data.datasets import find_samples, unread_folders
 from tumorseg_train.data.grouping import KINDS, MEANING
-from tumorseg_train.data.phantoms import BRAIN, BREAST, NOTE, ensure_data, write_phantoms
+from tumorseg_train.data.phantoms import BRAIN, BREAST, NOTE, PHANTOMS_FLAG, ensure_data, write_phantoms
 from tumorseg_train.data.split import GROUPED, PARTS, RANDOM, Manifest, split_samples
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def data() -> None:
     """Find, check, split and audit images, or draw phantoms. Layouts and sources: docs/data.md."""
 
@@ -35,6 +35,7 @@ class PrepareOptions(Options):
     method: str
     folds: int
     fold: int
+    phantoms: bool
     out: Path | None
 
 
@@ -63,17 +64,19 @@ class PrepareOptions(Options):
     type=click.IntRange(min=0),
     help="With --folds: this fold is the test part, the next one validation.",
 )
+@click.option(
+    PHANTOMS_FLAG, is_flag=True, help="Draw phantoms into DIR if it does not exist; DIR `data` needs no flag."
+)
 @out_option(help="The split's file [default: DIR/split.json].")
 def prepare(options: PrepareOptions) -> None:
     """Check every image and mask under DIR and write the split into training, validation and test.
 
-    If DIR does not exist, phantoms are drawn into it. Problems are listed for all files at once, and no split
-    is written; the exit status is then 2.
+    Problems are listed for all files at once, and no split is written; the exit status is then 2. Phantoms
+    are drawn where DIR is `data` or --phantoms is given, and DIR does not exist.
     """
     folder = options.folder
-    if not folder.exists():
-        options.log(f"{folder} does not exist: drawing phantoms into it (images of nobody, docs/data.md)")
-        ensure_data(folder)
+    if ensure_data(folder, asked=options.phantoms):
+        options.log(f"{folder} did not exist: phantoms were drawn into it (docs/data.md)")
     samples = find_samples(folder)
     facts, found = examine(folder, samples)
     problems = [problem.text for problem in found]
@@ -107,7 +110,10 @@ def prepare(options: PrepareOptions) -> None:
         "unread_folders": unread_folders(folder),
     }
     click.echo(json.dumps(report, indent=2, ensure_ascii=False) if options.as_json else describe(report))
-    options.verdict(f"all files are sound; split: {path} (SHA-256 {manifest.digest()[:12]})")
+    images = "phantoms, drawn images" if report["phantoms"] else "images"
+    options.verdict(
+        f"{len(samples)} {images}: all files are sound; split: {path} (SHA-256 {manifest.digest()[:12]})"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tumorseg_runtime.cli.options import PATH, Options, command, out_option
+from tumorseg_runtime.cli.options import Existing, Options, command, out_option
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_train.data.audit import Audit, audit_data
 from tumorseg_train.data.audit_report import audit_page
@@ -25,9 +25,9 @@ class AuditOptions(Options):
 
 
 @command(AuditOptions, example="tumorseg data audit data --split data/split.json --out build/audit.html")
-@click.argument("folder", metavar="DIR", type=PATH)
+@click.argument("folder", metavar="DIR", type=Existing("a folder of images"))
 @click.option(
-    "--split", type=PATH,
+    "--split", type=Existing("a split.json"),
     help="A split.json: is one patient, one block of slices or one scene in two of its parts?",
 )  # fmt: skip
 @out_option(help="Write the report with pictures, one HTML file.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tumorseg_runtime.cli.options import PATH, Options, command, out_option
+from tumorseg_runtime.cli.options import Existing, Options, command, out_option
 from tumorseg_runtime.core.errors import InputError
 
 
@@ -30,8 +30,15 @@ class EvaluateOptions(Options):
     out: Path | None
 
 
-@command(EvaluateOptions, example="tumorseg evaluate runs/first --part val")
-@click.argument("predictor", metavar="RUN_OR_BUNDLE", type=PATH)
+@command(
+    EvaluateOptions,
+    example="tumorseg evaluate runs/first --part val",
+    sections={
+        "Images": ("part", "split", "data", "spacing"),
+        "Network": ("backend", "device", "precision", "size", "scale"),
+    },
+)
+@click.argument("predictor", metavar="RUN_OR_BUNDLE", type=Existing("a run or a bundle"))
 @click.option(
     "--part",
     default="test",
@@ -41,10 +48,14 @@ class EvaluateOptions(Options):
 )
 @click.option(
     "--split",
-    type=PATH,
+    type=Existing("a split.json or a folder with one"),
     help="A split.json, or a folder that holds one, such as a run. A bundle needs it [default: the run's].",
 )
-@click.option("--data", type=PATH, help="Folder of the images [default: the one the run names].")
+@click.option(
+    "--data",
+    type=Existing("a folder of images"),
+    help="Folder of the images [default: the one the run names].",
+)
 @click.option("--backend", help="Of a bundle [default: onnxruntime]. A run is run by PyTorch.")
 @click.option("--device", help="Of a bundle's backend [default: cpu].")
 @click.option("--precision", help="Of a bundle's artefact [default: fp32].")

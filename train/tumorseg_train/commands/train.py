@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING
 import click
 
 from tumorseg_runtime.bundle.bundle import sha256_of
-from tumorseg_runtime.cli.options import PATH, Options, command, out_option, spoken
+from tumorseg_runtime.cli.options import PATH, Existing, Options, command, out_option, spoken
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import move
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_train.config.plan import TrainingPlan
-from tumorseg_train.data.split import SPLIT, Manifest
+from tumorseg_train.config.recipe import load_recipe, parse_settings
+from tumorseg_train.data.datasets import find_samples
+from tumorseg_train.data.phantoms import PHANTOMS_FLAG, ensure_data
+from tumorseg_train.data.split import SPLIT, Manifest, make_manifest
 from tumorseg_train.training.distributed import is_first
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
+
+RUN_INDEX = "run.json"  # `networks.run.INDEX`, which comes with torch
 
 
 @dataclass(frozen=True)
@@ -46,18 +51,28 @@ class TrainOptions(Options):
     devices: int
     nodes: int
     report: float
+    phantoms: bool
 
 
-@command(TrainOptions, example="tumorseg train data --out runs/first --recipe quick")
+@command(
+    TrainOptions,
+    example="tumorseg train data --out runs/first --recipe quick",
+    sections={
+        "Network": ("arch", "encoder", "encoder_weights", "size", "init"),
+        "Recipe": ("recipe", "epochs", "batch_size", "seed", "deterministic", "settings"),
+        "Data": ("split", "phantoms"),
+        "Machines": ("devices", "nodes"),
+    },
+)
 @click.argument("data", type=PATH, required=False)
 @out_option(help="Folder of the run.")
 @click.option(
-    "--resume", type=PATH, metavar="RUN",
+    "--resume", type=Existing("the folder of a training"), metavar="RUN",
     help="Go on with a training that was broken off, from its last whole epoch. Takes no other flags "
     "than --report, --json and --quiet.",
 )  # fmt: skip
 @click.option(
-    "--init", type=PATH, metavar="RUN|FILE",
+    "--init", type=Existing("a run or a file of weights"), metavar="RUN|FILE",
     help="Start from the weights of a run, finished or broken off, or of a file (.safetensors), of the same "
     "architecture and encoder, at any size.",
 )  # fmt: skip
@@ -87,19 +102,25 @@ class TrainOptions(Options):
     "--split", type=click.Choice(["grouped", "random"]), default="grouped", show_default=True,
     help="grouped keeps patients and near-duplicates on one side; random shows what their leak is worth.",
 )  # fmt: skip
-@click.option("--devices", default=1, show_default=True, help="Processes (or GPUs) on each machine.")
-@click.option("--nodes", default=1, show_default=True, help="Machines.")
+@click.option(
+    "--devices", type=click.IntRange(1), default=1, show_default=True,
+    help="Processes (or GPUs) on each machine.",
+)  # fmt: skip
+@click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines.")
 @click.option(
     "--report", default=60.0, show_default=True, metavar="SECONDS", help="How often it says how far it is."
+)
+@click.option(
+    PHANTOMS_FLAG,
+    is_flag=True,
+    help="Draw phantoms into DATA if it does not exist; `data` needs no flag.",
 )
 def train(options: TrainOptions) -> None:
     """Train a network on the images under DATA and write a run.
 
-    DATA is a folder as in docs/data.md; if it does not exist, phantoms are drawn into it. A finished or
-    broken-off run that lies at --out is moved aside, never overwritten.
+    DATA is a folder as in docs/data.md; `data` gets phantoms if it does not exist. A finished or broken-off
+    run that lies at --out is moved aside, never overwritten.
     """
-    from tumorseg_train.networks.run import INDEX
-    from tumorseg_train.training.train import train as run_training
 
     def log(line: str) -> None:
         if is_first():
@@ -111,16 +132,20 @@ def train(options: TrainOptions) -> None:
             also = ", ".join(sorted(given))
             raise InputError(f"--resume goes on with the run's own plan, got also {also}: leave them out")
         out = options.resume
-        plan, manifest = reopen(out, finished=INDEX)
+        plan, manifest = reopen(out)
         log(f"{out}: going on with {plan.architecture} {plan.encoder}, {plan.recipe.epochs} epochs")
     elif data is None or out is None:
         raise click.UsageError("expected DATA and --out RUN, or --resume RUN")
     else:
         if options.init and options.init.resolve().is_relative_to(out.resolve()):
             raise InputError(f"--init {options.init} lies in --out {out}, expected another --out: choose one")
+        check_room(out)
         plan, manifest = prepare(data, options, log)
         if is_first() and (aside := move_aside(out)):
             log(f"{out} held a run, which is now {aside}")
+    from tumorseg_train.networks.run import INDEX  # torch comes with these two: checks come before
+    from tumorseg_train.training.train import train as run_training
+
     with resumable(lambda: how_to_go_on(out)):
         run = run_training(plan, manifest, out, log=log, progress_seconds=options.report)
     if run is not None:
@@ -151,12 +176,26 @@ def given_beside_resume() -> list[str]:
 
 
 def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tuple[TrainingPlan, Manifest]:
-    """Plan and split of a new training; raises InputError."""
+    """Plan and split of a new training; raises InputError, for paths and flags before torch is imported."""
+    if not is_first() and not data.exists():
+        raise InputError(f"{data} does not exist, expected the images: run `tumorseg data prepare` first")
+    overrides = {
+        field: value
+        for field in ("encoder_weights", "epochs", "batch_size", "seed", "deterministic")
+        if (value := getattr(options, field)) is not None
+    }
+    changes = {**parse_settings(options.settings), **overrides}
+    if options.recipe != "auto":
+        load_recipe(options.recipe, **changes)
+    if options.init and options.encoder_weights:
+        raise InputError("--init brings the encoder's weights, got also --encoder-weights: leave one out")
+    Contract(height=options.size, width=options.size)
+    if ensure_data(data, asked=options.phantoms):
+        log(f"{data} did not exist: phantoms were drawn into it (docs/data.md)")
+    find_samples(data)
+
     import torch
 
-    from tumorseg_train.config.recipe import load_recipe, parse_settings
-    from tumorseg_train.data.phantoms import ensure_data
-    from tumorseg_train.data.split import make_manifest
     from tumorseg_train.networks.initial import initial_weights
     from tumorseg_train.networks.models import encoder_normalisation
     from tumorseg_train.networks.precision import resolve_precision
@@ -167,14 +206,7 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         reason = "a CUDA device is here" if name == "full" else "no CUDA device"
         other = "quick" if name == "full" else "full"
         log(f"recipe {name} ({reason}); the other one: make train RECIPE={other}")
-    overrides = {
-        field: value
-        for field in ("encoder_weights", "epochs", "batch_size", "seed", "deterministic")
-        if (value := getattr(options, field)) is not None
-    }
-    asked = load_recipe(name, **{**parse_settings(options.settings), **overrides})
-    if options.init and options.encoder_weights:
-        raise InputError("--init brings the encoder's weights, got also --encoder-weights: leave one out")
+    asked = load_recipe(name, **changes)
     chosen = resolve_precision(asked)
     if chosen != asked:
         log(f"precision {chosen.precision} (what this machine does best)")
@@ -185,10 +217,6 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         initial = initial_weights(options.init, options.arch, options.encoder, contract)
         chosen = replace(chosen, encoder_weights="none")  # the initial ones take their place
         log(f"initial weights: {initial.path}")
-    if not is_first() and not data.exists():
-        raise InputError(f"{data} does not exist, expected the images: run `tumorseg data prepare` first")
-    if ensure_data(data):
-        log(f"{data} did not exist: phantoms were drawn into it (docs/data.md)")
     manifest = make_manifest(data, chosen.seed, method=options.split)
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
     log(f"{data}: {len(manifest.items)} images: {counts}")
@@ -199,10 +227,10 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
     return plan, manifest
 
 
-def reopen(out: Path, finished: str) -> tuple[TrainingPlan, Manifest]:
+def reopen(out: Path) -> tuple[TrainingPlan, Manifest]:
     """Plan and split of a training that was broken off; raises InputError and BundleError."""
     plan = TrainingPlan.read(out)
-    if (out / finished).is_file():
+    if (out / RUN_INDEX).is_file():
         raise InputError(f"{out}: is finished, expected a training that was broken off: start a new one")
     manifest = Manifest.read(out / SPLIT, root=Path(plan.data))
     for item in manifest.items:
@@ -213,15 +241,22 @@ def reopen(out: Path, finished: str) -> tuple[TrainingPlan, Manifest]:
     return plan, manifest
 
 
+def check_room(out: Path) -> bool:
+    """True where a run lies at `out`, False where nothing does; raises InputError for other things."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not (out / SPLIT).is_file():
+        raise InputError(f"{out}: exists and is no run, expected a new or empty folder: choose another --out")
+    return True
+
+
 def move_aside(out: Path) -> Path | None:
     """Make room for a run; returns where an earlier one went.
 
     Raises InputError for a folder that holds other things.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not check_room(out):
         return None
-    if not (out / SPLIT).is_file():
-        raise InputError(f"{out}: exists and is no run, expected a new or empty folder: choose another --out")
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((out / SPLIT).stat().st_mtime))
     aside = out.with_name(f"{out.name}-{stamp}")
     move(out, aside)

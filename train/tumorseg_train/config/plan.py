@@ -8,35 +8,40 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import write_text
-from tumorseg_runtime.core.records import Format, Range, Sha256, to_json
-from tumorseg_train.config.recipe import Recipe
+from tumorseg_runtime.core.records import Fields, Format, to_json
+from tumorseg_train.config.recipe import AtLeastOne, Recipe
+from tumorseg_train.config.validation import STRICT, validated
 
-SCHEMA = 1
+SCHEMA = 2  # 1: without initial_weights, and with another resume.ckpt
 PLAN, RECIPE = "plan.json", "recipe.toml"
 FORMAT = Format(
     "plan of a training",
     "train anew",
     SCHEMA,
+    renew="train anew, from its weights with --init RUN/epoch-....safetensors",
     folder="the folder of a training that was broken off: train anew",
     error=InputError,
     max_bytes=2**20,
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class InitialWeights:
     """What a training starts from: a file's absolute path, and its hash."""
 
     path: str
-    sha256: Sha256
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainingPlan:
     """What is trained, on what, and how.
 
@@ -50,13 +55,9 @@ class TrainingPlan:
     contract: Contract
     recipe: Recipe
     recipe_name: str
-    devices: Annotated[int, Range(1)] = 1
-    nodes: Annotated[int, Range(1)] = 1
+    devices: AtLeastOne = 1
+    nodes: AtLeastOne = 1
     initial_weights: InitialWeights | None = None
-
-    def __post_init__(self) -> None:
-        if self.devices < 1 or self.nodes < 1:
-            raise InputError(f"devices is {self.devices}, nodes {self.nodes}: expected 1 or more of each")
 
     @property
     def processes(self) -> int:
@@ -71,6 +72,8 @@ class TrainingPlan:
     @classmethod
     def read(cls, out: Path) -> TrainingPlan:
         """Read what `write` wrote; raises InputError where there is nothing to go on with."""
-        values = FORMAT.read(out / PLAN)
+        path = out / PLAN
+        values = FORMAT.read(path, Fields(contract=Contract, recipe=dict[str, Any]))
         del values["schema"]
-        return FORMAT.check({"initial_weights": None, **values}, out / PLAN, cls)  # type: ignore[no-any-return]
+        values["recipe"] = validated(Recipe, values["recipe"], f"{path}: recipe")
+        return validated(cls, values, path)

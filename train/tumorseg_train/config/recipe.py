@@ -7,12 +7,15 @@ says which. A path to a TOML file is a recipe, too.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_train.config.validation import STRICT, validated
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,11 +24,16 @@ else:
 
 FOLDER = Path(__file__).parent / "recipes"
 NAMES = ("quick", "cpu", "full")
-SCHEDULES = ("cosine", "linear", "constant")
-PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
+
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Schedule = Literal["cosine", "linear", "constant"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """Numbers of a training.
 
@@ -47,64 +55,43 @@ class Recipe:
     """
 
     encoder_weights: str
-    epochs: int
-    small_epochs: int
-    small_scale: float
-    batch_size: int
-    accumulate: int
-    crop: int
-    crops_per_image: int
-    learning_rate: float
-    warmup: float
-    schedule: str
-    weight_decay: float
+    epochs: AtLeastOne
+    small_epochs: Count
+    small_scale: Annotated[float, Field(gt=0, le=1)]
+    batch_size: AtLeastOne
+    accumulate: AtLeastOne
+    crop: Annotated[int, Field(ge=0, multiple_of=32)]
+    crops_per_image: AtLeastOne
+    learning_rate: Positive
+    warmup: Share
+    schedule: Schedule
+    weight_decay: NotNegative
     loss: str
-    bce_weight: float
-    epsilon: float
-    gradient_clip: float
-    average: float
-    rotation: float
-    zoom: float
-    translation: float
-    distortion: float
-    brightness: float
-    contrast: float
+    bce_weight: NotNegative
+    epsilon: Positive
+    gradient_clip: NotNegative
+    average: Share
+    rotation: NotNegative
+    zoom: Share
+    translation: NotNegative
+    distortion: Share
+    brightness: Share
+    contrast: Share
     flip: bool
-    validation_images: int
-    patience: int
-    workers: int
-    precision: str
+    validation_images: Count
+    patience: Count
+    workers: Count
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
     channels_last: bool
     deterministic: bool
-    seed: int
+    seed: Count
 
     def __post_init__(self) -> None:
-        self._least(1, "epochs", "batch_size", "accumulate", "crops_per_image")
-        self._least(0, "small_epochs", "crop", "workers", "validation_images", "patience", "seed")
-        self._least(0, "rotation", "translation", "weight_decay", "bce_weight", "gradient_clip")
-        for field in ("warmup", "zoom", "average", "distortion", "brightness", "contrast"):
-            if not 0 <= getattr(self, field) < 1:
-                raise InputError(f"{field} is {getattr(self, field)}, expected a share from 0 to below 1")
-        for field, names in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
-            if getattr(self, field) not in names:
-                raise InputError(f"{field} is '{getattr(self, field)}', expected one of {', '.join(names)}")
-        if self.crop % 32:
-            raise InputError(f"crop is {self.crop}, expected a multiple of 32, or 0 for whole images")
         if self.small_epochs >= self.epochs:
             raise InputError(
                 f"small_epochs is {self.small_epochs} of {self.epochs} epochs, expected fewer: the last "
                 "epochs must see the images at full size; set small_epochs lower or epochs higher"
             )
-        if not 0 < self.small_scale <= 1:
-            raise InputError(f"small_scale is {self.small_scale}, expected a share above 0, at most 1")
-        for field in ("learning_rate", "epsilon"):
-            if getattr(self, field) <= 0:
-                raise InputError(f"{field} is {getattr(self, field)}, expected > 0")
-
-    def _least(self, least: int, *fields: str) -> None:
-        for field in fields:
-            if getattr(self, field) < least:
-                raise InputError(f"{field} is {getattr(self, field)}, expected {least} or more")
 
     def scaled(self, pixels: int, epoch: int) -> int:
         """Height or width in pixels of the images of an epoch (from 0), for `pixels` in the contract."""
@@ -132,28 +119,21 @@ def load_recipe(name: str, **overrides: Any) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not TOML ({error}): correct the file") from error
     values.update({field: value for field, value in overrides.items() if value is not None})
-    types = {field.name: field.type for field in dataclasses.fields(Recipe)}
-    missing, unknown = sorted(set(types) - set(values)), sorted(set(values) - set(types))
-    if missing or unknown:
-        raise InputError(f"{path}: lacks the fields {missing} and has the unknown ones {unknown}: correct it")
-    for field, value in values.items():
-        if type(value).__name__ != types[field] and not (types[field] == "float" and type(value) is int):
-            raise InputError(f"{path}: {field} is {value!r}, expected {types[field]}: correct it")
-    return Recipe(**values)
+    return validated(Recipe, values, path)
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     """`FIELD=VALUE` from the command line as overrides for `load_recipe`; raises InputError."""
-    types = {field.name: str(field.type) for field in dataclasses.fields(Recipe)}
     overrides: dict[str, Any] = {}
     for setting in settings:
         field, equals, text = setting.partition("=")
-        if not equals or field not in types:
-            raise InputError(f"--set is '{setting}', expected FIELD=VALUE with a field of {', '.join(types)}")
+        if not equals or field not in Recipe.__annotations__:
+            names = ", ".join(Recipe.__annotations__)
+            raise InputError(f"--set is '{setting}', expected FIELD=VALUE with a field of {names}")
         try:
-            overrides[field] = text if types[field] == "str" else tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"--set {field} is '{text}', expected {types[field]} ({error})") from error
+            overrides[field] = tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            overrides[field] = text  # text needs no quotes here; the recipe knows where it is none
     return overrides
 
 

@@ -92,7 +92,9 @@ def find_layouts(root: Path) -> list[tuple[str, Path]]:
             found.append(("breast", folder))
     if not found:
         there = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-        raise InputError(f"{root}: holds {there}, expected {LAYOUTS}; a folder yet to be made gets phantoms")
+        raise InputError(
+            f"{root}: holds {there}, expected {LAYOUTS}: check the path, or give a new folder and --phantoms"
+        )
     return found
 
 

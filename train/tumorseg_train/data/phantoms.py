@@ -19,6 +19,7 @@ import numpy as np
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, staged, write_text
+from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.images.read import write_png
 from tumorseg_train.data.datasets import PHANTOMS
 from tumorseg_train.data.phantom_shapes import (
@@ -37,6 +38,8 @@ from tumorseg_train.data.phantom_shapes import (
 
 BRAIN, BREAST = 120, 120
 NOTE = PHANTOMS
+DEFAULT = Path("data")  # what the Makefile calls DATA
+PHANTOMS_FLAG = "--phantoms"
 ORGANS = ("brain", "breast")
 SIZES = {  # (height, width)
     "brain": ((512, 512), (512, 512), (512, 512), (471, 500), (512, 512), (480, 640), (560, 480)),
@@ -45,13 +48,16 @@ SIZES = {  # (height, width)
 CLASSES = ("benign", "malignant", "benign", "malignant", "benign", "normal")
 
 
-def ensure_data(root: Path) -> bool:
+def ensure_data(root: Path, *, asked: bool = False) -> bool:
     """Draw phantoms into `root` if there is no such folder; True if they were drawn.
 
-    They appear whole or not at all. A folder that exists is left as it is, whatever it holds.
+    They appear whole or not at all. A folder that exists is left as it is, whatever it holds. Unless they are
+    asked for, only DEFAULT gets phantoms: any other path may be mistyped, which is an InputError.
     """
     if root.exists():
         return False
+    if not asked and root != DEFAULT:
+        require(root, "a folder of images", f"check the path, or draw phantoms into it by {PHANTOMS_FLAG}")
     write_phantoms(root)
     return True
 

@@ -26,17 +26,19 @@ from safetensors.torch import save_file
 
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.files import write_text, writing
-from tumorseg_train.training.lightning_module import SegmentationModule
 
 CURVES, RESUME = "curves.csv", "resume.ckpt"
 
 
 class CheckpointWriter(Callback):
-    """Keeps curves, best weights and checkpoint, says a line per epoch, stops without progress."""
+    """Keeps curves, best weights and checkpoint, says a line per epoch.
 
-    def __init__(self, out: Path, patience: int, log: Callable[[str], None]) -> None:
+    Its place is behind Lightning's callbacks for the average of the weights and for early stopping, whose
+    state it saves.
+    """
+
+    def __init__(self, out: Path, log: Callable[[str], None]) -> None:
         self.out = out
-        self.patience = patience
         self.write_line = log  # not `log`: Lightning puts its own there
         self.rows: list[dict[str, float]] = []
         self.best = -1.0
@@ -57,18 +59,23 @@ class CheckpointWriter(Callback):
         """Weights of the best epoch."""
         return self.out / f"epoch-{self.best_epoch:04d}.safetensors"
 
-    @property
-    def exhausted(self) -> bool:
-        """True after `patience` epochs without a better validation Dice."""
-        return bool(self.patience and self.rows and self.rows[-1]["epoch"] - self.best_epoch >= self.patience)
-
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """A training that had ended early does not go on when it is resumed."""
-        trainer.should_stop = self.exhausted
+        stopper = trainer.early_stopping_callback
+        trainer.should_stop = stopper is not None and stopper.stopped_epoch > 0
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write the weights of the best epoch: those in the checkpoint, their average where there is one."""
+        if trainer.is_global_zero and self.best_epoch == trainer.current_epoch + 1:
+            state = checkpoint["state_dict"].items()
+            save_weights(
+                {k.removeprefix("model."): v for k, v in state if k.startswith("model.")}, self.best_weights
+            )
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Lightning calls it in every process, after the epoch's validation."""
-        assert isinstance(module, SegmentationModule)
         metrics = trainer.callback_metrics
         row = {
             "epoch": trainer.current_epoch + 1,
@@ -86,8 +93,6 @@ class CheckpointWriter(Callback):
         self.rows.append(row)
         if row["val_dice"] > self.best:
             self.best, self.best_epoch = row["val_dice"], trainer.current_epoch + 1
-            if trainer.is_global_zero:
-                save_weights(module.scored, self.best_weights)
         first = trainer.is_global_zero
         with writing(self.out / RESUME) if first else contextlib.nullcontext(self.out / RESUME) as part:
             trainer.save_checkpoint(part)  # in every process: Lightning gathers what they hold
@@ -101,9 +106,9 @@ class CheckpointWriter(Callback):
             f"epoch {row['epoch']} of {trainer.max_epochs}: training loss {row['train_loss']:.3f}, "
             f"validation loss {row['val_loss']:.3f}, Dice {row['val_dice']:.3f} ({row['seconds']:.0f} s)"
         )
-        if self.exhausted:
-            self.write_line(f"no better Dice in {self.patience} epochs: the training ends here")
-            trainer.should_stop = True
+        if trainer.should_stop:
+            epochs = trainer.current_epoch + 1 - self.best_epoch
+            self.write_line(f"no better Dice in {epochs} epochs: the training ends here")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
@@ -116,7 +121,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
     write_text(path, text.getvalue())
 
 
-def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write the model's state as safetensors, whole or not at all."""
+def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a network's state as safetensors, whole or not at all."""
     with writing(path) as part:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, part)
+        save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, part)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_train.config.recipe import Recipe
@@ -36,23 +35,11 @@ class SegmentationModule(lightning.LightningModule):
         super().__init__()
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.layout)
-        self.average: AveragedModel | None = None
-        if recipe.average:
-            self.average = AveragedModel(
-                self.model,
-                multi_avg_fn=get_ema_multi_avg_fn(recipe.average),  # type: ignore[no-untyped-call]
-                use_buffers=True,
-            ).requires_grad_(False)
         self.loss = build_loss(recipe.loss, recipe.bce_weight, recipe.epsilon)
         self.contract = contract
         self.recipe = recipe
         self.steps = steps
         self.sums = torch.zeros(4)
-
-    @property
-    def scored(self) -> torch.nn.Module:
-        """The network that is validated and kept: the running average of the weights where there is one."""
-        return self.model if self.average is None else self.average.module
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Dropout's draws are a function of seed, epoch, batch and process: a restart does not move them."""
@@ -67,24 +54,22 @@ class SegmentationModule(lightning.LightningModule):
         self.log("train_loss", loss, on_step=True, on_epoch=True, sync_dist=self.trainer.world_size > 1)
         return loss
 
-    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """The step, then the running average of the weights."""
-        super().optimizer_step(*arguments, **options)
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-
     def on_validation_epoch_start(self) -> None:
         """Forget the figures of the epoch before, and make the processes' networks one."""
         self.sums = torch.zeros(4, device=self.device)
+        self.average_buffers()
+
+    def average_buffers(self) -> None:
+        """Give all processes the same BatchNorm statistics."""
         if self.trainer.world_size > 1:
-            for buffer in self.buffers():  # BatchNorm's statistics are of each process's own batches
+            for buffer in self.buffers():  # they are of each process's own batches
                 if buffer.is_floating_point():
                     buffer.copy_(self.trainer.strategy.reduce(buffer, reduce_op="mean"))
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Loss, and Dice of each whole image that has a tumour."""
         images, masks = batch
-        logits = self.scored(images.to(memory_format=self.layout)).float()
+        logits = self.model(images.to(memory_format=self.layout)).float()
         predicted = logits >= self.contract.logit_threshold
         both = (predicted & (masks > 0)).sum(dim=(1, 2, 3))
         truth = masks.sum(dim=(1, 2, 3))
@@ -100,6 +85,7 @@ class SegmentationModule(lightning.LightningModule):
         assert isinstance(sums, torch.Tensor)
         self.log("val_dice", sums[0] / sums[1])
         self.log("val_loss", sums[2] / sums[3])
+        self.average_buffers()  # once more: of the weights themselves, where their average was validated
 
     def configure_optimizers(self) -> Any:
         """AdamW (Loshchilov & Hutter 2019) under the recipe's schedule."""

@@ -14,13 +14,16 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import copy, make_folder, remove_left_overs
 from tumorseg_train.config.plan import TrainingPlan
+from tumorseg_train.config.recipe import Recipe
 from tumorseg_train.data.loader import SplitDataset
 from tumorseg_train.data.loading import Loaders
 from tumorseg_train.data.phantoms import NOTE
@@ -70,10 +73,10 @@ def train(
         remove_left_overs(out)
         manifest.write(out / SPLIT)
         plan.write(out)
-    recorder = CheckpointWriter(out, plan.recipe.patience, log)
+    recorder = CheckpointWriter(out, log)
+    ours = [recorder, Progress(training, progress_seconds, log), StopAtOnce()]
     with quiet_lightning():
-        callbacks = [recorder, Progress(training, progress_seconds, log), StopAtOnce()]
-        trainer = make_trainer(plan, out, callbacks)
+        trainer = make_trainer(plan, out, [*recipe_callbacks(plan.recipe), *ours])
         trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
     digests = gather_digests(task)
     check_equal(digests)
@@ -125,6 +128,21 @@ def make_task(plan: TrainingPlan, training: SplitDataset, *, fresh: bool) -> Seg
         speed_up_depthwise(model)
     batches = len(training) // plan.processes // recipe.batch_size
     return SegmentationModule(model, contract, recipe, steps=-(-batches // recipe.accumulate) * recipe.epochs)
+
+
+def recipe_callbacks(recipe: Recipe) -> list[lightning.Callback]:
+    """Lightning's running average of the weights, which is then validated and kept, and early stopping."""
+    callbacks: list[lightning.Callback] = []
+    if recipe.average:
+        average = get_ema_multi_avg_fn(recipe.average)  # type: ignore[no-untyped-call]
+        device = "cuda" if torch.cuda.is_available() else None  # else the CPU: the network is not there yet
+        callbacks.append(WeightAveraging(device, multi_avg_fn=average))
+    if recipe.patience:
+        stopping = EarlyStopping(
+            "val_dice", patience=recipe.patience, mode="max", check_on_train_epoch_end=False
+        )
+        callbacks.append(stopping)  # after validation, so that the epoch's checkpoint has its state
+    return callbacks
 
 
 def make_trainer(plan: TrainingPlan, out: Path, callbacks: list[lightning.Callback]) -> lightning.Trainer:
@@ -183,7 +201,7 @@ def quiet_lightning() -> Iterator[None]:
 
 def gather_digests(task: SegmentationModule) -> list[str]:
     """SHA-256 of the network that each process holds, by its number."""
-    own = weights_digest(task.scored)
+    own = weights_digest(task.model)
     if not torch.distributed.is_initialized():
         return [own]
     digests: list[Any] = [None] * torch.distributed.get_world_size()

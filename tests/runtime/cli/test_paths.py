@@ -1,0 +1,120 @@
+"""A path that is not there: one line, exit status 2, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tumorseg_runtime.cli.image_files import is_mask, list_images
+from tumorseg_runtime.cli.main import cli
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.images.read import write_png
+
+ABSENT = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'onnxruntime', 'matplotlib'])); "
+MAIN = ABSENT + "from tumorseg_runtime.cli.main import main; main()"
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "bench gone", "bench {here} --run gone", "bench {here} --images gone", "bench {here} --parity gone",
+        "build gone --device-folder x", "compare gone", "compare {here} --bench gone", "data audit gone",
+        "data audit {here} --split gone", "data prepare gone", "doctor gone", "evaluate gone",
+        "evaluate {here} --data gone", "evaluate {here} --split gone", "export gone --out x",
+        "export {here} --out x --sign gone", "export {here} --out x --images gone", "install x gone",
+        "parity gone", "parity {here} --run gone", "predict gone {here} --out x",
+        "predict {here} gone --out x",
+        "rollback gone", "sign gone --key {here}", "sign {here} --key gone", "train gone --out x",
+        "train --resume gone", "train data --out x --init gone", "verify gone",
+        "verify {here} --public-key gone",
+    ],
+)  # fmt: skip
+def test_every_command_refuses_a_path_that_is_not_there(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("torch", "onnx"):
+        monkeypatch.setitem(sys.modules, name, None)  # its import would fail
+    result = CliRunner().invoke(cli, given.format(here=HERE).split())
+    assert isinstance(result.exception, InputError), result.output
+    assert str(result.exception).startswith("gone: does not exist, expected ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.process
+def test_flags_that_cost_nothing_to_check_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("images", "masks"):
+        (data / name).mkdir(parents=True)
+        write_png(data / name / "1.png", np.zeros((64, 64), np.uint8))
+    filled = tmp_path / "filled"
+    filled.mkdir()
+    (filled / "notes.txt").touch()
+    for given, message in (
+        (["train", data, "--out", "x", "--size", "100"], "input height is 100"),
+        (["train", data, "--out", "x", "--recipe", "fast"], "fast"),
+        (["train", data, "--out", "x", "--set", "corp=64"], "corp"),
+        (["train", data, "--out", filled], "exists and is no run"),
+        (["train", filled, "--out", "x"], "filled: holds notes.txt, expected"),
+        (["export", data, "--out", "x", "--targets", "onxx"], "targets: got 'onxx'"),
+        (["export", data, "--out", "x", "--size", "big"], "--size is 'big'"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, *map(str, given)],
+            capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, line.startswith("error: ")) == (2, True), line
+        assert message in line
+
+
+def test_the_name_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "bundles").mkdir()
+    result = CliRunner().invoke(cli, ["verify", str(tmp_path / "bundels")])
+    assert str(result.exception) == (
+        f"{tmp_path}/bundels: does not exist (there is {tmp_path}/bundles), expected a bundle: check the path"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["pridict"], "No such command 'pridict'. Did you mean 'predict'?"),
+        (["data", "prepair"], "No such command 'prepair'. Did you mean 'prepare'?"),
+        (["xyzzy"], "No such command 'xyzzy'. Expected one of bench, build, "),
+    ],
+)
+def test_a_mistyped_command_is_told_the_nearest(given: list[str], message: str) -> None:
+    result = CliRunner().invoke(cli, given)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_masks_in_folders_are_skipped_and_counted(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    for name in (
+        "a/1.png",
+        "a/1_mask.png",
+        "a/1_mask_1.png",
+        "b/images/2.png",
+        "b/masks/2.png",
+        "masks/3.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_png(tmp_path / name, pixels)
+    said: list[str] = []
+    found = list_images((tmp_path,), log=said.append)
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["a/1.png", "b/images/2.png", "masks/3.png"]
+    (line,) = said
+    assert line.startswith(f"{tmp_path}: skipped 3 masks ")
+    named = tmp_path / "a/1_mask.png"
+    assert list_images((named,)) == [named]
+    with pytest.raises(InputError, match="holds no images but 1 masks"):
+        list_images((tmp_path / "b/masks",))
+    assert not is_mask(Path("_mask.png"))
