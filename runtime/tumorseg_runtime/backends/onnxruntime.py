@@ -147,7 +147,11 @@ def _open(
     provider = PROVIDERS[device]
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=[provider], provider_options=[provider_options]
+            str(path),
+            options,
+            providers=[provider],
+            provider_options=[provider_options],
+            enable_fallback=0,  # else Python tries again with others, and their error hides the first
         )
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise BackendError(

@@ -169,7 +169,7 @@ def test_a_gpu_computes_fp32_without_tf32(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("onnxruntime.InferenceSession", session)
     assert backend.open_file(tmp_path / "model.onnx", "cuda", None) is session
     assert session.asked == {
-        "providers": [CUDA], "provider_options": [{"use_tf32": "0"}], "profiling": True,
+        "providers": [CUDA], "provider_options": [{"use_tf32": "0"}], "profiling": True, "enable_fallback": 0,
     }  # fmt: skip
     assert backend.versions_of("cuda")["tf32"] == "off"
     assert "tf32" not in backend.versions_of("cpu")
