@@ -38,7 +38,7 @@ class Graph:
         self.model = model
         self.opset = next(entry.version for entry in model.opset_import if entry.domain == "")
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(model), strict_mode=True).graph
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
         self.types = {
             value.name: value.type.tensor_type.elem_type
             for value in (*inferred.input, *inferred.value_info, *inferred.output)
@@ -111,8 +111,8 @@ def to_mixed(graph: Graph, keep: Set[str]) -> onnx.ModelProto:
     keep: nodes, by first output. Raises CheckFailedError where a weight that is to be halved is too large.
     """
     model = onnx.ModelProto()
-    model.CopyFrom(_without_weights(graph.model, declare=False))
-    del model.graph.node[:], model.graph.value_info[:]
+    model.CopyFrom(graph.model)
+    del model.graph.node[:], model.graph.value_info[:], model.graph.initializer[:]
     types = {value.name: graph.types[value.name] for value in model.graph.input}
     results = {value.name for value in model.graph.output}
     written: set[str] = set()
@@ -170,29 +170,3 @@ def _halved(weight: onnx.TensorProto) -> onnx.TensorProto:
             f"weight {weight.name} reaches {np.abs(values).max():.4g}, FP16 ends at 65504: keep it in FP32"
         )
     return numpy_helper.from_array(half, weight.name)
-
-
-def _without_weights(model: onnx.ModelProto, *, declare: bool = True) -> onnx.ModelProto:
-    """A copy without the content of the weights; with `declare` they are inputs of the same type and shape.
-
-    Small ones stay for shape inference, which reads them.
-    """
-    light = onnx.ModelProto(
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-        opset_import=model.opset_import,
-    )
-    light.graph.name = model.graph.name
-    light.graph.node.extend(model.graph.node)
-    light.graph.input.extend(model.graph.input)
-    light.graph.output.extend(model.graph.output)
-    if declare:
-        for tensor in model.graph.initializer:
-            if tensor.ByteSize() <= 4096:
-                light.graph.initializer.append(tensor)
-            else:
-                light.graph.input.append(
-                    onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-                )
-    return light

@@ -1,14 +1,15 @@
-"""What a pass is, and the view of a graph that the passes share."""
+"""What a pass is, and what the passes share beside onnx_ir's graph."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,41 +27,48 @@ class Pass(Protocol):
         """Apply the pass everywhere it fits."""
 
 
-class View:
-    """A graph with shapes, weights, producers and readers by tensor name."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
-        self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.producer = {name: node for node in model.graph.node for name in node.output if name}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.results = {value.name for value in model.graph.output}
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-        self.shapes = {
-            value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)  # 0: left open
-            for value in (*inferred.input, *inferred.value_info, *inferred.output)
-        }
-
-    def size(self, name: str) -> tuple[int, int] | None:
-        """Height and width of an activation (N, C, H, W), None where it has another form or they are open."""
-        shape = self.shapes.get(name, ())
-        return (shape[2], shape[3]) if len(shape) == 4 and shape[2] and shape[3] else None
+def read(model: onnx.ModelProto) -> ir.Model:
+    """The model as a graph of its own to change, with every shape that can be inferred."""
+    return ir.from_proto(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True))
 
 
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes by name."""
-    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+def written(model: ir.Model) -> onnx.ModelProto:
+    """The model after a pass, without what nobody reads and without declared shapes in between."""
+    RemoveUnusedNodesPass()(model)
+    proto = ir.to_proto(model)
+    del proto.graph.value_info[:]
+    return proto
 
 
-def set_attributes(node: onnx.NodeProto, **values: Any) -> None:
-    """Replace attributes of a node."""
-    kept = [one for one in node.attribute if one.name not in values]
-    del node.attribute[:]
-    node.attribute.extend(kept)
-    node.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in values.items())
+def size(value: ir.Value) -> tuple[int, int] | None:
+    """Height and width of an activation (N, C, H, W), None where it has another form or they are open."""
+    if value.shape is None or len(value.shape) != 4:
+        return None
+    height, width = value.shape[2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def activations(node: ir.Node) -> list[ir.Value]:
+    """A node's inputs that are no weights."""
+    return [value for value in node.inputs if value is not None and not value.is_initializer()]
+
+
+def weight(node: ir.Node, index: int = 1) -> npt.NDArray[Any] | None:
+    """The weight that a node takes as an input; None where that is no weight."""
+    value = node.inputs[index]
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def constant(graph: ir.Graph, name: str, values: npt.NDArray[Any]) -> ir.Value:
+    """A new weight of these values, in their own type."""
+    value = ir.val(name, const_value=ir.tensor(values, name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def operator(kind: str, inputs: Sequence[ir.Value | None], output: str, **attributes: Any) -> ir.Node:
+    """A new node of one output, named for it; the graph does not have it yet."""
+    return ir.node(kind, inputs, attributes, outputs=[ir.val(output)], name=f"node_{output}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,49 +82,16 @@ class Geometry:
     group: int
 
 
-def geometry(node: onnx.NodeProto, weight: onnx.TensorProto) -> Geometry | None:
-    """Of a Conv with its weight; None where it is not two-dimensional or pads by itself."""
-    given = attributes(node)
-    if len(weight.dims) != 4 or given.get("auto_pad", b"NOTSET") != b"NOTSET":
+def geometry(node: ir.Node) -> Geometry | None:
+    """Of a Conv with a weight; None for another node, one that is not two-dimensional or pads by itself."""
+    kernel = weight(node) if node.op_type == "Conv" else None
+    given = node.attributes
+    if kernel is None or kernel.ndim != 4 or given.get_string("auto_pad", "NOTSET") != "NOTSET":
         return None
     return Geometry(
-        (weight.dims[2], weight.dims[3]),
-        tuple(given.get("strides", (1, 1))),
-        tuple(given.get("dilations", (1, 1))),
-        tuple(given.get("pads", (0, 0, 0, 0))),
-        given.get("group", 1),
+        (kernel.shape[2], kernel.shape[3]),
+        tuple(given.get_ints("strides", (1, 1))),  # type: ignore[arg-type]
+        tuple(given.get_ints("dilations", (1, 1))),  # type: ignore[arg-type]
+        tuple(given.get_ints("pads", (0, 0, 0, 0))),  # type: ignore[arg-type]
+        given.get_int("group", 1),
     )
-
-
-def is_uniform(tensor: onnx.TensorProto) -> bool:
-    """True for a weight that is the same at every pixel when it meets an activation (N, C, H, W)."""
-    return all(size == 1 for size in tensor.dims[-2:])
-
-
-def rebuilt(
-    model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], weights: Sequence[onnx.TensorProto] = ()
-) -> onnx.ModelProto:
-    """The model with other nodes, with the weights that they read of the old and the new ones.
-
-    Declared shapes of tensors in between are dropped: they may be wrong now.
-    """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    del result.graph.node[:], result.graph.value_info[:]
-    result.graph.node.extend(nodes)
-    read = {name for node in result.graph.node for name in node.input}
-    del result.graph.initializer[:]
-    result.graph.initializer.extend(
-        tensor for tensor in (*model.graph.initializer, *weights) if tensor.name in read
-    )
-    return result
-
-
-def constant(name: str, values: Any) -> onnx.TensorProto:
-    """A weight of these values, in their own type."""
-    return numpy_helper.from_array(values, name)
-
-
-def elements(tensor: onnx.TensorProto) -> int:
-    """How many values a weight holds."""
-    return math.prod(tensor.dims)

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from tumorseg_export.onnx.passes.base import constant
+
 SHAPE = 1  # a Reshape's second input
 SCALES, SIZES = 2, 3  # a Resize's inputs
 
@@ -45,7 +47,7 @@ def _resize(graph: ir.Graph, node: ir.Node) -> bool:
     scales = None if image is None else scales_between(image.shape, node.outputs[0].shape)
     if scales is None:
         return False
-    node.replace_input_with(SCALES, _constant(graph, f"{node.outputs[0].name}_scales", scales))
+    node.replace_input_with(SCALES, constant(graph, f"{node.outputs[0].name}_scales", scales))
     node.resize_inputs(SIZES)
     return True
 
@@ -82,11 +84,5 @@ def _reshape(graph: ir.Graph, node: ir.Node) -> bool:
     if sizes.count(-1) > 1 or 0 in sizes:
         return False
     name = f"{node.outputs[0].name}_shape"
-    node.replace_input_with(SHAPE, _constant(graph, name, np.array(sizes, np.int64)))
+    node.replace_input_with(SHAPE, constant(graph, name, np.array(sizes, np.int64)))
     return True
-
-
-def _constant(graph: ir.Graph, name: str, values: npt.NDArray[np.generic]) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(values, name=name))
-    graph.register_initializer(value)
-    return value

@@ -15,13 +15,19 @@ beyond the border u and the ones are both 0, as all three channels are.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx_ir as ir
 
-from tumorseg_export.onnx.passes.base import PassResult, View, constant, geometry, rebuilt
+from tumorseg_export.onnx.passes.base import (
+    PassResult,
+    constant,
+    geometry,
+    operator,
+    read,
+    weight,
+    written,
+)
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError
 from tumorseg_runtime.processing.preprocess import Preprocessor
@@ -36,89 +42,67 @@ def to_deploy(model: onnx.ModelProto, contract: Contract, *, gray: bool) -> Pass
 
     Raises CheckFailedError where `gray` is asked of a network whose first node is no plain convolution.
     """
-    image, logits = model.graph.input[0], model.graph.output[0]
-    size = [contract.height, contract.width]
-    front, weights, context = _normalise(image.name, contract, gray=gray)
-    nodes, first_weight = _renamed(model, image.name, context, contract, gray=gray)
-    back, limits = _decide(logits.name, contract)
-    result = rebuilt(model, [*front, *nodes, *back], [*weights, *first_weight, *limits])
-    batch = image.type.tensor_type.shape.dim[0].dim_param
+    changed = read(model)
+    graph = changed.graph
+    image, logits = graph.inputs[0], graph.outputs[0]
+    assert image.shape is not None
+    assert logits.shape is not None
     channels = 1 if gray else contract.channels
-    for values, name, planes in (
-        (result.graph.input, image.name, channels),
-        (result.graph.output, MASK, len(contract.classes)),
-    ):
-        del values[:]
-        values.append(helper.make_tensor_value_info(name, TensorProto.UINT8, [batch, planes, *size]))
-    return PassResult(result, 1)
+    sizes = ir.Shape([image.shape[0], channels, *image.shape[2:]])
+    pixels = ir.val(image.name, ir.DataType.UINT8, sizes)
+    front = _normalise(graph, pixels, contract, gray=gray)
+    if gray:
+        _take_gray(graph, image, contract)
+    image.replace_all_uses_with(front[-1].outputs[0])
+    graph.inputs[0] = pixels
+    graph.insert_before(graph[0], front)
+    graph.extend(back := _decide(graph, logits, contract))
+    (mask,) = back[-1].outputs
+    mask.dtype, mask.shape = ir.DataType.UINT8, logits.shape
+    graph.outputs[0] = mask
+    return PassResult(written(changed), 1)
 
 
-def _normalise(
-    image: str, contract: Contract, *, gray: bool
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], str]:
-    """Nodes and weights from pixels to what the network reads, and the name of that."""
+def _normalise(graph: ir.Graph, pixels: ir.Value, contract: Contract, *, gray: bool) -> list[ir.Node]:
+    """Nodes from pixels to what the network reads, the last one's output."""
+    image = pixels.name
     table = Preprocessor(contract).table  # (C, 256)
-    index = f"{image}_index"
     # By way of float, which holds them exactly: TensorRT takes uint8 into nothing else.
-    nodes = [
-        helper.make_node("Cast", [image], [f"{image}_float"], f"node_{image}_float", to=TensorProto.FLOAT),
-        helper.make_node("Cast", [f"{image}_float"], [index], f"node_{index}", to=TensorProto.INT32),
-    ]
-    normal = f"{image}_normalised"
+    exact = operator("Cast", [pixels], f"{image}_float", to=ir.DataType.FLOAT)
+    index = operator("Cast", exact.outputs, f"{image}_index", to=ir.DataType.INT32)
+    nodes = [exact, index]
     if gray:
         tables = {TABLE: table[0], ONES: np.ones(256, np.float32)}
-        sources = dict.fromkeys(tables, index)
     else:
         tables = {f"{TABLE}_{channel}": table[channel] for channel in range(contract.channels)}
-        sources = {name: f"{index}_{name}" for name in tables}
-        if contract.channels == 1:
-            sources = dict.fromkeys(tables, index)
-        else:
-            nodes.append(
-                helper.make_node(
-                    "Split", [index], list(sources.values()), f"node_{index}_split",
-                    axis=1, num_outputs=len(sources),
-                )
-            )  # fmt: skip
-    for name, context in sources.items():
-        nodes.append(helper.make_node("Gather", [name, context], [f"{image}_{name}"], f"node_{image}_{name}"))
-    nodes.append(
-        helper.make_node("Concat", [f"{image}_{name}" for name in tables], [normal], f"node_{normal}", axis=1)
-    )  # (N, C, H, W)
-    return nodes, [constant(name, np.ascontiguousarray(values)) for name, values in tables.items()], normal
+    sources = [index.outputs[0]] * len(tables)
+    if not gray and contract.channels > 1:
+        planes = [ir.val(f"{image}_index_{name}") for name in tables]
+        split = {"axis": 1, "num_outputs": len(planes)}
+        nodes.append(ir.node("Split", index.outputs, split, outputs=planes, name=f"node_{image}_index_split"))
+        sources = planes
+    values = [constant(graph, name, np.ascontiguousarray(row)) for name, row in tables.items()]
+    looked_up = [
+        operator("Gather", [value, source], f"{image}_{value.name}")
+        for value, source in zip(values, sources, strict=True)
+    ]
+    joined = [node.outputs[0] for node in looked_up]
+    return [*nodes, *looked_up, operator("Concat", joined, f"{image}_normalised", axis=1)]  # (N, C, H, W)
 
 
-def _renamed(
-    model: onnx.ModelProto, image: str, context: str, contract: Contract, *, gray: bool
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The network's nodes, reading `context`; with `gray`, its first convolution has other weights."""
-    view = View(model)
-    weights = []
-    if gray:
-        readers = view.readers.get(image, [])
-        kernel = (
-            view.weights.get(readers[0].input[1])
-            if len(readers) == 1 and readers[0].op_type == "Conv"
-            else None
+def _take_gray(graph: ir.Graph, image: ir.Value, contract: Contract) -> None:
+    """Give the first convolution the weights for a gray plane and a plane of ones."""
+    readers = image.consumers()
+    form = geometry(readers[0]) if len(readers) == 1 else None
+    if form is None or form.group != 1 or contract.channels != 3:
+        raise CheckFailedError(
+            f"the network reads its image with {', '.join(node.op_type for node in readers)} and has "
+            f"{contract.channels} channels, expected one plain Conv and 3: take the target onnx-deploy"
         )
-        form = None if kernel is None else geometry(readers[0], kernel)
-        if kernel is None or form is None or form.group != 1 or contract.channels != 3:
-            raise CheckFailedError(
-                f"the network reads its image with {', '.join(node.op_type for node in readers)} and has "
-                f"{contract.channels} channels, expected one plain Conv and 3: take the target onnx-deploy"
-            )
-        weights.append(constant(f"{kernel.name}_gray", gray_kernel(numpy_helper.to_array(kernel), contract)))
-    nodes = []
-    for node in model.graph.node:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        for i, name in enumerate(node.input):
-            if name == image:
-                copy.input[i] = context
-                if gray:
-                    copy.input[1] = weights[0].name
-        nodes.append(copy)
-    return nodes, weights
+    kernel, old = weight(readers[0]), readers[0].inputs[1]
+    assert kernel is not None
+    assert old is not None
+    readers[0].replace_input_with(1, constant(graph, f"{old.name}_gray", gray_kernel(kernel, contract)))
 
 
 def gray_kernel(kernel: np.ndarray, contract: Contract) -> np.ndarray:
@@ -129,23 +113,20 @@ def gray_kernel(kernel: np.ndarray, contract: Contract) -> np.ndarray:
     return np.stack([(exact * scale).sum(axis=1), (exact * shift).sum(axis=1)], axis=1).astype(kernel.dtype)
 
 
-def _decide(logits: str, contract: Contract) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes and weights from logits to the mask."""
+def _decide(graph: ir.Graph, logits: ir.Value, contract: Contract) -> list[ir.Node]:
+    """Nodes from logits to the mask, the last one's output."""
     limits = {
         "threshold": contract.logit_threshold,
         "largest_number": np.finfo(np.float32).max,
         "no_decision": NO_DECISION,
     }
-    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
-        ("GreaterOrEqual", [logits, "threshold"], "inside", {}),
-        ("Cast", ["inside"], "inside_float", {"to": TensorProto.FLOAT}),
-        ("Abs", [logits], "magnitude", {}),
-        ("LessOrEqual", ["magnitude", "largest_number"], "finite", {}),  # false for not a number, too
-        ("Where", ["finite", "inside_float", "no_decision"], "decision", {}),
-        ("Cast", ["decision"], MASK, {"to": TensorProto.UINT8}),
-    ]
-    nodes = [
-        helper.make_node(operator, inputs, [output], f"node_{output}", **given)
-        for operator, inputs, output, given in steps
-    ]
-    return nodes, [constant(name, np.asarray(value, np.float32)) for name, value in limits.items()]
+    threshold, largest, no_decision = (
+        constant(graph, name, np.asarray(value, np.float32)) for name, value in limits.items()
+    )
+    inside = operator("GreaterOrEqual", [logits, threshold], "inside")
+    number = operator("Cast", inside.outputs, "inside_float", to=ir.DataType.FLOAT)
+    magnitude = operator("Abs", [logits], "magnitude")
+    finite = operator("LessOrEqual", [*magnitude.outputs, largest], "finite")  # false for not a number, too
+    decision = operator("Where", [*finite.outputs, *number.outputs, no_decision], "decision")
+    mask = operator("Cast", decision.outputs, MASK, to=ir.DataType.UINT8)
+    return [inside, number, magnitude, finite, decision, mask]

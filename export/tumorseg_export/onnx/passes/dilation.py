@@ -11,20 +11,21 @@ Both moves are a SpaceToDepth or DepthToSpace and a Reshape whose batch is open:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 import onnx
-from onnx import helper
+import onnx_ir as ir
 
 from tumorseg_export.onnx.passes.base import (
     PassResult,
-    View,
+    activations,
     constant,
     geometry,
-    is_uniform,
-    rebuilt,
-    set_attributes,
+    operator,
+    read,
+    size,
+    written,
 )
 
 FEWEST = 2  # dilated convolutions of a stage; for a single one the two moves were not seen to pay
@@ -40,97 +41,73 @@ def fold_dilation(model: onnx.ModelProto) -> PassResult:
     `modified` counts the convolutions that became dense. Batch and interface stay as they are.
     """
     folded = 0
-    for dilation in _dilations(model):
-        view = View(model)
-        region, dilated = _region(view, dilation)
+    for dilation in _dilations(read(model)):
+        changed = read(model)
+        region, dilated = _region(changed.graph, dilation)
         if dilated >= FEWEST:
-            model = _fold(model, view, region, dilation)
+            _fold(changed.graph, region, dilation)
+            model = written(changed)
             folded += dilated
     return PassResult(model, folded)
 
 
-def _dilations(model: onnx.ModelProto) -> list[int]:
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    found = set()
-    for node in model.graph.node:
-        if node.op_type == "Conv" and node.input[1] in weights:
-            form = geometry(node, weights[node.input[1]])
-            if form is not None and max(form.kernel) > 1:
-                found |= set(form.dilation)
+def _dilations(model: ir.Model) -> list[int]:
+    forms = [geometry(node) for node in model.graph]
+    found = {step for form in forms if form is not None and max(form.kernel) > 1 for step in form.dilation}
     return sorted(found - {1})
 
 
-def _region(view: View, dilation: int) -> tuple[set[str], int]:
-    """First outputs of the nodes that work on sub-images, and how many of them are dilated convolutions.
+def _region(graph: ir.Graph, dilation: int) -> tuple[set[ir.Node], int]:
+    """The nodes that work on sub-images, and how many of them are dilated convolutions.
 
     They are the dilated convolutions, what lies between two of them, and what joins without another move.
     """
-    nodes = list(view.graph.node)
-    fits = {node.output[0] for node in nodes if _commutes(view, node, dilation)}
-    dilated = {node.output[0] for node in nodes if node.output[0] in fits and _is_dilated(view, node)}
+    nodes = [node for node in graph if _commutes(node, dilation)]
+    dilated = {node for node in nodes if _is_dilated(node)}
 
-    def spread(order: list[onnx.NodeProto], near: Callable[[onnx.NodeProto], list[str]]) -> set[str]:
+    def spread(order: list[ir.Node], near: Callable[[ir.Node], Sequence[ir.Node]]) -> set[ir.Node]:
         reached = set(dilated)
         for node in order:
-            if node.output[0] in fits and any(name in reached for name in near(node)):
-                reached.add(node.output[0])
+            if any(other in reached for other in near(node)):
+                reached.add(node)
         return reached
 
-    after = spread(nodes, lambda node: list(node.input))
-    before = spread(nodes[::-1], lambda node: [one.output[0] for one in view.readers.get(node.output[0], [])])
-    region = after & before
+    region = spread(nodes, ir.Node.predecessors) & spread(nodes[::-1], ir.Node.successors)
     for node in nodes:  # behind: all that it reads is in sub-images already, and nobody else outside reads it
-        if node.output[0] in fits and node.output[0] not in region:
-            sources = _activations(view, node)
-            joined = {reader.output[0] for name in sources for reader in view.readers[name]}
-            results = any(name in view.results for name in sources)
-            if (
-                all(name in region for name in sources)
-                and joined <= region | {node.output[0]}
-                and not results
-            ):
-                region.add(node.output[0])
+        sources = activations(node)
+        if all(value.producer() in region and not value.is_graph_output() for value in sources) and {
+            reader for value in sources for reader in value.consumers()
+        } <= region | {node}:
+            region.add(node)
     for node in nodes[::-1]:  # beside: it reads what must be moved anyway, and only the region reads it
-        if node.output[0] in fits and node.output[0] not in region and node.output[0] not in view.results:
-            readers = view.readers.get(node.output[0], [])
-            moved = _moved(view, region)
-            if (
-                readers
-                and all(reader.output[0] in region for reader in readers)
-                and all(name in moved for name in _activations(view, node))
-            ):
-                region.add(node.output[0])
+        readers = node.successors()
+        if (
+            readers
+            and region.issuperset(readers)
+            and not node.outputs[0].is_graph_output()
+            and _moved(region).issuperset(activations(node))
+        ):
+            region.add(node)
     return region, len(dilated)
 
 
-def _moved(view: View, region: Set[str]) -> set[str]:
-    """Tensors from outside that the region reads."""
-    return {
-        name
-        for node in view.graph.node
-        if node.output[0] in region
-        for name in _activations(view, node)
-        if name not in region
-    }
+def _moved(region: Set[ir.Node]) -> set[ir.Value]:
+    """Values from outside that the region reads."""
+    return {value for node in region for value in activations(node) if value.producer() not in region}
 
 
-def _activations(view: View, node: onnx.NodeProto) -> list[str]:
-    return [name for name in node.input if name and name not in view.weights]
-
-
-def _commutes(view: View, node: onnx.NodeProto, dilation: int) -> bool:
+def _commutes(node: ir.Node, dilation: int) -> bool:
     """True where the node gives the same pixels when it works on the sub-images."""
-    size = view.size(node.output[0])
-    sources = _activations(view, node)
-    if size is None or not sources or size[0] % dilation or size[1] % dilation:
+    area = size(node.outputs[0])
+    sources = activations(node)
+    if area is None or not sources or area[0] % dilation or area[1] % dilation:
         return False
-    if any(view.size(name) != size for name in sources):
+    if any(size(value) != area for value in sources):
         return False
     if node.op_type in POINTWISE:
-        return all(is_uniform(view.weights[name]) for name in node.input if name in view.weights)
-    if node.op_type != "Conv" or node.input[1] not in view.weights:
-        return False
-    form = geometry(node, view.weights[node.input[1]])
+        weights = [value.const_value for value in node.inputs if value is not None and value not in sources]
+        return all(weight is not None and _is_uniform(weight) for weight in weights)
+    form = geometry(node)
     if form is None or form.stride != (1, 1):
         return False
     return all(
@@ -141,61 +118,69 @@ def _commutes(view: View, node: onnx.NodeProto, dilation: int) -> bool:
     )
 
 
-def _is_dilated(view: View, node: onnx.NodeProto) -> bool:
-    return node.op_type == "Conv" and max(view.weights[node.input[1]].dims[2:]) > 1
+def _is_uniform(weight: ir.TensorProtocol) -> bool:
+    """True for a weight that is the same at every pixel when it meets an activation (N, C, H, W)."""
+    return all(length == 1 for length in weight.shape[-2:])
 
 
-def _fold(model: onnx.ModelProto, view: View, region: Set[str], dilation: int) -> onnx.ModelProto:
-    nodes: list[onnx.NodeProto] = []
-    shapes: list[onnx.TensorProto] = []
-    moved: set[str] = set()
+def _is_dilated(node: ir.Node) -> bool:
+    form = geometry(node)
+    return form is not None and max(form.kernel) > 1
 
-    def inside(name: str) -> str:
-        return f"{name}_parts{dilation}"
 
-    def reshape(context: str, target: str, channels: int, height: int, width: int) -> onnx.NodeProto:
-        shapes.append(constant(f"{target}_shape", np.array([-1, channels, height, width], np.int64)))
-        return helper.make_node("Reshape", [context, f"{target}_shape"], [target], f"node_{target}")
+def _fold(graph: ir.Graph, region: Set[ir.Node], dilation: int) -> None:
+    inside: dict[ir.Value, ir.Value] = {}  # values from outside, taken apart
 
-    def take_apart(name: str) -> None:
-        _, channels, height, width = view.shapes[name]
-        deep = f"{inside(name)}_deep"
-        nodes.append(
-            helper.make_node("SpaceToDepth", [name], [deep], f"node_{deep}", blocksize=dilation)
-        )  # (N, d*d*C, H/d, W/d)
-        nodes.append(reshape(deep, inside(name), channels, height // dilation, width // dilation))
-        moved.add(name)
-
-    def put_back(name: str) -> None:
-        _, channels, height, width = view.shapes[name]
-        deep = f"{inside(name)}_whole"
-        nodes.append(
-            reshape(inside(name), deep, dilation**2 * channels, height // dilation, width // dilation)
-        )
-        nodes.append(
-            helper.make_node(
-                "DepthToSpace", [deep], [name], f"node_{deep}_back", blocksize=dilation, mode="DCR"
-            )
+    def reshape(value: ir.Value, output: str, like: ir.Shape, deep: bool) -> ir.Node:
+        """To or from the form before or after SpaceToDepth, for an image of shape `like`."""
+        _, channels, height, width = (length if isinstance(length, int) else -1 for length in like)
+        sizes = [-1, channels * dilation**2 if deep else channels, height // dilation, width // dilation]
+        return operator(
+            "Reshape", [value, constant(graph, f"{output}_shape", np.array(sizes, np.int64))], output
         )
 
-    for node in model.graph.node:
-        if node.output[0] not in region:
-            nodes.append(node)
-            continue
-        for name in _activations(view, node):
-            if name not in region and name not in moved:
-                take_apart(name)
-        folded = onnx.NodeProto()
-        folded.CopyFrom(node)
-        for i, name in enumerate(node.input):
-            if name and name not in view.weights:
-                folded.input[i] = inside(name)
-        folded.output[0] = inside(node.output[0])
+    def take_apart(value: ir.Value, before: ir.Node) -> ir.Value:
+        assert value.shape is not None
+        name = f"{value.name}_parts{dilation}"
+        deep = operator("SpaceToDepth", [value], f"{name}_deep", blocksize=dilation)  # (N, d*d*C, H/d, W/d)
+        parts = reshape(deep.outputs[0], name, value.shape, deep=False)
+        graph.insert_before(before, [deep, parts])
+        return parts.outputs[0]
+
+    def put_back(value: ir.Value, readers: Sequence[ir.Node]) -> None:
+        assert value.shape is not None
+        name, producer = value.name, value.producer()
+        assert producer is not None
+        value.name = f"{name}_parts{dilation}"
+        deep = reshape(value, f"{value.name}_whole", value.shape, deep=True)
+        whole = operator("DepthToSpace", deep.outputs, str(name), blocksize=dilation, mode="DCR")
+        whole.name = f"node_{value.name}_whole_back"
+        graph.insert_after(producer, [deep, whole])
+        (back,) = whole.outputs
+        back.type, back.shape = value.type, value.shape
+        for reader in readers:
+            for index, read_value in enumerate(reader.inputs):
+                if read_value is value:
+                    reader.replace_input_with(index, back)
+        for index, result in enumerate(graph.outputs):
+            if result is value:
+                graph.outputs[index] = back
+
+    for node in [node for node in graph if node in region]:
+        for index, value in enumerate(node.inputs):
+            if value is None or value.is_initializer() or value.producer() in region:
+                continue
+            if value not in inside:
+                inside[value] = take_apart(value, node)
+            node.replace_input_with(index, inside[value])
         if node.op_type == "Conv":
-            height, width = (size // 2 for size in view.weights[node.input[1]].dims[2:])
-            set_attributes(folded, dilations=[1, 1], pads=[height, width, height, width])
-        nodes.append(folded)
-        outside = [one for one in view.readers.get(node.output[0], []) if one.output[0] not in region]
-        if outside or node.output[0] in view.results:
-            put_back(node.output[0])
-    return rebuilt(model, nodes, shapes)
+            form = geometry(node)
+            assert form is not None
+            pads = [length // 2 for length in form.kernel] * 2
+            node.attributes.update(
+                {"dilations": ir.AttrInt64s("dilations", [1, 1]), "pads": ir.AttrInt64s("pads", pads)}
+            )
+        output = node.outputs[0]
+        outside = [reader for reader in output.consumers() if reader not in region]
+        if outside or output.is_graph_output():
+            put_back(output, outside)

@@ -17,13 +17,22 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+import onnx_ir as ir
 
-from tumorseg_export.onnx.passes.base import PassResult, View, attributes, constant, geometry, rebuilt
+from tumorseg_export.onnx.passes.base import (
+    PassResult,
+    constant,
+    geometry,
+    operator,
+    read,
+    size,
+    weight,
+    written,
+)
 
 Form = Literal["phases", "transposed"]
 # Rules under which output sample i of a doubled axis is input sample i // 2.
-HALVING = {(b"asymmetric", b"floor"), (b"half_pixel", b"round_prefer_floor")}
+HALVING = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor")}
 SAME_3X3 = ((3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1)
 Weights = npt.NDArray[np.float64]
 
@@ -33,149 +42,123 @@ def fold_upsampling(model: onnx.ModelProto, form: Form = "phases") -> PassResult
 
     `modified` counts the convolutions. An upsampling that something else reads, too, stays for that.
     """
-    view = View(model)
-    nodes: list[onnx.NodeProto] = []
-    weights: list[onnx.TensorProto] = []
-    changed = 0
-    for node in model.graph.node:
-        parts = _parts(view, node)
-        if parts is None:
-            nodes.append(node)
-            continue
-        replaced, new = _split(view, node, parts, form)
-        nodes += replaced
-        weights += new
-        changed += 1
-    if not changed:
-        return PassResult(model, 0)
-    return PassResult(rebuilt(model, _alive(nodes, view.results), weights), changed)
+    changed = read(model)
+    count = 0
+    for node in changed.graph:
+        if (parts := _parts(node)) is not None:
+            new = _split(changed.graph, node, parts, form)
+            ir.convenience.replace_nodes_and_values(
+                changed.graph, node, [node], new, node.outputs, new[-1].outputs
+            )
+            count += 1
+    return PassResult(written(changed) if count else model, count)
 
 
-def _parts(view: View, node: onnx.NodeProto) -> list[str] | None:
-    """The tensors whose Concat (or which alone) the convolution reads, where one is an upsampling."""
-    if node.op_type != "Conv" or node.input[1] not in view.weights:
-        return None
-    form = geometry(node, view.weights[node.input[1]])
+def _parts(node: ir.Node) -> list[ir.Value] | None:
+    """The values whose Concat (or which alone) the convolution reads, where one is an upsampling."""
+    form = geometry(node)
     if form is None or (form.kernel, form.stride, form.dilation, form.pads, form.group) != SAME_3X3:
         return None
-    parts = [node.input[0]]
-    context = view.producer.get(node.input[0])
-    if context is not None and context.op_type == "Concat" and attributes(context)["axis"] == 1:
-        parts = list(context.input)
-        if len(view.readers[node.input[0]]) > 1 or node.input[0] in view.results:
+    parts = list(node.inputs[:1])
+    context = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if context is not None and context.op_type == "Concat" and context.attributes["axis"].as_int() == 1:
+        parts = list(context.inputs)
+        if len(context.outputs[0].uses()) > 1 or context.outputs[0].is_graph_output():
             return None  # the Concat stays, and a second reading of its parts does not pay
-    if any(len(view.shapes.get(name, ())) != 4 or not view.shapes[name][1] for name in parts):
-        return None
-    return parts if any(_doubled(view, name) is not None for name in parts) else None
+    known = [part for part in parts if part is not None and _channels(part)]
+    return known if len(known) == len(parts) and any(map(_doubled, known)) else None
 
 
-def _doubled(view: View, name: str) -> str | None:
-    """The tensor of which `name` is the nearest upsampling by two, if it is one."""
-    node = view.producer.get(name)
-    if node is None or node.op_type != "Resize":
+def _channels(value: ir.Value) -> int:
+    """Of an activation (N, C, H, W), 0 where that is open or it has another form."""
+    channels = value.shape[1] if value.shape is not None and len(value.shape) == 4 else 0
+    return channels if isinstance(channels, int) else 0
+
+
+def _doubled(value: ir.Value) -> ir.Value | None:
+    """The value of which this one is the nearest upsampling by two, if it is one."""
+    node = value.producer()
+    if node is None or node.op_type != "Resize" or node.inputs[0] is None:
         return None
-    given = attributes(node)
+    given = node.attributes
     rule = (
-        given.get("coordinate_transformation_mode", b"half_pixel"),
-        given.get("nearest_mode", b"round_prefer_floor"),
+        given.get_string("coordinate_transformation_mode", "half_pixel"),
+        given.get_string("nearest_mode", "round_prefer_floor"),
     )
-    small, large = view.size(node.input[0]), view.size(name)
-    if given.get("mode", b"nearest") != b"nearest" or rule not in HALVING or small is None or large is None:
+    small, large = size(node.inputs[0]), size(value)
+    if given.get_string("mode", "nearest") != "nearest" or rule not in HALVING or small is None:
         return None
-    return node.input[0] if large == (2 * small[0], 2 * small[1]) else None
+    return node.inputs[0] if large == (2 * small[0], 2 * small[1]) else None
 
 
-def _split(
-    view: View, node: onnx.NodeProto, parts: list[str], form: Form
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The nodes and weights that replace a convolution."""
-    output = node.output[0]
-    kernel = numpy_helper.to_array(view.weights[node.input[1]])  # (K, C, 3, 3)
-    bias = list(node.input[2:3])
-    nodes: list[onnx.NodeProto] = []
-    weights: list[onnx.TensorProto] = []
-    terms: list[str] = []
-    rest: list[tuple[str, npt.NDArray[np.float32]]] = []
+def _split(graph: ir.Graph, node: ir.Node, parts: list[ir.Value], form: Form) -> list[ir.Node]:
+    """The nodes that replace a convolution; the last one's output takes the place of its."""
+    output = node.outputs[0].name
+    kernel = weight(node)  # (K, C, 3, 3)
+    assert kernel is not None
+    bias = list(node.inputs[2:3])
+    nodes: list[ir.Node] = []
+    terms: list[ir.Value] = []
+    rest: list[tuple[ir.Value, npt.NDArray[np.float32]]] = []
     first = 0
-    for index, name in enumerate(parts):
-        channels = view.shapes[name][1]
-        share = kernel[:, first : first + channels]
-        first += channels
-        small = _doubled(view, name)
+    for index, part in enumerate(parts):
+        share = kernel[:, first : first + _channels(part)]
+        first += _channels(part)
+        small = _doubled(part)
         if small is None:
-            rest.append((name, share))
+            rest.append((part, share))
             continue
-        term = f"{output}_part{index}"
         write = _transposed if form == "transposed" else _phases
-        more, new = write(small, term, share, bias)
+        nodes += write(graph, small, f"{output}_part{index}", share, bias)
         bias = []  # it is added once
-        nodes += more
-        weights += new
-        terms.append(term)
+        terms.append(nodes[-1].outputs[0])
     if rest:
         joined = rest[0][0]
         if len(rest) > 1:
-            joined = f"{output}_rest"
-            nodes.append(
-                helper.make_node("Concat", [name for name, _ in rest], [joined], f"node_{joined}", axis=1)
-            )
+            nodes.append(operator("Concat", [value for value, _ in rest], f"{output}_rest", axis=1))
+            joined = nodes[-1].outputs[0]
         term = f"{output}_part_rest"
-        weights.append(constant(f"{term}_weight", np.concatenate([share for _, share in rest], axis=1)))
-        nodes.append(
-            helper.make_node("Conv", [joined, f"{term}_weight"], [term], f"node_{term}", pads=[1, 1, 1, 1])
-        )
-        terms.append(term)
-    return _summed(nodes, terms, output), weights
-
-
-def _summed(nodes: list[onnx.NodeProto], terms: list[str], output: str) -> list[onnx.NodeProto]:
-    """The nodes, and the sum of the terms under the name of the output."""
-    if len(terms) == 1:
-        nodes[-1].output[0] = output
-        return nodes
+        shares = constant(graph, f"{term}_weight", np.concatenate([share for _, share in rest], axis=1))
+        nodes.append(operator("Conv", [joined, shares], term, pads=[1, 1, 1, 1]))
+        terms.append(nodes[-1].outputs[0])
     total = terms[0]
-    for index, term in enumerate(terms[1:], 1):
-        result = output if index == len(terms) - 1 else f"{output}_sum{index}"
-        nodes.append(helper.make_node("Add", [total, term], [result], f"node_{result}"))
-        total = result
+    for index, value in enumerate(terms[1:], 1):
+        last = index == len(terms) - 1
+        nodes.append(operator("Add", [total, value], str(output) if last else f"{output}_sum{index}"))
+        total = nodes[-1].outputs[0]
     return nodes
 
 
 def _phases(
-    context: str, target: str, kernel: npt.NDArray[np.float32], bias: list[str]
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    graph: ir.Graph,
+    small: ir.Value,
+    target: str,
+    kernel: npt.NDArray[np.float32],
+    bias: list[ir.Value | None],
+) -> list[ir.Node]:
     """Four 2x2 convolutions of the small image, and their interleaving: (N, C, h, w) -> (N, K, 2h, 2w)."""
-    nodes, weights, names = [], [], []
+    nodes = []
     for row in range(2):
         for column in range(2):
             name = f"{target}_{row}{column}"
-            weights.append(constant(f"{name}_weight", phase_kernel(kernel, row, column)))
-            nodes.append(
-                helper.make_node(
-                    "Conv", [context, f"{name}_weight", *bias], [name], f"node_{name}",
-                    pads=[1 - row, 1 - column, row, column],
-                )
-            )  # fmt: skip
-            names.append(name)
-    nodes.append(helper.make_node("Concat", names, [f"{target}_deep"], f"node_{target}_deep", axis=1))
-    nodes.append(
-        helper.make_node(
-            "DepthToSpace", [f"{target}_deep"], [target], f"node_{target}", blocksize=2, mode="DCR"
-        )
-    )
-    return nodes, weights
+            phase = constant(graph, f"{name}_weight", phase_kernel(kernel, row, column))
+            pads = [1 - row, 1 - column, row, column]
+            nodes.append(operator("Conv", [small, phase, *bias], name, pads=pads))
+    deep = operator("Concat", [node.outputs[0] for node in nodes], f"{target}_deep", axis=1)
+    whole = operator("DepthToSpace", deep.outputs, target, blocksize=2, mode="DCR")
+    return [*nodes, deep, whole]
 
 
 def _transposed(
-    context: str, target: str, kernel: npt.NDArray[np.float32], bias: list[str]
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    graph: ir.Graph,
+    small: ir.Value,
+    target: str,
+    kernel: npt.NDArray[np.float32],
+    bias: list[ir.Value | None],
+) -> list[ir.Node]:
     """The same as one transposed convolution."""
-    weight = constant(f"{target}_weight", transposed_kernel(kernel))
-    node = helper.make_node(
-        "ConvTranspose", [context, weight.name, *bias], [target], f"node_{target}",
-        strides=[2, 2], pads=[1, 1, 1, 1],
-    )  # fmt: skip
-    return [node], [weight]
+    whole = constant(graph, f"{target}_weight", transposed_kernel(kernel))
+    return [operator("ConvTranspose", [small, whole, *bias], target, pads=[1, 1, 1, 1], strides=[2, 2])]
 
 
 def phase_kernel(kernel: npt.NDArray[np.float32], row: int, column: int) -> npt.NDArray[np.float32]:
@@ -196,14 +179,3 @@ def transposed_kernel(kernel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
         first, middle, last = (exact.take([i], axis) for i in range(3))
         exact = np.concatenate((last, middle + last, first + middle, first), axis)
     return exact.transpose(1, 0, 2, 3).astype(kernel.dtype)
-
-
-def _alive(nodes: list[onnx.NodeProto], results: set[str]) -> list[onnx.NodeProto]:
-    """The nodes on which the results depend, in their order."""
-    needed = set(results)
-    alive = []
-    for node in reversed(nodes):
-        if any(name in needed for name in node.output):
-            needed |= set(node.input)
-            alive.append(node)
-    return alive[::-1]
