@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tumorseg_runtime.parity.mask_diff import compare_masks
+from tumorseg_runtime.parity.mask_diff import Event, compare_masks
 from tumorseg_runtime.parity.rules import resized_rule
 from tumorseg_runtime.processing.postprocess import resize_logits
 
@@ -41,13 +41,15 @@ def test_flips_are_told_apart_by_the_band() -> None:
     assert found.dice == pytest.approx(2 * 36 / (39 + 36))
 
 
-def test_a_lesion_that_vanishes_is_counted_and_is_far() -> None:
+def test_a_lesion_that_vanishes_is_an_event_and_moves_no_border() -> None:
     found = compare_masks(OURS, flipped((15, 20), (15, 21), (16, 20), (16, 21)), DISTANCE, 0.02)
     assert found.lesions == (2, 1)
     assert found.outside == 0
-    assert found.hd95_px is not None
-    assert found.hd95_px > 10
-    assert compare_masks(OURS, OURS & False, DISTANCE, 9).hd95_px is None
+    assert (found.hd95_px, found.event_px) == (0, 4)
+    assert found.events == (Event("vanished", 0, 4, (20, 15, 2, 2), 0),)
+    nothing = compare_masks(OURS, OURS & False, DISTANCE, 0.02)
+    assert [(one.area_px, one.outside) for one in nothing.events] == [(35, 35), (4, 0)]
+    assert nothing.outside == 35
 
 
 def test_two_pixels_that_touch_at_a_corner_are_one_lesion() -> None:
