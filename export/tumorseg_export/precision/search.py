@@ -83,6 +83,7 @@ def goal_of(budget: Budget) -> Budget:
         cosine=None if budget.cosine is None else (1 + budget.cosine) / 2,
         flips_per_border=half(budget.flips_per_border),
         hd95_px=half(budget.hd95_px),
+        flipped_share=half(budget.flipped_share),
         flips_per_border_in_all=half(budget.flips_per_border_in_all),
     )
 

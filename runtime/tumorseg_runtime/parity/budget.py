@@ -16,6 +16,8 @@ class Budget:
         pixels of the network the border may move in the mean. Lesions that appear or vanish are not in it.
     hd95_px: largest distance of the borders, in pixels of the network, without lesions that appear or vanish;
         not asked of an image in which at most `free_pixels` flipped.
+    flipped_share: of all pixels, what may flip in any case, lesions that appear or vanish included: a mask
+        that is little but border is no mask. Beyond `free_pixels`.
     flips_per_border_in_all: as `flips_per_border`, over all images together and with every flip.
     None: not asked.
     """
@@ -26,6 +28,7 @@ class Budget:
     cosine: float | None = None
     flips_per_border: float | None = None
     hd95_px: float | None = None
+    flipped_share: float | None = None
     flips_per_border_in_all: float | None = None
 
 
@@ -38,7 +41,7 @@ BUDGETS = {
     ),
     "fp16": Budget(
         relative_error=0.25, free_pixels=8, mean_error=0.03, cosine=0.9995,
-        flips_per_border=0.3, hd95_px=3.0, flips_per_border_in_all=0.06,
+        flips_per_border=0.3, hd95_px=3.0, flipped_share=2e-3, flips_per_border_in_all=0.06,
     ),
 }  # fmt: skip
 BUDGETS["bf16"] = BUDGETS["fp16"]  # rounds 8 times as coarsely, and may decide no worse

@@ -39,6 +39,12 @@ def decision_breaches(found: Decisions, budget: Budget) -> tuple[list[str], list
             f"{one.outside} of them beyond the logits' error, expected 0"
             for one in found.events if one.outside
         ][:1]  # fmt: skip
+    share = budget.flipped_share
+    if share is not None and found.flipped > max(free, share * found.pixels):
+        amounts.append(
+            f"{found.flipped} of {found.pixels} pixels flipped, expected at most {share:g} of them, "
+            f"{found.where}"
+        )
     moved = found.flipped - found.event_px
     if moved <= free:
         return wrong, amounts

@@ -78,6 +78,14 @@ def test_flips_are_limited_by_the_length_of_the_border() -> None:
     assert compare(few).breaches == ()
 
 
+def test_a_mask_of_nothing_but_border_has_the_area_as_its_limit() -> None:
+    budget = dataclasses.replace(BUDGETS["fp16"], flips_per_border=None)
+    candidate = REFERENCE.copy()
+    candidate.flat[np.argsort(np.abs(REFERENCE), axis=None)[:9]] *= -1
+    (breach,) = compare(candidate, budget=budget).breaches
+    assert breach.startswith("9 of 4096 pixels flipped, expected at most 0.002 of them, within ")
+
+
 def test_lesions_that_appear_or_vanish_are_events_inside_the_band_alone() -> None:
     reference = np.maximum(cone(12.0, 20), cone(0.0, 50) - 0.3)  # the second one is 0.3 below the threshold
     candidate = np.maximum(cone(12.0, 20), cone(0.0, 50) + 3.0)
