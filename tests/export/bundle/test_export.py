@@ -203,7 +203,7 @@ def test_new_bundle_replaces_the_old_one(tiny_run: Run, copied_bundle: Path) -> 
     assert os.listdir(copied_bundle.parent) == ["bundle"]
     assert [line.partition(" (")[0] for line in said] == [
         "loaded unet with resnet18, ran 11 images in PyTorch", "3 golden images", "made onnx",
-        "proved model.onnx", "sealed",
+        "PyTorch on the same images with a grey level of noise", "proved model.onnx", "sealed",
     ]  # fmt: skip
 
 

@@ -114,7 +114,10 @@ def test_damaged_bundle_is_not_signed(copied_bundle: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "arguments", [[], ["bundle"], ["--key", "k.pem"], ["bundle", "--key", "k.pem", "--new-key", "n.pem"]]
 )
-def test_wrong_use_is_refused(arguments: list[str]) -> None:
+def test_wrong_use_is_refused(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("bundle", "k.pem"):
+        Path(name).touch()
     with pytest.raises(InputError, match="expected either BUNDLE with --key FILE, or --new-key FILE"):
         CliRunner().invoke(sign, arguments, catch_exceptions=False)
 

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -176,8 +177,9 @@ def test_mask_that_its_logits_do_not_say_is_refused(
 ) -> None:
     decide = deploy._decide
 
-    def other(logits: str, contract: Contract) -> object:
-        return decide(logits, dataclasses.replace(contract, threshold=0.6))
+    def other(*arguments: Any) -> object:
+        *rest, contract = arguments
+        return decide(*rest, dataclasses.replace(contract, threshold=0.6))
 
     monkeypatch.setattr(deploy, "_decide", other)
     with pytest.raises(ParityError, match=r"model\.deploy\.onnx: .* pixels flipped"):
