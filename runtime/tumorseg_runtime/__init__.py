@@ -8,7 +8,6 @@
 For research; not a medical device.
 """
 
-import importlib.metadata
 import os
 
 # From 1.29 on ONNX Runtime reports its use to its maker unless this is set before it is loaded: it keeps a
@@ -32,8 +31,6 @@ from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.processing.postprocess import Lesion
 
-__version__ = importlib.metadata.version("tumorseg")
-
 __all__ = [
     "BackendError",
     "Bundle",
@@ -51,3 +48,12 @@ __all__ = [
     "TumorsegError",
     "read_frames",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, which costs a start milliseconds where nobody asks."""
+    if name != "__version__":
+        raise AttributeError(f"module 'tumorseg_runtime' has no attribute '{name}'")
+    import importlib.metadata
+
+    return importlib.metadata.version("tumorseg")

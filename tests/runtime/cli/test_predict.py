@@ -189,7 +189,7 @@ def test_a_bar_on_a_terminal(
             pass
 
     terminal = Terminal()
-    monkeypatch.setattr(module, "sys", SimpleNamespace(stderr=terminal))
+    monkeypatch.setattr(module, "sys", SimpleNamespace(stderr=terminal, argv=["tumorseg"]))
     result = run_predict(small_bundle, image_folder, "--out", tmp_path / "out")
     assert "3/3" in terminal.text
     assert "a/1.png" not in result.stdout
