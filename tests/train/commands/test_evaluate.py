@@ -146,7 +146,7 @@ def test_refusals(run: Run, tiny_bundle: Bundle, tmp_path: Path) -> None:
     assert "is no bundle, got mnn" in refusal(run.root, "--backend", "mnn", *out)
     assert "input height is 100" in refusal(run.root, "--size", "100", *out)
     assert "has no run.json" in refusal(tmp_path, *out)
-    assert "is not a folder, expected the images" in refusal(run.root, "--data", tmp_path / "x", *out)
+    assert "does not exist, expected a folder of images" in refusal(run.root, "--data", tmp_path / "x", *out)
     assert "is missing, expected the very data" in refusal(run.root, "--data", tmp_path, *out)
     assert "backend is 'fast'" in refusal(tiny_bundle.root, "--split", run.root, "--backend", "fast", *out)
     assert "expected brain=MM or breast=MM" in refusal(run.root, "--spacing", "brain", *out)
