@@ -32,7 +32,7 @@ from tumorseg_benchmarks.parity.references import ReferenceSet, split_reference
 from tumorseg_benchmarks.reports.report import to_json
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 from tumorseg_export.bundle.export import export_run
-from tumorseg_export.targets.registry import TARGETS
+from tumorseg_export.targets.registry import choose
 from tumorseg_runtime.backends import BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.main import one_line_errors
@@ -95,6 +95,9 @@ def figures(report: ParityReport, free: int) -> dict[str, float]:
         "1 - cosine": max(1 - image.cosine for image in images if image.cosine is not None),
         "flips_per_border": max(
             ((one.flipped - one.event_px) / (one.border or 1) / one.wide for one in moved), default=0.0
+        ),
+        "flipped_share": max(
+            (one.flipped / one.pixels for one in found if one.flipped > free * one.wide**2), default=0.0
         ),
         "hd95_px": max((one.hd95_px / one.wide for one in moved), default=0.0),
         "flips_per_border_in_all": sum(one.flipped for one in network)
@@ -192,7 +195,7 @@ def main(runs: tuple[Path, ...], part: str, limit: int, targets: str, out: Path)
     with one_line_errors():
         rows: list[Row] = []
         roots = runs or tuple(trained(out / "networks"))
-        names = [name for name in targets.split(",") if name in TARGETS]
+        names = list(choose(targets.split(",")))
         for root in roots:
             run = Run.open(root)
             with nothing_refused() as budgets, tempfile.TemporaryDirectory() as folder:

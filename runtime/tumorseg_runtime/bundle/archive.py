@@ -8,6 +8,7 @@ folder that appears when every hash is right.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import zipfile
 from pathlib import Path
@@ -52,12 +53,12 @@ def unpack(archive: Path, bundle: Path, sha256: str | None = None) -> Bundle:
     try:
         with zipfile.ZipFile(archive) as file, staged(bundle) as part:
             _extract(archive, file, part)
-            Bundle.open(part)  # every hash, and no file too few
+            opened = Bundle.open(part)  # every hash, and no file too few
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise BundleError(
             f"{archive}: is no zip of `tumorseg bundle pack` ({error}): fetch it again"
         ) from error
-    return Bundle.open(bundle)
+    return dataclasses.replace(opened, root=bundle)
 
 
 def _extract(archive: Path, file: zipfile.ZipFile, part: Path) -> None:

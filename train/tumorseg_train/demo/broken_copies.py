@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tumorseg_runtime.bundle.bundle import INDEX, Artefact, Bundle
-from tumorseg_runtime.core.errors import CheckFailedError, TumorsegError
+from tumorseg_runtime.core.errors import BundleError, CheckFailedError, ParityError, TumorsegError
 from tumorseg_runtime.core.files import write_bytes, write_text
 from tumorseg_runtime.inference.segmenter import Segmenter
 
@@ -34,8 +34,8 @@ def break_copies(bundle: Bundle, artefact: Artefact) -> tuple[Refusal, ...]:
     bit = f"one bit of {file} was flipped"
     mean = f"the mean of the normalisation was changed by {SHIFT} in {INDEX}; every hash is right"
     return (
-        _refusal(bundle, artefact, bit, "seal", lambda copy: flip_bit(copy.root / file)),
-        _refusal(bundle, artefact, mean, "self-test", shift_mean),
+        _refusal(bundle, artefact, bit, "seal", BundleError, lambda copy: flip_bit(copy.root / file)),
+        _refusal(bundle, artefact, mean, "self-test", ParityError, shift_mean),
     )
 
 
@@ -54,15 +54,17 @@ def shift_mean(bundle: Bundle) -> None:
 
 
 def _refusal(
-    bundle: Bundle, artefact: Artefact, what: str, guard: str, change: Callable[[Bundle], None]
-) -> Refusal:
+    bundle: Bundle, artefact: Artefact, what: str, guard: str, refused_by: type[TumorsegError],
+    change: Callable[[Bundle], None],
+) -> Refusal:  # fmt: skip
+    """refused_by: what the guard raises; any other error is no refusal, and ends the demo."""
     with tempfile.TemporaryDirectory(prefix="tumorseg-demo-") as folder:
         root = Path(folder) / "broken-copy"
         shutil.copytree(bundle.root, root)
         change(dataclasses.replace(bundle, root=root))
         try:
             Segmenter.open(root, precision=artefact.precision, self_test=True)
-        except TumorsegError as error:
+        except refused_by as error:
             return Refusal(what, guard, str(error).replace(str(root), root.name))
     raise CheckFailedError(
         f"{bundle.root}: a copy was opened although {what}, expected the {guard} to refuse it: "
