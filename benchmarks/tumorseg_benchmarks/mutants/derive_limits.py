@@ -194,8 +194,8 @@ def main(runs: tuple[Path, ...], part: str, limit: int, targets: str, out: Path)
     """Measure what right artefacts of these runs err by, and how often the budget refuses one of them."""
     with one_line_errors():
         rows: list[Row] = []
-        roots = runs or tuple(trained(out / "networks"))
         names = list(choose(targets.split(",")))
+        roots = runs or tuple(trained(out / "networks"))
         for root in roots:
             run = Run.open(root)
             with nothing_refused() as budgets, tempfile.TemporaryDirectory() as folder:

@@ -44,8 +44,15 @@ def unpack(archive: Path, bundle: Path, sha256: str | None = None) -> Bundle:
 
     sha256: what the archive's must be. Nothing is left where anything is wrong: raises BundleError for
     another hash, names that lead elsewhere, files that the seal does not know or that differ from it,
-    InputError for a folder that is not empty.
+    InputError for an archive that is no file or cannot be read, and for a folder that is not empty.
     """
+    try:
+        archive.open("rb").close()
+    except OSError as error:
+        raise InputError(
+            f"{archive}: cannot be read ({error.strerror}), expected a file of `tumorseg bundle pack`: "
+            "check the path and its rights"
+        ) from error
     if sha256 is not None and (found := sha256_of(archive)) != sha256.lower():
         raise BundleError(f"{archive}: has SHA-256 {found}, expected {sha256.lower()}: fetch it again")
     if bundle.exists() and not (bundle.is_dir() and not any(bundle.iterdir())):

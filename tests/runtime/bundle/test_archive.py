@@ -124,3 +124,9 @@ def test_commands(small_bundle: Path, tmp_path: Path) -> None:
     )
     assert done.exit_code == 0
     assert done.stdout.rstrip().endswith("every file is as it was sealed")
+
+
+def test_a_folder_is_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\), expected a file of"):
+        unpack(tmp_path, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
