@@ -49,10 +49,10 @@ format: $(STAMP) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-quick: check ## check, and the tests that are not slow: the loop while you work, at most 3 minutes on 2 cores
+quick: check ## check, and the tests that are not slow: the loop while you work
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
-test: $(STAMP) ## run all tests, at most 15 minutes on 2 cores
+test: $(STAMP) ## run all tests: 21 minutes on the 2 cores of CI
 	$(PYTEST) $(ARGS)
 
 data: $(STAMP) ## find the images in DATA, check every file, write the split
