@@ -165,11 +165,12 @@ int cuCtxGetDevice(int *device) {
 }
 
 /* ---- Memory ---- */
+static size_t whole_of(size_t bytes) { return (bytes + FENCE_BYTES + 511) / 512 * 512; }
 static int take(uintptr_t *pointer, size_t bytes, int device) {
   if (!bytes) return INVALID_VALUE;
   if (device >= 0 && in_use + bytes > TOTAL) return OUT_OF_MEMORY;
   if (null_capturing()) return null_violation("memory is taken inside of a capture"), CAPTURE_UNSUPPORTED;
-  size_t whole = (bytes + FENCE_BYTES + 511) / 512 * 512;
+  size_t whole = whole_of(bytes);
   unsigned char *memory = aligned_alloc(512, whole);
   memset(memory, FILL, bytes < FILLED_AT_MOST ? bytes : FILLED_AT_MOST); /* what nobody wrote must not look right */
   memset(memory + bytes, FENCE, whole - bytes);
@@ -186,8 +187,8 @@ static int give(uintptr_t pointer, int pinned) {
     Block *block = &blocks[i];
     if (block->start != pointer || (block->device < 0) != pinned) continue;
     for (int device = 0; device < DEVICES; device++) null_finish_all(device); /* as the driver does */
-    for (unsigned char *fence = (unsigned char *)pointer + block->bytes; (uintptr_t)fence % 512; fence++)
-      if (*fence != FENCE) {
+    for (size_t at = block->bytes; at < whole_of(block->bytes); at++)
+      if (((unsigned char *)pointer)[at] != FENCE) {
         null_violation("something wrote behind the end of a block of %zu bytes", block->bytes);
         break;
       }
