@@ -80,6 +80,10 @@ demo: $(STAMP) ## BUNDLE segments phantoms, broken copies of it are refused; pag
 gpu-check: $(STAMP) ## on a machine with an NVIDIA GPU: what no other machine can verify
 	TUMORSEG_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
 
+gpu-null: $(STAMP) ## the GPU path without a GPU: onnxruntime-gpu, cuda-bindings and NVRTC on stub libraries
+	bash tests/gpu_null/environment.sh build/gpu-null $(PYTHON)
+	TUMORSEG_REQUIRE_GPU_NULL=1 $(PYTEST) tests/gpu_null $(ARGS)
+
 clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -100,4 +104,4 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: WORKERS          processes that share the tests of quick and test [2]
 #: ARGS             more arguments for quick, test, data, audit, train and gpu-check
 
-.PHONY: help install check format quick test data audit train export bench parity demo gpu-check clean
+.PHONY: help install check format quick test data audit train export bench parity demo gpu-check gpu-null clean
