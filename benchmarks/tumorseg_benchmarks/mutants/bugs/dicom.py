@@ -13,14 +13,14 @@ import numpy.typing as npt
 from tumorseg_benchmarks.mutants.bugs.images import swapped
 from tumorseg_benchmarks.mutants.mutant import Apply, Mutant, patched
 from tumorseg_runtime.images import frames
-from tumorseg_runtime.images.dicom import lookup_tables
+from tumorseg_runtime.images.dicom import lookup_tables, spacing
 from tumorseg_runtime.images.dicom import read as dicom
 from tumorseg_runtime.images.frame import Spacing
 
 UInt8Array = npt.NDArray[np.uint8]
 READ = "tumorseg_runtime.images.dicom.read"
 
-_to_pixels, _spacings = dicom._to_pixels, dicom._spacings  # before anything is broken
+_to_pixels, _spacings = dicom._to_pixels, spacing.spacings_of  # before anything is broken
 _window, _by_table = lookup_tables.window, lookup_tables._by_table
 _read_frames = frames.read_frames
 

@@ -27,7 +27,8 @@ def check_header(dataset: Dataset) -> None:
     if "PixelData" not in dataset:
         raise InputError("holds no pixels, expected an image: leave it out")
     samples, colours = int(dataset["SamplesPerPixel"].value), str(dataset.PhotometricInterpretation)
-    _check_size(dataset, _said_frames(dataset) if _said_frames(dataset) is not None else 1)
+    said = _said_frames(dataset)
+    _check_size(dataset, 1 if said is None else said)
     if (colours, samples) not in [(c, 1) for c in (*GRAYS, "PALETTE COLOR")] + [(c, 3) for c in _COLOURS]:
         raise InputError(
             f"is {colours} with {samples} samples per pixel, expected one of "

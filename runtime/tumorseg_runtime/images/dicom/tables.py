@@ -38,7 +38,8 @@ class Table:
 
     def look_up(self, values: npt.NDArray[Any]) -> UInt16Array:
         """Entries of values of any shape, rounded half to even."""
-        return self.entries[np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.int64)]
+        places = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.int64)
+        return np.asarray(self.entries[places], np.uint16)
 
 
 def gray_table(item: Dataset, *, signed: bool) -> Table:
