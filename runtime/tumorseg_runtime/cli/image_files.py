@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.images.dicom.kind import not_an_image
 from tumorseg_runtime.images.frames import DICOM_SUFFIXES, is_dicom
 from tumorseg_runtime.images.read import SUFFIXES
 
@@ -38,7 +39,8 @@ def list_images(
 ) -> list[Path]:
     """Files as given, folders as the images in them, sorted; raises InputError for a folder without any.
 
-    dicom: DICOM files in folders are images, too. Masks in folders (`is_mask`) are not: `log` hears of them.
+    dicom: DICOM files in folders are images, too. Masks in folders (`is_mask`) are not, nor are a study's
+    reports, segmentations and the like (`not_an_image`): `log` hears of them.
     """
     paths: list[Path] = []
     for path in files:
@@ -51,16 +53,25 @@ def list_images(
             for name in names
             if Path(name).suffix.lower() in SUFFIXES or (dicom and is_dicom(Path(base, name)))
         )
+        others = Counter(kind for kind in map(_other_dicom, found) if kind)
+        if others:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+            log(f"{path}: skipped DICOM files that are no images: {kinds}; to segment one, name its file")
+            found = [one for one in found if not _other_dicom(one)]
         inside = [one for one in found if not is_mask(one)]
         masks = f"{len(found) - len(inside)} masks (NAME_mask, or in masks/ beside images/)"
         if not inside:
             wanted = ", ".join((*SUFFIXES, *(DICOM_SUFFIXES if dicom else ())))
-            but = f" but {masks}" if found else ""
+            but = f" but {masks}" if found else " but other DICOM files" if others else ""
             raise InputError(f"{path}: holds no images{but}, expected files ending in {wanted}")
         if len(inside) < len(found):
             log(f"{path}: skipped {masks}; to segment one, name its file")
         paths.extend(inside)
     return paths
+
+
+def _other_dicom(path: Path) -> str | None:
+    return None if path.suffix.lower() in SUFFIXES else not_an_image(path)
 
 
 def _refuse(error: OSError) -> None:
