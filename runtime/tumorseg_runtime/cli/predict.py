@@ -87,9 +87,9 @@ def predict(options: PredictOptions) -> None:
     """Segment FILES (images, DICOM files, or folders of them) with BUNDLE.
 
     Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
-    image, written as it goes) and, at the end, predictions.json. Masks in folders are skipped, and so are DICOM
-    files that are no images (SR, PR, SEG, RTDOSE, KO, ...). A file that cannot be read is listed at the end and
-    does not stop the rest; the exit status is then 1.
+    image, written as it goes) and, at the end, predictions.json. Masks in folders are skipped, and so are
+    DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...). A file that cannot be read is listed at the
+    end and does not stop the rest; the exit status is then 1.
     """
     check_apart(options.out, options.files)
     if not any(path.exists() for path in options.files):
