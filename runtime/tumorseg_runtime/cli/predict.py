@@ -14,9 +14,16 @@ import numpy as np
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option, spoken
-from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, output_name, stamp
+from tumorseg_runtime.cli.results_log import (
+    FILE,
+    SUMMARY,
+    ResultsLog,
+    earlier_names,
+    output_name,
+    stamp,
+)
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
-from tumorseg_runtime.core.files import make_folder
+from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images.read import write_png
@@ -26,6 +33,7 @@ from tumorseg_runtime.inference.stream import StreamResult
 from tumorseg_runtime.processing.overlay import draw_overlay
 from tumorseg_runtime.processing.postprocess import Lesion
 
+LOCK = ".predict.lock"
 LARGEST = 3  # lesions named in an image's line; predictions.json has all
 FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
 
@@ -95,7 +103,6 @@ def predict(options: PredictOptions) -> None:
     if not any(path.exists() for path in options.files):
         require(options.files[0], "an image, a DICOM file or a folder of them")
     paths = list_images(options.files, dicom=True, log=options.log)
-    names = dict(zip(map(str, paths), unique_names(paths), strict=True))
     bundle = Bundle.open(options.bundle)
     segmenter = Segmenter.open(
         bundle, backend=options.backend, device=options.device, precision=options.precision,
@@ -116,8 +123,13 @@ def predict(options: PredictOptions) -> None:
     quiet = options.quiet or options.as_json
     again = [argument for argument in sys.argv[1:] if argument != "--resume"]
     how = f"go on with what is left: {spoken(*again, '--resume')}"
-    results_log = ResultsLog(options.out, settings, names, resume=options.resume)
-    with resumable(lambda: how), results_log:
+    make_folder(options.out)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(options.out / LOCK, options.out))
+        stack.enter_context(resumable(lambda: how))
+        earlier = earlier_names(options.out) if options.resume else {}
+        names = dict(zip(map(str, paths), unique_names(paths, earlier, options.log), strict=True))
+        results_log = stack.enter_context(ResultsLog(options.out, settings, names, resume=options.resume))
         todo = [path for path in paths if str(path) not in results_log.done]
         if len(todo) < len(paths):
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")
