@@ -81,6 +81,10 @@ gpu-evidence: ## what only a machine with an NVIDIA GPU can verify, as it is: no
 	PYTHONPATH=$(CURDIR)/train:$(CURDIR)/export:$(CURDIR)/runtime:$(CURDIR)/benchmarks \
 	  $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m tumorseg_benchmarks.gpu_evidence $(ARGS)
 
+gpu-null: $(STAMP) ## the GPU path without a GPU: onnxruntime-gpu, cuda-bindings and NVRTC on stub libraries
+	bash tests/gpu_null/environment.sh build/gpu-null $(PYTHON)
+	TUMORSEG_REQUIRE_GPU_NULL=1 $(PYTEST) tests/gpu_null $(ARGS)
+
 clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -101,4 +105,4 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: WORKERS          processes that share the tests of quick and test [2]
 #: ARGS             more arguments for quick, test, data, audit, train and gpu-evidence
 
-.PHONY: help install check format quick test data audit train export bench parity demo gpu-evidence clean
+.PHONY: help install check format quick test data audit train export bench parity demo gpu-evidence gpu-null clean

@@ -20,8 +20,9 @@ NAMES = tuple(name for name, spec in BACKENDS.items() if "cuda" in spec.devices 
 
 def run(options: Options, found: Findings) -> None:
     """Every artefact of ONNX Runtime: opened, placed on the GPU as a whole, and right."""
-    reasons = {device: why_unavailable("onnxruntime", device) for device in DEVICES}
-    devices = ["cpu"] if options.dry else [device for device, reason in reasons.items() if reason is None]
+    wanted = ("cpu",) if options.dry else DEVICES
+    reasons = {device: why_unavailable("onnxruntime", device) for device in wanted}
+    devices = [device for device, reason in reasons.items() if reason is None]
     for device, reason in reasons.items():
         if reason:
             found.lacks(f"provider {device}: {reason}")
