@@ -53,7 +53,8 @@ def evidence(values: argparse.Namespace) -> None:
     required = required_stages(os.environ.get(REQUIRE, ""))
     flags = [f"--{name}" for name in ("offline", "dry") if getattr(values, name)]
     if values.bundle is not None:
-        flags += ["--bundle", str(require(values.bundle, "a bundle", "give its folder"))]
+        require(values.bundle, "a bundle", "give its folder")
+        flags += ["--bundle", str(values.bundle)]
     wrong = []
     for name in values.stage or STAGES:
         left = run_child(name, values.out / f"{name}.json", flags, values.limit, dry=values.dry)
