@@ -17,9 +17,10 @@ Kernel = Callable[..., None]  # (grid, block, values): what `cuLaunchKernel` was
 
 
 class Status(enum.IntEnum):
-    """The two answers that the fake gives."""
+    """The answers that the fake gives."""
 
     CUDA_SUCCESS = 0
+    CUDA_ERROR_INVALID_VALUE = 1
     CUDA_ERROR_OUT_OF_MEMORY = 2
 
 
@@ -30,6 +31,7 @@ class FakeDriver:
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="major",
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR="minor",
     )
+    CUpointer_attribute = SimpleNamespace(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL="ordinal")
 
     def __init__(
         self, kernels: Mapping[str, Kernel] | None = None, capability: int = 87, nbytes: int = 2**31
@@ -92,6 +94,15 @@ class FakeDriver:
         ctypes.memmove(target, source, nbytes)
         self.calls.append("cuMemcpyHtoDAsync")
         return (Status.CUDA_SUCCESS,)
+
+    def cuMemcpyDtoDAsync(self, target: int, source: int, nbytes: int, stream: Any) -> tuple[Any, ...]:
+        self.require(target, nbytes)
+        return self.cuMemcpyDtoHAsync(target, source, nbytes, stream)
+
+    def cuPointerGetAttribute(self, attribute: str, address: int) -> tuple[Any, ...]:
+        """Whatever the fake handed out lies on device 0."""
+        alive = any(start <= address < start + len(m) for start, m in self.alive.items())
+        return (Status.CUDA_SUCCESS, 0) if alive else (Status.CUDA_ERROR_INVALID_VALUE,)
 
     def cuMemcpyDtoHAsync(self, target: int, source: int, nbytes: int, stream: Any) -> tuple[Any, ...]:
         self.require(source, nbytes)

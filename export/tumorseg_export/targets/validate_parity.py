@@ -69,7 +69,7 @@ def validate_parity(
     calibration: images that are compared beside the golden ones, one by one; they stay out of the bundle.
     yardstick: of all these images, for the certificate.
     Raises ParityError, naming artefact, image and figure, where any proof that can run here fails, and
-    BackendError where the first one, which must run, cannot. Another that cannot is unverified, with its reason.
+    BackendError where the first one, which must run, cannot. Another that cannot is unverified, and says why.
     """
     certificate = f"{FOLDER}/{artefact.file}.json"
     verdicts, reports = [], []
