@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+ALIGNMENT = 256  # bytes, of what cuMemAlloc gives
 Kernel = Callable[..., None]  # (grid, block, values): what `cuLaunchKernel` was given
 
 
@@ -76,7 +77,9 @@ class FakeDriver:
         return self.cuMemHostAlloc(nbytes, 0)
 
     def cuMemHostAlloc(self, nbytes: int, flags: int) -> tuple[Any, ...]:
-        memory = (ctypes.c_uint8 * nbytes)()
+        room = (ctypes.c_uint8 * (nbytes + ALIGNMENT))()
+        offset = -ctypes.addressof(room) % ALIGNMENT
+        memory = (ctypes.c_uint8 * nbytes).from_buffer(room, offset)  # keeps the room
         ctypes.memset(memory, 0xA5, nbytes)  # what nobody wrote must not look right
         self.alive[ctypes.addressof(memory)] = memory
         return Status.CUDA_SUCCESS, ctypes.addressof(memory)
@@ -126,6 +129,13 @@ class FakeDriver:
         )
         self.calls.append("cuLaunchKernel")
         return (Status.CUDA_SUCCESS,)
+
+    def run(self, stream: int, work: Callable[[], None], ranges: Sequence[tuple[int, int, bool]]) -> None:
+        """Work of another library on a stream, done at once; ranges are (address, bytes, written?)."""
+        for address, nbytes, _ in ranges:
+            self.require(address, nbytes)
+        work()
+        self.calls.append(f"execute on {stream}")
 
     def require(self, address: int, nbytes: int) -> None:
         """Raise unless these bytes lie in memory that was handed out and not taken back."""

@@ -28,12 +28,12 @@ class Execution:
     @classmethod
     def of(cls, trt: Any, engine: Any, key: EngineKey, folder: Path | None) -> Execution | None:
         """A context of the engine, None where TensorRT makes none. folder: of the device."""
-        if not hasattr(engine, "create_runtime_config"):  # TensorRT has no kernels to compile
+        strategy = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategy is None:  # TensorRT, whose engine holds its kernels
             context = engine.create_execution_context()
             return None if context is None else cls(context)
         config = engine.create_runtime_config()
-        strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        config.dynamic_shapes_kernel_specialization_strategy = strategy
+        config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
         cache, path = None, None
         if folder is not None:
             cache, path = config.create_runtime_cache(), folder / f"{key.digest()[:16]}{SUFFIX}"
