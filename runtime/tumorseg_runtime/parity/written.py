@@ -88,6 +88,8 @@ def _line(found: Written) -> dict[str, Any]:
         "width": width,
         "margin": None if found.own_logits is None else found.margin,
         "spacings": [dataclasses.asdict(spacing) for spacing in found.frame.spacings],
+        "sop_instance": found.frame.sop_instance,
+        "warnings": list(found.frame.warnings),
         "lesions": [dataclasses.asdict(lesion) for lesion in found.lesions],
     }
 
