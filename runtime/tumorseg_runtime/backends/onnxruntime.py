@@ -37,6 +37,8 @@ DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 # NVIDIA's libraries, which is read when the first of them starts, and counts for the whole process.
 TF32_OPTION, TF32_VARIABLE, OFF = "use_tf32", "NVIDIA_TF32_OVERRIDE", "0"
 _PROFILE = Format("profile", "install another version of onnxruntime", error=BackendError)
+# A folder for weights that lie outside of the model's file; they would be no part of what was hashed.
+EXTERNAL_WEIGHTS = "session.model_external_initializers_file_folder_path"
 ERRORS_AND_WORSE = 3  # ONNX Runtime's own log level; what matters is raised here
 
 
@@ -93,9 +95,8 @@ def open_session(
     """A session of this very device and precision; raises BackendError where it cannot be had,
     BundleError where the bundle has no such artefact or one that does not fit its contract."""
     artefact = bundle.artefact(spec.formats[0], precision)
-    path = bundle.root / artefact.file
-    session = open_file(path, device, threads)
-    check_fit(session, path, bundle.contract, bundle.contract.channels)
+    session = open_model(bundle.read(artefact.file), artefact.file, device, threads)
+    check_fit(session, artefact.file, bundle.contract, bundle.contract.channels)
     info = SessionInfo(spec.name, device, precision, versions_of(device))
     return OnnxRuntimeSession(session, info, artefact.max_batch)
 
@@ -103,8 +104,16 @@ def open_session(
 def open_file(
     path: Path, device: str, threads: int | None, *, arena: bool = True
 ) -> onnxruntime.InferenceSession:
-    """ONNX Runtime's own session on a file, with exactly the provider of `device` or BackendError.
+    """`open_model` on a file that this program has just made."""
+    return open_model(path.read_bytes(), path.name, device, threads, arena=arena)
 
+
+def open_model(
+    model: bytes, name: str, device: str, threads: int | None, *, arena: bool = True
+) -> onnxruntime.InferenceSession:
+    """ONNX Runtime's own session on a file's bytes, with exactly the provider of `device` or BackendError.
+
+    name: of the file, for messages. A model that keeps weights in another file is refused.
     arena: whether memory once taken from the system is kept, in steps that double; without, the peak is less.
 
     For a GPU it has run once: on zeros, profiled, every node on that provider. The profile lies in a folder
@@ -115,6 +124,7 @@ def open_file(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_AND_WORSE
     options.enable_cpu_mem_arena = arena
+    options.add_session_config_entry(EXTERNAL_WEIGHTS, os.devnull)  # no folder: none can be found
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -122,32 +132,36 @@ def open_file(
     if device == "cpu":
         # Threads that spin after an inference, waiting for the next one, take a core from what follows it.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        return _open(path, device, options, {})
+        return _open(model, name, device, options, {})
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if device == "tensorrt":
         _require_no_tf32()
     with tempfile.TemporaryDirectory(prefix="tumorseg-profile-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = _open(path, device, options, {TF32_OPTION: OFF} if device == "cuda" else {})
+        session = _open(model, name, device, options, {TF32_OPTION: OFF} if device == "cuda" else {})
         elsewhere = nodes_elsewhere(session, provider)
     if elsewhere:
         raise BackendError(
-            f"{path.name}: {len(elsewhere)} nodes did not run on {provider} ({', '.join(elsewhere[:3])}), "
+            f"{name}: {len(elsewhere)} nodes did not run on {provider} ({', '.join(elsewhere[:3])}), "
             "expected none: choose another device or artefact"
         )
     return session
 
 
 def _open(
-    path: Path, device: str, options: onnxruntime.SessionOptions, provider_options: dict[str, str]
+    model: bytes,
+    name: str,
+    device: str,
+    options: onnxruntime.SessionOptions,
+    provider_options: dict[str, str],
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     provider = PROVIDERS[device]
     try:
         session = onnxruntime.InferenceSession(
-            str(path),
+            model,
             options,
             providers=[provider],
             provider_options=[provider_options],
@@ -155,7 +169,7 @@ def _open(
         )
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise BackendError(
-            f"onnxruntime cannot open {path.name} on '{device}' ({_first_line(error)}): "
+            f"onnxruntime cannot open {name} on '{device}' ({_first_line(error)}): "
             "check the bundle (tumorseg predict checks its hashes) and the provider's libraries"
         ) from error
     got = session.get_providers()[0]
@@ -209,7 +223,7 @@ def nodes_elsewhere(session: onnxruntime.InferenceSession, provider: str) -> lis
 
 
 def check_fit(
-    session: onnxruntime.InferenceSession, path: Path, contract: Contract, channels: int, dtype: str = "float"
+    session: onnxruntime.InferenceSession, file: str, contract: Contract, channels: int, dtype: str = "float"
 ) -> None:
     """Raise BundleError unless the file has one input of so many channels and one output of the contract's
     sizes, both tensor(<dtype>)."""
@@ -227,7 +241,7 @@ def check_fit(
         ):
             got = ", ".join(f"{node.type} {node.shape}" for node in nodes)
             raise BundleError(
-                f"{path.name} {verb} {got}, expected one {kind} (N, {', '.join(map(str, sizes))}): "
+                f"{file} {verb} {got}, expected one {kind} (N, {', '.join(map(str, sizes))}): "
                 "the file is not the network of its contract; export it again"
             )
 

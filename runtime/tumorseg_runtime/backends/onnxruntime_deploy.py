@@ -34,8 +34,8 @@ def open_session(
     artefact or one that does not fit its contract.
     """
     artefact = bundle.artefact(spec.formats[0], precision)
-    path, channels = bundle.root / artefact.file, spec.options.get("channels", bundle.contract.channels)
-    session = backend.open_file(path, device, threads)
-    backend.check_fit(session, path, bundle.contract, channels, "uint8")
+    file, channels = artefact.file, spec.options.get("channels", bundle.contract.channels)
+    session = backend.open_model(bundle.read(file), file, device, threads)
+    backend.check_fit(session, file, bundle.contract, channels, "uint8")
     info = SessionInfo(spec.name, device, precision, backend.versions_of(device))
     return DeploySession(session, info, artefact.max_batch, "uint8", channels)
