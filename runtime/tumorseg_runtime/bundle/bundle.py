@@ -131,6 +131,10 @@ class Bundle:
             verify_signature(root, index, public_key)
         return FORMAT.parse_record(index, root / INDEX, cls, root=root, index=index, held={})
 
+    def draft(self, **changes: Any) -> Bundle:
+        """The same bundle with these fields changed, as one that is being made: without index and seals."""
+        return dataclasses.replace(self, **{"index": b"", "held": {}, "files": {}, **changes})
+
     def signed_by(self, public_key: str | Path) -> str:
         """The fingerprint of the key, if its owner signed this index; else raises CheckFailedError."""
         return verify_signature(self.root, self.index, public_key)
