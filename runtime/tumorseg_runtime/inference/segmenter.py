@@ -114,7 +114,7 @@ class Segmenter:
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
 
         folder = None if device_folder is None else Path(device_folder)
-        if folder is None and backend in (AUTO, *FOLDER_BACKENDS):  # looking asks the GPU's driver
+        if folder is None and (backend in (AUTO, *FOLDER_BACKENDS) or device == "tensorrt"):
             from tumorseg_runtime.device.cache import find
 
             folder = find(opened)
