@@ -103,8 +103,7 @@ class Segmenter:
         preprocess: 'cuda' makes the batches in the GPU's memory, for a session that reads them there. The
             kernel is compiled for this GPU (half a second) and kept in the device folder, if there is one.
         public_key: a PEM file; only a bundle that its owner signed is opened.
-        Raises BundleError, BackendError, and CheckFailedError where the signature is not the key's or, as
-        ParityError, where the self-test fails.
+        Raises BundleError, BackendError, CheckFailedError for the signature, ParityError for the self-test.
         """
         check_timeout(timeout_s)
         level = "quick" if self_test is True else self_test or None
@@ -116,7 +115,7 @@ class Segmenter:
         else:
             opened = Bundle.open(bundle, public_key, lambda one: files_of(one, backend, choice.precision))
         folder = None if device_folder is None else Path(device_folder)
-        if folder is None and backend in (AUTO, *FOLDER_BACKENDS):  # looking asks the GPU's driver
+        if folder is None and (backend in (AUTO, *FOLDER_BACKENDS) or device == "tensorrt"):
             from tumorseg_runtime.device.cache import find
 
             folder = find(opened)

@@ -147,7 +147,7 @@ class Granting:
         return [self.asked["providers"][0]]
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
-        return {self.asked["providers"][0]: {"use_tf32": self.tf32}}
+        return {self.asked["providers"][0]: {"use_tf32": self.tf32, "device_id": "0"}}
 
     def get_inputs(self) -> list[Any]:
         return [SimpleNamespace(name="image", shape=["N", 3, 64, 64], type="tensor(float)")]
@@ -169,7 +169,8 @@ def test_a_gpu_computes_fp32_without_tf32(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("onnxruntime.InferenceSession", session)
     assert backend.open_model(b"", "model.onnx", "cuda", None) is session
     assert session.asked == {
-        "providers": [CUDA], "provider_options": [{"use_tf32": "0"}], "profiling": True, "enable_fallback": 0,
+        "providers": [CUDA], "provider_options": [{"device_id": "0", "use_tf32": "0"}], "profiling": True,
+        "enable_fallback": 0,
     }  # fmt: skip
     assert backend.versions_of("cuda")["tf32"] == "off"
     assert "tf32" not in backend.versions_of("cpu")
@@ -188,7 +189,7 @@ def test_tensorrt_gets_its_tf32_from_the_environment(tmp_path: Path, monkeypatch
     monkeypatch.delenv(backend.TF32_VARIABLE)
     backend.open_model(b"", "model.onnx", "tensorrt", None)
     assert os.environ[backend.TF32_VARIABLE] == "0"
-    assert session.asked["provider_options"] == [{}]
+    assert session.asked["provider_options"] == [{"device_id": "0"}]
     monkeypatch.delenv(backend.TF32_VARIABLE)
 
 
