@@ -81,7 +81,9 @@ def _other_dicom(path: Path) -> str | None:
 
 
 def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename}: cannot be listed ({error.strerror}): check its rights") from error
+    raise InputError(
+        f"{error.filename}: cannot be listed ({error.strerror or error}): check its rights"
+    ) from error
 
 
 def unique_names(
