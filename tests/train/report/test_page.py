@@ -47,7 +47,7 @@ class Reader(HTMLParser):
 
 
 def case(seed: int, size: int = 512) -> case_view.PageCase:
-    pixels, truth = draw_breast(np.random.default_rng(seed), size, size)
+    pixels, truth = draw_breast(np.random.default_rng(seed), (size, size), 1)
     return case_view.page_case(f"case {seed}", "figures", pixels, truth, np.roll(truth, 9, axis=1))
 
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
 
-LONGEST = 352  # pixels of a picture's longer side
-QUALITY = 72  # of its JPEG
+LONGEST = 320  # pixels of a picture's longer side
+QUALITY = 66  # of its JPEG
 TRUTH, MASK = (0, 160, 255), (255, 96, 0)  # RGB; also of what was missed, and of what was marked too much
 
 BoolArray = npt.NDArray[np.bool_]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from tumorseg_train.report.page import chart, paragraph
+from tumorseg_train.report.page import bullets, chart, paragraph
 from tumorseg_train.report.tables import number
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": SOFT, "ytick.color": SOFT, "grid.color": LINE, "axes.grid": True, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 2,
 }  # fmt: skip
-NAMED = 6  # points of a scatter with their names beside them
+NAMED = 6  # points of a scatter with their names below it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +111,7 @@ def scatter(
 ) -> Markup:
     """Points; `front` joins those that none beats by a smaller x and a larger y.
 
-    Where there are more than NAMED, only those on the front have their names beside them, and NAMED at most:
-    the table has all.
+    At most NAMED have a number and their names below, those on the front first: the table has all.
     """
     shown = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y) and not (log_x and p.x <= 0)]
     best = [shown[index] for index in pareto_front([(p.x, p.y) for p in shown])] if front else []
@@ -120,8 +119,13 @@ def scatter(
     kinds = list(dict.fromkeys(p.kind for p in shown))
 
     def draw(axes: Axes) -> None:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         if log_x:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.plot([p.x for p in best], [p.y for p in best], "--", color=SOFT, linewidth=1)
         for index, kind in enumerate(kinds):
             for p in (p for p in shown if p.kind == kind):
@@ -129,22 +133,17 @@ def scatter(
                     p.x, p.y, _arms(p.y, p), fmt="o", capsize=3, color=COLOURS[index % len(COLOURS)],
                     ecolor=SOFT, label=kind, elinewidth=1,
                 )  # fmt: skip
-        axes.margins(0.15)
-        middle = np.mean(axes.transData.transform([(p.x, p.y) for p in shown])[:, 0]) if shown else 0
-        for p in named:
-            left = axes.transData.transform((p.x, p.y))[0] <= middle
-            axes.annotate(
-                p.label, (p.x, p.y), (6 if left else -6, 4), textcoords="offset points", fontsize=9,
-                ha="left" if left else "right",
-            )  # fmt: skip
+        for place, p in enumerate(named, start=1):
+            axes.annotate(str(place), (p.x, p.y), (-7, 4), textcoords="offset points", ha="right")
         axes.set(xlabel=x, ylabel=y)
         if 1 < len(kinds) <= NAMED:
             handles, names = axes.get_legend_handles_labels()
             unique = dict(zip(names, handles, strict=True))
-            axes.legend(unique.values(), unique.keys(), loc="best")
+            axes.legend(unique.values(), unique.keys(), loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
 
     spoken = "; ".join(f"{p.label}: {number(p.x)}, {number(p.y)}" for p in shown)
-    return _chart(title, f"{title}, points of {y} over {x}: {spoken}", draw)
+    names = bullets([f"{place}: {p.label}" for place, p in enumerate(named, start=1)])
+    return _chart(title, f"{title}, points of {y} over {x}: {spoken}", draw, below=names)
 
 
 def histogram(title: str, values: Sequence[float], *, x: str, edges: Sequence[float] | None = None) -> Markup:
@@ -178,7 +177,9 @@ def _arms(value: float, row: Bar | Point) -> list[list[float]] | None:
     return [[max(value - row.low, 0)], [max(row.high - value, 0)]]
 
 
-def _chart(title: str, spoken: str, draw: Callable[[Axes], None], height: float = 3.0) -> Markup:
+def _chart(
+    title: str, spoken: str, draw: Callable[[Axes], None], height: float = 3.0, below: Markup | None = None
+) -> Markup:
     """height: in inches, at a width of 5."""
     if importlib.util.find_spec("matplotlib") is None:
         return paragraph(
@@ -200,4 +201,4 @@ def _chart(title: str, spoken: str, draw: Callable[[Axes], None], height: float 
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # nothing refers to them, and ids of a page are unique
     svg = re.sub(r"#0000[01][1-6]", lambda found: VARIABLES[found[0]], svg)
-    return chart(title, spoken, Markup(svg))
+    return chart(title, spoken, Markup(svg), below or Markup())

@@ -123,9 +123,9 @@ def side_by_side(charts: Sequence[Markup]) -> Markup:
     return _block("grid", "charts", charts)
 
 
-def chart(title: str, spoken: str, svg: Markup) -> Markup:
-    """A drawing with its title. spoken: what it shows, for those who do not see it."""
-    return _block("chart", title, spoken, svg)
+def chart(title: str, spoken: str, svg: Markup, below: Markup) -> Markup:
+    """A drawing with its title. spoken: what it shows, for those who do not see it. below: its key."""
+    return _block("chart", title, spoken, svg, below)
 
 
 def table(
