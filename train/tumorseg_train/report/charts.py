@@ -77,7 +77,7 @@ def bars(title: str, rows: Sequence[Bar], *, unit: str = "", top: float | None =
         axes.set_xlim(0, top)
 
     spoken = "; ".join(f"{row.label} {number(row.value)}" for row in rows)
-    return _chart(title, f"{title}, bars: {spoken}", draw, 0.6 + 0.5 * len(shown))
+    return _chart(title, f"{title}, bars: {spoken}", draw, 0.9 + 0.5 * max(1, len(shown)))
 
 
 def lines(
