@@ -72,7 +72,7 @@ def _export(device: Device) -> Iterable[str]:
         shutil.copytree(
             device.bundle.root, root, copy_function=os.link, ignore=shutil.ignore_patterns(FOLDER)
         )
-        draft = dataclasses.replace(device.bundle, root=root)
+        draft = device.bundle.draft(root=root)
         validate_parity(draft, artefact, TARGETS[target])
     return ()
 

@@ -143,6 +143,7 @@ def segment(
         path = todo[result.index]
         line = make_line(result, path, names[str(path)], outputs, taken)
         results_log.append(line)
+        warn(result, path)
         faults = faults + 1 if isinstance(result.error, BackendError) else 0
         if faults == FAULTS_IN_A_ROW:
             raise BackendError(
@@ -154,6 +155,13 @@ def segment(
             last = result.index
         elif not quiet and result.prediction is not None:
             click.echo(describe(result.prediction))
+
+
+def warn(result: StreamResult, path: Path) -> None:
+    """Say once for each file what in it could not be used."""
+    if result.prediction is not None and result.prediction.frame.index == 0:
+        for warning in result.prediction.frame.warnings:
+            click.echo(f"warning: {printable(str(path))}: {warning}", err=True)
 
 
 def make_line(

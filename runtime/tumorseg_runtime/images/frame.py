@@ -33,6 +33,9 @@ class Frame:
     spacings: distances between its pixels in mm, where the file says them; more than one where it does so
         for parts of the image.
     index, count: place of this frame among those of its file.
+    warnings: what the file says and could not be used, a line each; the pixels are right without it.
+    sop_instance: the SOP Instance UID of a DICOM file, in which `index` + 1 is the frame's number; None of
+        other files.
     """
 
     name: str
@@ -40,3 +43,5 @@ class Frame:
     spacings: tuple[Spacing, ...] = ()
     index: int = 0
     count: int = 1
+    warnings: tuple[str, ...] = ()
+    sop_instance: str | None = None

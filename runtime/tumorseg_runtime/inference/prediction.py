@@ -110,6 +110,8 @@ class Prediction:
             "width": width,
             "margin": None if self.own_logits is None else self.margin,
             "spacings": [dataclasses.asdict(spacing) for spacing in self.frame.spacings],
+            "sop_instance": self.frame.sop_instance,
+            "warnings": list(self.frame.warnings),
             "lesions": lesions,
         }
 

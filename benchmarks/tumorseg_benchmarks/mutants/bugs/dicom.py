@@ -13,14 +13,14 @@ import numpy.typing as npt
 from tumorseg_benchmarks.mutants.bugs.images import swapped
 from tumorseg_benchmarks.mutants.mutant import Apply, Mutant, patched
 from tumorseg_runtime.images import frames
-from tumorseg_runtime.images.dicom import lookup_tables
+from tumorseg_runtime.images.dicom import lookup_tables, spacing
 from tumorseg_runtime.images.dicom import read as dicom
 from tumorseg_runtime.images.frame import Spacing
 
 UInt8Array = npt.NDArray[np.uint8]
 READ = "tumorseg_runtime.images.dicom.read"
 
-_to_pixels, _spacings = dicom._to_pixels, dicom._spacings  # before anything is broken
+_to_pixels, _spacings = dicom._to_pixels, spacing.spacings_of  # before anything is broken
 _window, _by_table = lookup_tables.window, lookup_tables._by_table
 _read_frames = frames.read_frames
 
@@ -160,7 +160,7 @@ MUTANTS = tuple(
             patched(
                 (
                     "tumorseg_runtime.images.dicom.lookup_tables._by_table",
-                    lambda v, voi: (_by_table(v, voi)[1] - _by_table(v, voi)[0], _by_table(v, voi)[1]),
+                    lambda *given: (_by_table(*given)[1] - _by_table(*given)[0], _by_table(*given)[1]),
                 )
             ),
         ),
@@ -185,7 +185,7 @@ MUTANTS = tuple(
         ),
         ("DICOM window ignored", table("window", by_extremes)),
         ("DICOM window off by half a value", table("window", lambda v, c, w, f: _window(v + 4, c, w, f))),
-        ("DICOM VOI table ignored", table("_by_table", lambda v, voi: (v, float(v.max())))),
+        ("DICOM VOI table ignored", table("_by_table", lambda v, voi, signed: (v, float(v.max())))),
         (
             "DICOM padding taken for tissue",
             table("_padding", lambda stored, dataset: np.zeros(stored.shape, np.bool_)),

@@ -146,7 +146,8 @@ def low_byte(pixels: npt.NDArray[Any], name: str = "image") -> UInt8Array:
 
 def monochrome1_as_2(stored: npt.NDArray[Any], dataset: Any, index: int) -> UInt8Array:
     """DICOM gray as it is stored, whatever its photometric interpretation says."""
-    return dicom_window.gray_to_uint8(stored, dataset, index)
+    gray = dicom_window.gray_to_uint8(stored, dataset, index)
+    return 255 - gray if dataset.PhotometricInterpretation == "MONOCHROME1" else gray
 
 
 def taken_for_nchw(self: Preprocessor, resized: UInt8Array, name: str = "image") -> FloatArray:

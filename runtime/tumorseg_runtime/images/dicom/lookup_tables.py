@@ -1,4 +1,4 @@
-"""Gray DICOM values to 0..255: rescaling, then the window. The rules stand in `dicom`."""
+"""Gray DICOM values to 0..255: rescaling, then the window or table. The rules stand in `dicom.read`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.images.dicom.tables import gray_table, palette
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -16,40 +17,46 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def gray_to_uint8(stored: npt.NDArray[Any], dataset: Dataset, index: int) -> npt.NDArray[np.uint8]:
-    """Stored values (H, W) of frame `index` -> uint8 (H, W); not inverted yet for MONOCHROME1."""
+    """Stored values (H, W) of frame `index` -> uint8 (H, W); MONOCHROME1 is inverted."""
+    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     values, rescaled = _rescale(stored, dataset, index)
     voi = group_of(dataset, index, "FrameVOILUTSequence") or dataset
+    black = np.zeros(stored.shape, np.bool_)
     if voi.get("VOILUTSequence"):
-        return _to_255(*_by_table(values, voi))
-    if voi.get("WindowCenter") not in (None, "") and voi.get("WindowWidth") not in (None, ""):
-        centre, width = _first(voi.WindowCenter), _first(voi.WindowWidth)
-        return _to_255(window(values, centre, width, str(voi.get("VOILUTFunction") or "LINEAR")), 1.0)
-    if not rescaled and dataset.PixelRepresentation == 0 and dataset.BitsStored <= 8:
-        return _to_255(values, 2**dataset.BitsStored - 1)
-    padding = _padding(stored, dataset)
-    inside = values[~padding]
-    if not inside.size or inside.min() == inside.max():
-        return np.zeros(values.shape, np.uint8)
-    spread = (values - inside.min()) / (inside.max() - inside.min())
-    spread[padding] = 0
-    return _to_255(spread, 1.0)
+        gray = _to_255(*_by_table(values, voi, _can_be_negative(dataset, index)))
+    elif voi.get("WindowCenter") not in (None, "") and voi.get("WindowWidth") not in (None, ""):
+        centre, width = first_number(voi.WindowCenter), first_number(voi.WindowWidth)
+        gray = _to_255(window(values, centre, width, str(voi.get("VOILUTFunction") or "LINEAR")), 1.0)
+    elif not rescaled and dataset.PixelRepresentation == 0 and dataset.BitsStored <= 8:
+        gray = _to_255(values, 2**dataset.BitsStored - 1)
+    else:
+        black = _padding(stored, dataset)
+        gray = _to_255(_by_extremes(values, ~black), 1.0)
+    if inverted:
+        gray = 255 - gray
+    gray[black] = 0
+    return gray
+
+
+def palette_to_uint8(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.uint8]:
+    """Stored values (H, W) -> uint8 (H, W, 3) through the palette, from 0..its largest possible entry."""
+    tables, largest = palette(dataset)
+    channels = [table.look_up(stored).astype(np.float64) for table in tables]
+    return _to_255(np.stack(channels, axis=-1), float(largest))
 
 
 def window(values: FloatArray, centre: float, width: float, function: str) -> FloatArray:
-    """Window level and width as DICOM defines them (PS3.3 C.11.2.1.2 and C.11.2.1.3), to 0..1."""
+    """Window level and width as DICOM defines them (PS3.3 C.11.2.1.2 and C.11.2.1.3), to 0..1.
+
+    function: LINEAR, LINEAR_EXACT or SIGMOID; width: as `repair` lets it pass.
+    """
     if function == "LINEAR":
-        if not width >= 1:
-            raise InputError(f"has a window {width} wide, expected at least 1: correct the file")
         if width == 1:
             return (values > centre - 0.5).astype(np.float64)
         return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
-    if not width > 0:
-        raise InputError(f"has a window {width} wide, expected more than 0: correct the file")
     if function == "LINEAR_EXACT":
         return np.clip((values - centre) / width + 0.5, 0, 1)
-    if function == "SIGMOID":
-        return np.asarray(0.5 * (1 + np.tanh(2 * (values - centre) / width)))  # 1 / (1 + exp(-4x))
-    raise InputError(f"has the window function {function}, expected LINEAR, LINEAR_EXACT or SIGMOID")
+    return np.asarray(0.5 * (1 + np.tanh(2 * (values - centre) / width)))  # 1 / (1 + exp(-4x))
 
 
 def group_of(dataset: Dataset, index: int, name: str) -> Dataset | None:
@@ -63,29 +70,54 @@ def group_of(dataset: Dataset, index: int, name: str) -> Dataset | None:
     return None
 
 
+def first_number(value: Any) -> float:
+    """The first of one or several values."""
+    return float(value) if isinstance(value, (int, float, str)) else float(value[0])
+
+
+def _by_extremes(values: FloatArray, inside: npt.NDArray[np.bool_]) -> FloatArray:
+    """From the smallest value inside to the largest, to 0..1; 0 where they are equal, or none is inside."""
+    if not inside.any() or values[inside].min() == values[inside].max():
+        return np.zeros(values.shape)
+    low, high = values[inside].min(), values[inside].max()
+    return np.asarray((values - low) / (high - low))
+
+
 def _rescale(stored: npt.NDArray[Any], dataset: Dataset, index: int) -> tuple[FloatArray, bool]:
     """Values in the modality's unit, and whether they differ from the stored ones."""
     if dataset.get("ModalityLUTSequence"):
-        from pydicom.pixels.processing import apply_modality_lut
+        table = gray_table(dataset.ModalityLUTSequence[0], signed=dataset.PixelRepresentation == 1)
+        return table.look_up(stored).astype(np.float64), True
+    slope, intercept = _slope_and_intercept(dataset, index)
+    return stored.astype(np.float64) * slope + intercept, (slope, intercept) != (1, 0)
 
-        return apply_modality_lut(stored, dataset).astype(np.float64), True
+
+def _slope_and_intercept(dataset: Dataset, index: int) -> tuple[float, float]:
     holder = group_of(dataset, index, "PixelValueTransformationSequence") or dataset
     slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
-    values = stored.astype(np.float64)
     if slope in (None, "") or intercept in (None, ""):
-        return values, False
+        return 1.0, 0.0
     if not float(slope):
         raise InputError("has RescaleSlope 0, expected another number: correct the file")
-    return values * float(slope) + float(intercept), (float(slope), float(intercept)) != (1, 0)
+    return float(slope), float(intercept)
 
 
-def _by_table(values: FloatArray, voi: Dataset) -> tuple[FloatArray, float]:
-    """Values through the first VOI table, and the table's largest possible value."""
-    from pydicom.pixels.processing import apply_voi
+def _can_be_negative(dataset: Dataset, index: int) -> bool:
+    """Whether the header allows negative values in the modality's unit."""
+    if dataset.get("ModalityLUTSequence"):
+        return False
+    slope, intercept = _slope_and_intercept(dataset, index)
+    lowest = -(2 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation == 1 else 0
+    return bool(min(slope * lowest, slope * (lowest + 2**dataset.BitsStored - 1)) + intercept < 0)
 
-    bits = int(voi.VOILUTSequence[0].LUTDescriptor[2])
-    looked_up = apply_voi(np.rint(values).astype(np.int64), voi)
-    return looked_up.astype(np.float64), 2.0**bits - 1
+
+def _by_table(values: FloatArray, voi: Dataset, signed: bool) -> tuple[FloatArray, float]:
+    """Values through the first VOI table, and the table's largest possible value.
+
+    signed: whether the values can be negative.
+    """
+    table = gray_table(voi.VOILUTSequence[0], signed=signed)
+    return table.look_up(values).astype(np.float64), 2.0**table.bits - 1
 
 
 def _padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_]:
@@ -96,11 +128,6 @@ def _padding(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.bool_
     limit = dataset.get("PixelPaddingRangeLimit")
     low, high = sorted((int(value), int(value if limit is None else limit)))
     return np.asarray((stored >= low) & (stored <= high))
-
-
-def _first(value: Any) -> float:
-    """The first of one or several values."""
-    return float(value) if isinstance(value, (int, float, str)) else float(value[0])
 
 
 def _to_255(values: FloatArray, largest: float) -> npt.NDArray[np.uint8]:

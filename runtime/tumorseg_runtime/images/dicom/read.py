@@ -2,11 +2,13 @@
 
 What becomes of the stored values:
 
+- the bits from `HighBit` downwards, `BitsStored` of them, are the value; what else lies in the word is not.
 - gray: rescale slope and intercept or modality table; then the first VOI table or window of the file, by
-  its function (linear, linear exact, sigmoid), to 0..255. Without one: unsigned integers of at most 8 bits
+  its function (linear, linear exact, sigmoid), to 0..255; a table's entries by the bits that it has (see
+  `tables`). Without one: unsigned integers of at most 8 bits
   that are not rescaled are spread over 0..255 as they are; all others are windowed linearly from the
-  frame's own minimum to its maximum, pixels of padding left out (they become 0), like plain images of more
-  than 8 bits. Rounded half to even. MONOCHROME1 is inverted after that.
+  frame's own minimum to its maximum, pixels of padding left out, like plain images of more than 8 bits.
+  Rounded half to even. MONOCHROME1 is inverted after that, and the padding left out becomes 0.
 - colour (RGB, YBR_FULL, YBR_FULL_422, YBR_ICT, YBR_RCT): RGB; over 8 bits by minimum and maximum of the
   frame. PALETTE COLOR: RGB through its table.
 
@@ -17,6 +19,7 @@ are decoded, and each compressed frame's own header against it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -28,22 +31,26 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.images.dicom.checks import check_stream
-from tumorseg_runtime.images.dicom.lookup_tables import gray_to_uint8, group_of
-from tumorseg_runtime.images.frame import Frame, Spacing
-from tumorseg_runtime.images.header import MAX_PIXELS
+from tumorseg_runtime.images.dicom.lookup_tables import gray_to_uint8, palette_to_uint8
+from tumorseg_runtime.images.dicom.pixel_data import (
+    GRAYS,
+    check_header,
+    decoded_bits,
+    separate_frames,
+    significant_bits,
+)
+from tumorseg_runtime.images.dicom.repair import drop_unusable
+from tumorseg_runtime.images.dicom.spacing import spacings_of as _spacings
+from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.read import read_file, to_uint8
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 MAX_FILE_BYTES = 2**30
-MAX_PIXELS_OF_ALL_FRAMES = 2_000_000_000  # frames are decoded one at a time; this bounds the work
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_GRAYS = ("MONOCHROME1", "MONOCHROME2")
-_CENTIMETRES, _TWO_DIMENSIONAL, _TISSUE = 3, 1, 1  # ultrasound regions: units, spatial format, data type
 _TAGS = [
+    "SOPInstanceUID",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter",
@@ -52,8 +59,9 @@ _TAGS = [
     "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
     "BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
     "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData", "PixelSpacing",
-    "ImagerPixelSpacing", "SequenceOfUltrasoundRegions", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+    "ImagerPixelSpacing", "NominalScannedPixelSpacing", "SequenceOfUltrasoundRegions",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths", "PixelData",
 ]  # fmt: skip
 
 
@@ -71,27 +79,39 @@ def read_dicom(path: Path) -> Iterator[Frame]:
             "expected the extra 'dicom': pip install 'tumorseg[dicom]'"
         ) from error
     dataset = _read(path)
-    count = _check_header(dataset, path)
-    frames: Iterator[npt.NDArray[Any]] | None = None
+    with _told(path, "header"):
+        check_header(dataset)
+    with _told(path, "pixel data"):
+        count = separate_frames(dataset)
+        frames = iter_pixels(dataset, bits_stored=decoded_bits(dataset))
+    with _told(path, "header"):
+        warnings = drop_unusable(dataset)
+        instance = str(dataset.get("SOPInstanceUID") or "") or None
     for index in range(count):
-        try:
-            if frames is None:
-                _check_streams(dataset, count)
-                frames = iter_pixels(dataset)
-            stored = next(frames)
-            pixels, spacings = _to_pixels(stored, dataset, index), _spacings(dataset, index)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        except StopIteration:
-            raise InputError(
-                f"{path}: holds {index} frames, its header says {count}: copy or export the file again"
-            ) from None
-        except BaseException as error:  # pydicom and its plugins raise whatever their parsers meet
-            # a panic of a plugin in Rust is no Exception
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise _undecodable(path, f"frame [{index}]", error) from error
-        yield Frame(str(path) if count == 1 else f"{path}[{index}]", pixels, spacings, index, count)
+        with _told(path, f"frame [{index}]"):
+            stored = next(frames, None)
+            if stored is None:
+                raise InputError(
+                    f"holds {index} frames, its header says {count}: copy or export the file again"
+                )
+            pixels = _to_pixels(significant_bits(stored, dataset), dataset, index)
+            spacings = _spacings(dataset, index)
+        name = str(path) if count == 1 else f"{path}[{index}]"
+        yield Frame(name, pixels, spacings, index, count, warnings, instance)
+
+
+@contextlib.contextmanager
+def _told(path: Path, what: str) -> Iterator[None]:
+    """Whatever goes wrong in the block, as an InputError that begins with the path."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except BaseException as error:  # pydicom and its plugins raise whatever their parsers meet
+        # a panic of a plugin in Rust is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise _undecodable(path, what, error) from error
 
 
 def _read(path: Path) -> Dataset:
@@ -150,99 +170,14 @@ def _check_inflated(deflated: bytes, path: Path) -> None:
         raise _undecodable(path, "deflated data", error) from error
 
 
-def _check_header(dataset: Dataset, path: Path) -> int:
-    """Number of frames; raises InputError for what cannot be an image, or is too large."""
-    try:
-        if "PixelData" not in dataset:
-            raise InputError(f"{path}: holds no pixels, expected an image: leave it out")
-        rows, columns, samples = (int(dataset[tag].value) for tag in ("Rows", "Columns", "SamplesPerPixel"))
-        colours = str(dataset.PhotometricInterpretation)
-        value = dataset.get("NumberOfFrames")
-        count = 1 if value in (None, "") else int(value)
-    except InputError:
-        raise
-    except Exception as error:  # a missing element, or a value that is no number
-        raise _undecodable(path, "header", error) from error
-    if rows < 1 or columns < 1 or count < 1:
-        raise InputError(
-            f"{path}: its header says {count} frames of {columns}x{rows} pixels, expected at least one each: "
-            "copy or export the file again"
-        )
-    if rows * columns > MAX_PIXELS or rows * columns * count > MAX_PIXELS_OF_ALL_FRAMES:
-        raise InputError(
-            f"{path}: has {count} frames of {columns}x{rows} pixels, expected at most {MAX_PIXELS} in one "
-            f"and {MAX_PIXELS_OF_ALL_FRAMES} in all: split or resize it"
-        )
-    if (colours, samples) not in [(c, 1) for c in (*_GRAYS, "PALETTE COLOR")] + [(c, 3) for c in _COLOURS]:
-        raise InputError(
-            f"{path}: is {colours} with {samples} samples per pixel, expected one of "
-            f"{', '.join((*_GRAYS, 'PALETTE COLOR', *_COLOURS))}: convert it"
-        )
-    return count
-
-
-def _check_streams(dataset: Dataset, count: int) -> None:
-    """Raise InputError where a compressed frame's own header contradicts the file's."""
-    from pydicom.encaps import generate_frames
-
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        offsets = None
-        if "ExtendedOffsetTable" in dataset:
-            offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
-        for stream in generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets):
-            check_stream(stream, dataset)
-
-
 def _to_pixels(stored: npt.NDArray[Any], dataset: Dataset, index: int) -> npt.NDArray[np.uint8]:
     """One frame as decoded, (H, W) or (H, W, 3), to uint8 by the rule of this module."""
     colours = dataset.PhotometricInterpretation
-    if colours in _GRAYS:
-        gray = gray_to_uint8(stored, dataset, index)
-        return 255 - gray if colours == "MONOCHROME1" else gray
+    if colours in GRAYS:
+        return gray_to_uint8(stored, dataset, index)
     if colours == "PALETTE COLOR":
-        from pydicom.pixels.processing import apply_color_lut
-
-        table = apply_color_lut(stored, dataset)
-        if table.dtype == np.uint8:
-            return np.ascontiguousarray(table[..., :3])
-        return np.rint(table[..., :3] * (255 / 65535)).astype(np.uint8)
+        return palette_to_uint8(stored, dataset)
     return np.ascontiguousarray(to_uint8(stored))
-
-
-def _spacings(dataset: Dataset, index: int) -> tuple[Spacing, ...]:
-    """What the file says about the distance between pixels, the more direct statement first."""
-    measures = group_of(dataset, index, "PixelMeasuresSequence")
-    for holder, name in (
-        (dataset, "PixelSpacing"),
-        (measures, "PixelSpacing"),
-        (dataset, "ImagerPixelSpacing"),
-    ):
-        if holder is not None and holder.get(name):
-            row, column = (float(value) for value in holder[name].value)
-            return (_checked(Spacing(row, column, name)),)
-    regions = []
-    for region in dataset.get("SequenceOfUltrasoundRegions") or ():
-        units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
-        kind = (region.get("RegionSpatialFormat"), region.get("RegionDataType"))
-        if units != (_CENTIMETRES, _CENTIMETRES) or kind != (_TWO_DIMENSIONAL, _TISSUE):
-            continue
-        left, top = int(region.RegionLocationMinX0), int(region.RegionLocationMinY0)
-        right, bottom = int(region.RegionLocationMaxX1), int(region.RegionLocationMaxY1)
-        if min(left, top) < 0 or right > dataset.Columns or bottom > dataset.Rows:  # one too far is common
-            return ()  # the image was resized or cut after this was written: it says nothing about it now
-        box = (left, top, right - left + 1, bottom - top + 1)
-        row, column = (abs(10 * float(d)) for d in (region.PhysicalDeltaY, region.PhysicalDeltaX))  # cm
-        regions.append(_checked(Spacing(row, column, "SequenceOfUltrasoundRegions", box)))
-    return tuple(regions)
-
-
-def _checked(spacing: Spacing) -> Spacing:
-    if not all(0 < mm < 1e4 for mm in (spacing.row_mm, spacing.column_mm)):
-        raise InputError(
-            f"{spacing.source} is {spacing.row_mm}x{spacing.column_mm} mm, expected positive numbers: "
-            "correct the file, or remove the attribute"
-        )
-    return spacing
 
 
 def _undecodable(path: Path, what: str, error: BaseException) -> InputError:

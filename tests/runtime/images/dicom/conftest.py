@@ -75,14 +75,14 @@ def _write(path: Path, stored: Array, *, syntax: str = PLAIN, **elements: Any) -
     dataset.PixelRepresentation = int(stored.dtype.kind == "i")
     dataset.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
     dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
+    if syntax == RLELossless:
+        dataset.file_meta.TransferSyntaxUID = PLAIN
+        dataset.compress(RLELossless, encoding_plugin="pydicom")
     for name, value in elements.items():
         if value is None:
             delattr(dataset, name)
         else:
             setattr(dataset, name, value)
-    if syntax == RLELossless:
-        dataset.file_meta.TransferSyntaxUID = PLAIN
-        dataset.compress(RLELossless, encoding_plugin="pydicom")
     dataset.save_as(path, enforce_file_format=True)
     return path
 

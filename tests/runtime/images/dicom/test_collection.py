@@ -32,12 +32,13 @@ REFUSED = {
     "no_meta_group_length.dcm": "holds no pixels",
     "badVR.dcm": "header cannot be decoded .*'1A'",
     "MR_truncated.dcm": "less than expected .8130 vs 8192 bytes.",
-    "JPEG-lossy.dcm": "misplaced marker segment",
-    "RG2_JPLY.dcm": "misplaced marker segment",
     "JPEG2000-embedded-sequence-delimiter.dcm": "compressed frame of 3722445056x1024 pixels",
     "JPEGLossless_1s_1f_i_16_16_bad.dcm": "signed values with predictor 6",
     "TOSHIBA_J2K_SIZ1_PixRep0.dcm": "JPEG 2000 of signed values, its header says unsigned",
 }
+
+# Frames that pydicom's decoder refuses, and files that hold the same pixels in frames that it takes.
+SAME = {"JPEG-lossy.dcm": "JPGExtended.dcm", "RG2_JPLY.dcm": "RG2_JPLY_fixed.dcm"}
 
 
 def reference(path: Path) -> list[Array]:
@@ -90,7 +91,7 @@ def test_every_shared_file_is_decoded_as_pydicom_does_or_refused_with_the_reason
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
         return
-    frames, expected = decode(path), reference(path)
+    frames, expected = decode(path), reference(path.with_name(SAME.get(path.name, path.name)))
     assert len(frames) == len(expected)
     for index, (frame, values) in enumerate(zip(frames, expected, strict=True)):
         assert frame.pixels.dtype == np.uint8

@@ -149,3 +149,46 @@ def test_groups_of_an_enhanced_file_frame_by_frame(write: Write, tmp_path: Path)
     assert (first.pixels == np.rint(100 / 200 * 255)).all()
     assert (second.pixels == np.rint(150 / 200 * 255)).all()
     assert (first.spacings[0].row_mm, second.spacings[0].row_mm) == (0.7, 0.3)
+
+
+def test_the_highest_bit_says_where_the_value_lies(write: Write, tmp_path: Path) -> None:
+    values = np.array([[0, 100, 2000, 4095]], np.uint16)
+    facts: dict[str, Any] = {"BitsStored": 12, "WindowCenter": 2048, "WindowWidth": 4096}
+    low = read_frame(write(tmp_path / "a.dcm", values | 0xA000, HighBit=11, **facts)).pixels  # an overlay
+    high = read_frame(write(tmp_path / "b.dcm", values << 4 | 5, HighBit=15, **facts)).pixels
+    np.testing.assert_array_equal(low, np.rint(values / 4095 * 255))
+    np.testing.assert_array_equal(high, low)
+    signed = (values.astype(np.int16) - 2048) * 16
+    facts |= {"WindowCenter": 0, "HighBit": 15}
+    np.testing.assert_array_equal(read_frame(write(tmp_path / "c.dcm", signed, **facts)).pixels, low)
+
+
+def test_padding_is_black_under_monochrome1(write: Write, tmp_path: Path) -> None:
+    stored = np.array([[0, 100, 300, 500]], np.uint16)
+    facts: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 0}
+    np.testing.assert_array_equal(
+        read_frame(write(tmp_path / "a.dcm", stored, **facts)).pixels, [[0, 255, 127, 0]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("elements", "warning"),
+    [
+        ({"WindowCenter": 5, "WindowWidth": 0}, "window 5.0, 0.0 (LINEAR) cannot be applied"),
+        ({"WindowCenter": 5, "WindowWidth": 0, "VOILUTFunction": "SIGMOID"}, "(SIGMOID) cannot be applied"),
+        ({"WindowCenter": 5, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "(CUBIC) cannot be applied"),
+        ({"PixelSpacing": [0, 1]}, "PixelSpacing is 0.0x1.0, expected two positive numbers: no millimetres"),
+        ({"ImagerPixelSpacing": [1]}, "ImagerPixelSpacing is 1.0, expected two positive numbers"),
+        ({"SequenceOfUltrasoundRegions": [Dataset()]}, "1 of 1 ultrasound regions lack usable numbers"),
+    ],
+)
+def test_what_cannot_be_meant_costs_the_window_or_the_millimetres(
+    write: Write, tmp_path: Path, elements: dict[str, Any], warning: str
+) -> None:
+    stored = np.arange(20, dtype=np.uint16).reshape(4, 5)
+    frame = read_frame(write(tmp_path / "a.dcm", stored, **elements))
+    np.testing.assert_array_equal(frame.pixels, np.rint(spread(stored)))
+    assert frame.spacings == ()
+    assert len(frame.warnings) == 1
+    assert warning in frame.warnings[0]
+    assert read_frame(write(tmp_path / "b.dcm", stored)).warnings == ()

@@ -25,7 +25,8 @@ def test_dicom_files_frames_and_no_patient_data(
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    write(folder / "one.dcm", scene(60, 70), PixelSpacing=[0.5, 0.5])
+    facts = {"ImagerPixelSpacing": [0, 0], "SOPInstanceUID": "1.2.3.4"}
+    write(folder / "one.dcm", scene(60, 70), PixelSpacing=[0.5, 0.5], **facts)
     write(folder / "1.2.840.99", np.stack([scene(40, 50, seed=seed) for seed in range(3)]))
     write(folder / "broken.dcm", scene(30, 30), Rows=90)
     write(folder / "empty.dcm", scene(30, 30), PixelData=None)
@@ -39,6 +40,9 @@ def test_dicom_files_frames_and_no_patient_data(
     assert [Path(line["image"]).name for line in report["failed"]] == ["broken.dcm", "empty.dcm"]
     (one,) = [line for line in report["images"] if line["image"].endswith("one.dcm")]
     assert one["spacings"][0]["row_mm"] == 0.5
+    assert one["sop_instance"] == "1.2.3.4"
+    assert one["warnings"] == ["ImagerPixelSpacing is 0.0x0.0, expected two positive numbers: no millimetres"]
+    assert f"warning: {folder / 'one.dcm'}: {one['warnings'][0]}\n" in result.output
     assert sum(lesion["area_mm2"] for lesion in one["lesions"]) == pytest.approx(
         0.25 * sum(lesion["area_px"] for lesion in one["lesions"])
     )

@@ -12,7 +12,7 @@ import pytest
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.dicom import read as dicom_module
-from tumorseg_runtime.images.dicom.checks import check_stream
+from tumorseg_runtime.images.dicom.checks import check_stream, frames_of
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.frames import read_frame
 
@@ -28,19 +28,18 @@ Decode = Callable[[Path], list[Frame]]
 @pytest.mark.parametrize(
     ("elements", "message"),
     [
-        ({"WindowCenter": 5, "WindowWidth": 0}, "has a window 0.0 wide, expected at least 1"),
-        ({"WindowCenter": 5, "WindowWidth": 0, "VOILUTFunction": "SIGMOID"}, "expected more than 0"),
-        ({"WindowCenter": 5, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "window function CUBIC"),
         ({"RescaleSlope": 0, "RescaleIntercept": 1}, "RescaleSlope 0"),
-        ({"PixelSpacing": [0, 1]}, "PixelSpacing is 0.0x1.0 mm, expected positive"),
+        ({"HighBit": 11}, "says 16 bits stored of 16 allocated, the highest 11, expected 15"),
+        ({"BitsStored": 17, "HighBit": 16}, "says 17 bits stored of 16 allocated"),
         ({"Rows": 0}, "1 frames of 5x0 pixels"),
         ({"Rows": 7}, "frame .0. cannot be decoded"),
+        ({"Rows": 2}, "holds 2 frames, its header says 1"),
         ({"Rows": None}, "header cannot be decoded"),
         ({"NumberOfFrames": 0}, "0 frames of 5x4 pixels"),
         ({"NumberOfFrames": 3}, "cannot be decoded"),
         ({"PixelData": None}, "holds no pixels"),
         ({"PhotometricInterpretation": "CMYK"}, "is CMYK with 1 samples per pixel, expected one of"),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "cannot be decoded"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "lacks RedPalette.*Descriptor or "),
     ],
 )
 def test_what_cannot_be_decoded_rightly_is_refused(
@@ -92,8 +91,20 @@ def jpeg(height: int, width: int, marker: int = 0xC0, predictor: int = 0) -> byt
 def test_a_compressed_frame_that_contradicts_its_file_is_not_decoded() -> None:
     dataset = Dataset()
     dataset.Rows, dataset.Columns, dataset.PixelRepresentation = 4, 5, 0
-    check_stream(jpeg(4, 5), dataset)
-    check_stream(b"\0rle", dataset)
+    dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored = 1, 16, 8
+    assert check_stream(jpeg(4, 5, 0xC2), dataset) == jpeg(4, 5, 0xC2)
+    assert check_stream(b"\0rle", dataset) == b"\0rle"
+    mended = check_stream(jpeg(4, 5, 0xC1), dataset)  # a scan of coefficients 0..0 where all are meant
+    assert mended == jpeg(4, 5, 0xC1).replace(b"\0\0\0\xff\xd9", b"\0\x3f\0\xff\xd9")
+    with pytest.raises(InputError, match="without an end mark"):
+        check_stream(jpeg(4, 5)[:-2], dataset)
+    dataset.BitsAllocated = 4
+    with pytest.raises(InputError, match="1 samples of 8 bits, its header says 1 of at most 4"):
+        check_stream(jpeg(4, 5), dataset)
+    dataset.BitsAllocated, dataset.SamplesPerPixel = 16, 3
+    with pytest.raises(InputError, match="1 samples of 8 bits, its header says 3"):
+        check_stream(jpeg(4, 5), dataset)
+    dataset.SamplesPerPixel = 1
     with pytest.raises(InputError, match="compressed frame of 60000x60000 pixels, its header says 5x4"):
         check_stream(jpeg(60000, 60000), dataset)
     with pytest.raises(InputError, match="without a header"):
@@ -103,6 +114,24 @@ def test_a_compressed_frame_that_contradicts_its_file_is_not_decoded() -> None:
     check_stream(jpeg(4, 5, 0xC3, 1), dataset)
     with pytest.raises(InputError, match="predictor 6"):
         check_stream(jpeg(4, 5, 0xC3, 6), dataset)
+    dataset.BitsStored = 12
+    with pytest.raises(InputError, match="8 bits, its header says signed values of 12"):
+        check_stream(jpeg(4, 5, 0xC3, 1), dataset)
+
+
+def test_compressed_frames_are_counted_by_their_marks(write: Write, decode: Decode, tmp_path: Path) -> None:
+    clip = np.arange(3 * 20, dtype=np.uint8).reshape(3, 4, 5)
+    untold = write(tmp_path / "a.dcm", clip, syntax=RLELossless, NumberOfFrames=None)
+    assert [frame.count for frame in decode(untold)] == [3, 3, 3]
+    with pytest.raises(InputError, match="holds 3 frames, its header says 2"):
+        decode(write(tmp_path / "b.dcm", clip, syntax=RLELossless, NumberOfFrames=2))
+    half = jpeg(4, 5)
+    items = [b"", half[:9], half[9:], half]
+    data = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in items)
+    assert frames_of(data, whole_fragments=False) == [half, half]
+    assert len(frames_of(data, whole_fragments=True)) == 3
+    with pytest.raises(InputError, match="cut off"):
+        frames_of(data[:-1], whole_fragments=False)
 
 
 def test_cut_off_and_flipped_files_give_one_line_or_pixels(

@@ -29,6 +29,13 @@ def test_spacing_of_the_image_before_that_of_the_detector(write: Write, tmp_path
     detector = write(tmp_path / "b.dcm", stored, ImagerPixelSpacing=[1, 2])
     assert read_frame(detector).spacings == (Spacing(1, 2, "ImagerPixelSpacing"),)
     assert read_frame(write(tmp_path / "c.dcm", stored)).spacings == ()
+    film = write(tmp_path / "d.dcm", stored, NominalScannedPixelSpacing=[0.1, 0.2])
+    assert read_frame(film).spacings == (Spacing(0.1, 0.2, "NominalScannedPixelSpacing"),)
+    item, measures = Dataset(), Dataset()
+    measures.PixelSpacing = [3, 4]
+    item.PixelMeasuresSequence = [measures]
+    own = write(tmp_path / "e.dcm", stored, PixelSpacing=[1, 1], PerFrameFunctionalGroupsSequence=[item])
+    assert read_frame(own).spacings == (Spacing(3, 4, "PixelSpacing"),)  # the frame's own first
 
 
 def region(left: int, top: int, right: int, bottom: int, delta: float = 0.01, units: int = 3) -> Dataset:
