@@ -147,6 +147,13 @@ def why_unavailable(backend: str, device: str) -> str | None:
     return reason
 
 
+def files_of(bundle: Bundle, backend: str, precision: str) -> tuple[str, ...]:
+    """The files of the bundle's artefact that the backend would open, none where there is no such one."""
+    formats = BACKENDS[backend].formats if backend in BACKENDS else ()
+    fitting = [one for one in bundle.artefacts if one.format in formats and one.precision == precision]
+    return min(fitting, key=lambda one: formats.index(one.format)).files if fitting else ()
+
+
 def has_artefact(bundle: Bundle, backend: str, precision: str, device_folder: Path | None = None) -> bool:
     """True where the bundle, or for tensorrt the device folder, holds what the backend opens."""
     spec = BACKENDS[backend]

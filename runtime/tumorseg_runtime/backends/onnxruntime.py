@@ -43,6 +43,8 @@ DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 # NVIDIA's libraries, which is read when the first of them starts, and counts for the whole process.
 TF32_OPTION, TF32_VARIABLE, OFF = "use_tf32", "NVIDIA_TF32_OVERRIDE", "0"
 _PROFILE = Format("profile", "install another version of onnxruntime", error=BackendError)
+# A folder for weights that lie outside of the model's file; they would be no part of what was hashed.
+EXTERNAL_WEIGHTS = "session.model_external_initializers_file_folder_path"
 HELD = (TF32_OPTION, "device_id")  # options that the session must report as they were asked for
 ERRORS_AND_WORSE = 3  # ONNX Runtime's own log level; what matters is raised here
 
@@ -112,24 +114,31 @@ def open_session(
     device_folder: where TensorRT's engines are kept; None builds them at each opening.
     """
     artefact = bundle.artefact(spec.formats[0], precision)
-    path, channels = bundle.root / artefact.file, bundle.contract.channels
+    file, channels = artefact.file, bundle.contract.channels
     engine = engine_options(device, artefact, bundle, channels, versions_of(device), device_folder)
-    session = open_file(path, device, threads, engine=engine)
-    check_fit(session, path, bundle.contract, channels)
+    session = open_model(bundle.read(file), file, device, threads, engine=engine)
+    check_fit(session, file, bundle.contract, channels)
     info = SessionInfo(spec.name, device, precision, versions_of(device))
     return OnnxRuntimeSession(session, info, largest_batch(device, artefact))
 
 
-def open_file(
-    path: Path,
+def open_file(path: Path, device: str, threads: int | None, **options: Any) -> onnxruntime.InferenceSession:
+    """`open_model` on a file that this program has just made."""
+    return open_model(path.read_bytes(), path.name, device, threads, **options)
+
+
+def open_model(
+    model: bytes,
+    name: str,
     device: str,
     threads: int | None,
     *,
     arena: bool = True,
     engine: Mapping[str, str] = MappingProxyType({}),
 ) -> onnxruntime.InferenceSession:
-    """ONNX Runtime's own session on a file, with exactly the provider of `device` or BackendError.
+    """ONNX Runtime's own session on a file's bytes, with exactly the provider of `device` or BackendError.
 
+    name: of the file, for messages. A model that keeps weights in another file is refused.
     arena: whether memory once taken from the system is kept, in steps that double; without, the peak is less.
     engine: of `engine_options`.
 
@@ -141,6 +150,7 @@ def open_file(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_AND_WORSE
     options.enable_cpu_mem_arena = arena
+    options.add_session_config_entry(EXTERNAL_WEIGHTS, os.devnull)  # no folder: none can be found
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -148,7 +158,7 @@ def open_file(
     if kind == "cpu":
         # Threads that spin after an inference, waiting for the next one, take a core from what follows it.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        return _open(path, device, options, {})
+        return _open(model, name, device, options, {})
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if kind == "tensorrt":
         _require_no_tf32()
@@ -158,18 +168,22 @@ def open_file(
     with tempfile.TemporaryDirectory(prefix="tumorseg-profile-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = _open(path, device, options, asked)
+        session = _open(model, name, device, options, asked)
         elsewhere = nodes_elsewhere(session, provider)
     if elsewhere:
         raise BackendError(
-            f"{path.name}: {len(elsewhere)} nodes did not run on {provider} ({', '.join(elsewhere[:3])}), "
+            f"{name}: {len(elsewhere)} nodes did not run on {provider} ({', '.join(elsewhere[:3])}), "
             "expected none: choose another device or artefact"
         )
     return session
 
 
 def _open(
-    path: Path, device: str, options: onnxruntime.SessionOptions, provider_options: dict[str, str]
+    model: bytes,
+    name: str,
+    device: str,
+    options: onnxruntime.SessionOptions,
+    provider_options: dict[str, str],
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
@@ -177,7 +191,7 @@ def _open(
     complaint = preload() if provider != PROVIDERS["cpu"] else ""
     try:
         session = onnxruntime.InferenceSession(
-            str(path),
+            model,
             options,
             providers=[provider],
             provider_options=[provider_options],
@@ -185,7 +199,7 @@ def _open(
         )
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise BackendError(
-            f"onnxruntime cannot open {path.name} on '{device}' "
+            f"onnxruntime cannot open {name} on '{device}' "
             f"({'; '.join(filter(None, (_first_line(error), complaint)))}): "
             "check the bundle (tumorseg predict checks its hashes) and the provider's libraries"
         ) from error
@@ -255,7 +269,7 @@ def nodes_elsewhere(session: onnxruntime.InferenceSession, provider: str) -> lis
 
 
 def check_fit(
-    session: onnxruntime.InferenceSession, path: Path, contract: Contract, channels: int, dtype: str = "float"
+    session: onnxruntime.InferenceSession, file: str, contract: Contract, channels: int, dtype: str = "float"
 ) -> None:
     """Raise BundleError unless the file has one input of so many channels and one output of the contract's
     sizes, both tensor(<dtype>)."""
@@ -273,7 +287,7 @@ def check_fit(
         ):
             got = ", ".join(f"{node.type} {node.shape}" for node in nodes)
             raise BundleError(
-                f"{path.name} {verb} {got}, expected one {kind} (N, {', '.join(map(str, sizes))}): "
+                f"{file} {verb} {got}, expected one {kind} (N, {', '.join(map(str, sizes))}): "
                 "the file is not the network of its contract; export it again"
             )
 

@@ -42,10 +42,10 @@ def open_session(
     artefact or one that does not fit its contract.
     """
     artefact = bundle.artefact(spec.formats[0], precision)
-    path, channels = bundle.root / artefact.file, spec.options.get("channels", bundle.contract.channels)
+    file, channels = artefact.file, spec.options.get("channels", bundle.contract.channels)
     versions = backend.versions_of(device)
     engine = engine_options(device, artefact, bundle, channels, versions, device_folder)
-    session = backend.open_file(path, device, threads, engine=engine)
-    backend.check_fit(session, path, bundle.contract, channels, "uint8")
+    session = backend.open_model(bundle.read(file), file, device, threads, engine=engine)
+    backend.check_fit(session, file, bundle.contract, channels, "uint8")
     info = SessionInfo(spec.name, device, precision, versions)
     return DeploySession(session, info, largest_batch(device, artefact), "uint8", channels)

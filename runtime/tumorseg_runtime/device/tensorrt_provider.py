@@ -15,9 +15,10 @@ import json
 import re
 from pathlib import Path
 
-from tumorseg_runtime.bundle.bundle import Artefact, Bundle, sha256_of
+from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.backend import split_device
 from tumorseg_runtime.core.files import make_folder
+from tumorseg_runtime.device.trust import PRIVATE, require_trusted
 
 PROVIDER = "libonnxruntime_providers_tensorrt.so"
 INPUT = "image"  # the name of the input of every graph that is exported
@@ -71,7 +72,7 @@ def engine_options(
     if folder is None:
         return options
     decides = [
-        sha256_of(bundle.root / artefact.file),
+        bundle.sha256(artefact.file),
         versions,
         tensorrt_version(),
         options,
@@ -79,7 +80,9 @@ def engine_options(
     ]
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"onnxruntime-{key}"
-    make_folder(path)
+    make_folder(path, PRIVATE)
+    require_trusted(folder)
+    require_trusted(path, *path.iterdir())
     for what in ("engine", "timing"):
         options |= {f"trt_{what}_cache_enable": "1", f"trt_{what}_cache_path": str(path)}
     return options
