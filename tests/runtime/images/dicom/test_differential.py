@@ -186,6 +186,8 @@ def test_lossless_files_hold_what_went_into_them(write: Write, tmp_path: Path) -
     for name, source in originals(write, tmp_path):
         expected = read_frame(source).pixels
         for program, option in ((one, two) for one, options in LOSSLESS.items() for two in options):
+            if option == "-K" and name in ("rgb", "planes"):
+                continue  # gdcm 3.0.21 does not encode these
             target = tmp_path / f"{name}-{program}{option}.dcm"
             run(tool(program), option, source, target)
             count += 1
