@@ -191,7 +191,7 @@ def test_lossless_files_hold_what_went_into_them(write: Write, tmp_path: Path) -
             target = tmp_path / f"{name}-{program}{option}.dcm"
             run(tool(program), option, source, target)
             count += 1
-            if (program, option, name[-1]) == ("dcmcjpeg", "+el", "s"):  # predictor 6 of signed values
+            if (program, option, name[-2:]) == ("dcmcjpeg", "+el", "-s"):  # predictor 6 of signed values
                 with pytest.raises(InputError, match="predictor 6, which encoders compute in two ways"):
                     read_frame(target)
                 continue
