@@ -74,8 +74,8 @@ bench: $(STAMP) ## latency of PyTorch, ONNX Runtime, TensorRT; report in build/b
 parity: $(STAMP) ## does every artefact of BUNDLE decide what PyTorch decided?
 	$(BIN)/tumorseg parity $(BUNDLE) --run $(RUN) --out build/parity
 
-demo: $(STAMP) ## BUNDLE segments phantoms, broken copies of it are refused; page in build/demo.html
-	$(BIN)/tumorseg demo --bundle $(BUNDLE) --out build/demo.html
+demo: $(STAMP) ## the shipped network segments phantoms, broken copies of it are refused; page in build/demo.html
+	$(BIN)/tumorseg demo --out build/demo.html $(ARGS)
 
 gpu-check: $(STAMP) ## on a machine with an NVIDIA GPU: what no other machine can verify
 	TUMORSEG_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
