@@ -30,7 +30,7 @@ optional = $(if $(2),$(1) $(2))
 ##@ Targets
 help: ## list targets and variables
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "%s%s\n", (NR > 1 ? "\n" : ""), substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2} /^#: / {print "  " substr($$0, 4)}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2} /^#: / {print "  " substr($$0, 4)}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -50,7 +50,7 @@ format: $(STAMP) ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 quick: check ## check, and the tests that are not slow: the loop while you work
-	$(PYTEST) -m "not slow and not gpu" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test: $(STAMP) ## run all tests: 21 minutes on the 2 cores of CI
 	$(PYTEST) $(ARGS)
@@ -77,8 +77,9 @@ parity: $(STAMP) ## does every artefact of BUNDLE decide what PyTorch decided?
 demo: $(STAMP) ## the shipped network segments phantoms, broken copies of it are refused; page in build/demo.html
 	$(BIN)/tumorseg demo --out build/demo.html $(ARGS)
 
-gpu-check: $(STAMP) ## on a machine with an NVIDIA GPU: what no other machine can verify
-	TUMORSEG_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
+gpu-evidence: ## what only a machine with an NVIDIA GPU can verify, as it is: nothing is installed (docs/gpu.md)
+	PYTHONPATH=$(CURDIR)/train:$(CURDIR)/export:$(CURDIR)/runtime:$(CURDIR)/benchmarks \
+	  $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m tumorseg_benchmarks.gpu_evidence $(ARGS)
 
 gpu-null: $(STAMP) ## the GPU path without a GPU: onnxruntime-gpu, cuda-bindings and NVRTC on stub libraries
 	bash tests/gpu_null/environment.sh build/gpu-null $(PYTHON)
@@ -102,6 +103,6 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: EXTRAS           extras to install; with a GPU: dev,gpu-cu13 [dev,cpu]
 #: CONSTRAINTS      file with tested versions; /dev/null for the newest [constraints.txt]
 #: WORKERS          processes that share the tests of quick and test [2]
-#: ARGS             more arguments for quick, test, data, audit, train and gpu-check
+#: ARGS             more arguments for quick, test, data, audit, train and gpu-evidence
 
-.PHONY: help install check format quick test data audit train export bench parity demo gpu-check gpu-null clean
+.PHONY: help install check format quick test data audit train export bench parity demo gpu-evidence gpu-null clean

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+ALIGNMENT = 256  # bytes, of what cuMemAlloc gives
 Kernel = Callable[..., None]  # (grid, block, values): what `cuLaunchKernel` was given
 
 
 class Status(enum.IntEnum):
-    """The two answers that the fake gives."""
+    """The answers that the fake gives."""
 
     CUDA_SUCCESS = 0
+    CUDA_ERROR_INVALID_VALUE = 1
     CUDA_ERROR_OUT_OF_MEMORY = 2
 
 
@@ -30,6 +32,7 @@ class FakeDriver:
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="major",
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR="minor",
     )
+    CUpointer_attribute = SimpleNamespace(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL="ordinal")
 
     def __init__(
         self, kernels: Mapping[str, Kernel] | None = None, capability: int = 87, nbytes: int = 2**31
@@ -74,7 +77,9 @@ class FakeDriver:
         return self.cuMemHostAlloc(nbytes, 0)
 
     def cuMemHostAlloc(self, nbytes: int, flags: int) -> tuple[Any, ...]:
-        memory = (ctypes.c_uint8 * nbytes)()
+        room = (ctypes.c_uint8 * (nbytes + ALIGNMENT))()
+        offset = -ctypes.addressof(room) % ALIGNMENT
+        memory = (ctypes.c_uint8 * nbytes).from_buffer(room, offset)  # keeps the room
         ctypes.memset(memory, 0xA5, nbytes)  # what nobody wrote must not look right
         self.alive[ctypes.addressof(memory)] = memory
         return Status.CUDA_SUCCESS, ctypes.addressof(memory)
@@ -92,6 +97,15 @@ class FakeDriver:
         ctypes.memmove(target, source, nbytes)
         self.calls.append("cuMemcpyHtoDAsync")
         return (Status.CUDA_SUCCESS,)
+
+    def cuMemcpyDtoDAsync(self, target: int, source: int, nbytes: int, stream: Any) -> tuple[Any, ...]:
+        self.require(target, nbytes)
+        return self.cuMemcpyDtoHAsync(target, source, nbytes, stream)
+
+    def cuPointerGetAttribute(self, attribute: str, address: int) -> tuple[Any, ...]:
+        """Whatever the fake handed out lies on device 0."""
+        alive = any(start <= address < start + len(m) for start, m in self.alive.items())
+        return (Status.CUDA_SUCCESS, 0) if alive else (Status.CUDA_ERROR_INVALID_VALUE,)
 
     def cuMemcpyDtoHAsync(self, target: int, source: int, nbytes: int, stream: Any) -> tuple[Any, ...]:
         self.require(source, nbytes)
@@ -115,6 +129,13 @@ class FakeDriver:
         )
         self.calls.append("cuLaunchKernel")
         return (Status.CUDA_SUCCESS,)
+
+    def run(self, stream: int, work: Callable[[], None], ranges: Sequence[tuple[int, int, bool]]) -> None:
+        """Work of another library on a stream, done at once; ranges are (address, bytes, written?)."""
+        for address, nbytes, _ in ranges:
+            self.require(address, nbytes)
+        work()
+        self.calls.append(f"execute on {stream}")
 
     def require(self, address: int, nbytes: int) -> None:
         """Raise unless these bytes lie in memory that was handed out and not taken back."""

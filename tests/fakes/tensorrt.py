@@ -1,7 +1,8 @@
 """TensorRT without a GPU, for tests: builds and runs 'engines' whose logit is the mean of the channels.
 
 `FakeTensorRt` stands in for the modules `tensorrt` and `tensorrt_rtx`, with the names that 10.3, 11 and RTX
-share. It runs on `fakes.cuda.FakeDriver`, at whose addresses it reads and writes.
+share. It runs on `fakes.cuda.FakeDriver`, or on the null GPU (`gpu_null.null.Null`), at whose addresses it
+reads and writes. `gpu_null/test_stand_in.py` compares names and arguments with the real packages.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fakes.cuda import FakeDriver
-
 MAGIC = b"fake engine "
+ALIGNMENT = 256  # bytes, of an address that TensorRT takes
 
 
 class Severity(enum.IntEnum):
@@ -40,17 +40,21 @@ class FakeILogger(abc.ABC):
 
 
 class FakeTensorRt:
-    """A module of TensorRT. `fails` is an error that is logged instead of building or loading.
+    """A module of TensorRT, or of TensorRT-RTX. `driver` has `run`, which starts work on a stream.
 
+    `fails` is an error that is logged instead of building or loading.
     Network: `channels`, `classes`, `size` (H, W) and `gain`, for any graph but one that is `broken`.
     calls: what the builder's configuration was told, in order.
     """
 
     def __init__(
-        self, driver: FakeDriver, *, version: str = "10.3.0", channels: int = 3, classes: int = 1,
+        self, driver: Any, *, version: str = "10.3.0", rtx: bool = False, channels: int = 3, classes: int = 1,
         size: tuple[int, int] = (64, 64), gain: float = 1.0, fails: str = "", broken: bool = False,
     ) -> None:  # fmt: skip
-        self.__name__, self.__version__ = "tensorrt", version
+        self.__name__, self.__version__ = "tensorrt_rtx" if rtx else "tensorrt", version
+        self.rtx = rtx
+        if rtx:
+            self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER", LAZY="LAZY")
         self.driver = driver
         self.channels, self.classes, self.size, self.gain = channels, classes, size, gain
         self.fails, self.broken = fails, broken
@@ -89,8 +93,8 @@ class _Parser:
     def __init__(self, trt: FakeTensorRt) -> None:
         self._trt = trt
 
-    def parse(self, data: bytes) -> bool:
-        return bool(data) and not self._trt.broken
+    def parse(self, model: bytes) -> bool:
+        return bool(model) and not self._trt.broken
 
     def get_error(self, index: int) -> Any:
         return SimpleNamespace(node=lambda: -1, desc=lambda: "Failed to parse\nthe model")
@@ -106,18 +110,18 @@ class _Config:
         self._timing: bytes = b""
         self.profile: tuple[tuple[int, ...], ...] = ()
 
-    def set_memory_pool_limit(self, pool: str, nbytes: int) -> None:
-        self._trt.calls.append(("workspace", nbytes))
+    def set_memory_pool_limit(self, pool: str, pool_size: int) -> None:
+        self._trt.calls.append(("workspace", pool_size))
 
     def clear_flag(self, flag: str) -> None:
         self._trt.calls.append(("clear", flag))
 
-    def set_compute_capability(self, capability: str, index: int) -> bool:
-        self._trt.calls.append(("capability", capability, index))
+    def set_compute_capability(self, compute_capability: str, index: int) -> bool:
+        self._trt.calls.append(("capability", compute_capability, index))
         return True
 
-    def create_timing_cache(self, data: bytes) -> bytes:
-        return data
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> bytes:
+        return serialized_timing_cache
 
     def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
         self._trt.calls.append(("timing cache", cache, ignore_mismatch))
@@ -170,14 +174,15 @@ class _Runtime:
     def __init__(self, trt: FakeTensorRt, logger: Any) -> None:
         self._trt, self._logger = trt, logger
 
-    def deserialize_cuda_engine(self, data: bytes) -> _Engine | None:
-        if not data.startswith(MAGIC):
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> _Engine | None:
+        if not serialized_engine.startswith(MAGIC):
             self._logger.log(Severity.ERROR, "Magic tag does not match")
             return None
         if self._trt.fails:
             self._logger.log(Severity.ERROR, self._trt.fails)
             return None
-        return _Engine(self._trt, *json.loads(data[len(MAGIC) :])[1:])
+        kind = _RtxEngine if self._trt.rtx else _Engine
+        return kind(self._trt, *json.loads(serialized_engine[len(MAGIC) :])[1:])
 
 
 class _Engine:
@@ -206,9 +211,44 @@ class _Engine:
         return _Context(self)
 
 
+class _RtxEngine(_Engine):
+    def create_runtime_config(self) -> _RuntimeConfig:
+        return _RuntimeConfig()
+
+    def create_execution_context(self, runtime_config: _RuntimeConfig | None = None) -> _Context:
+        return _Context(self, runtime_config)
+
+
+class _RuntimeConfig:
+    """Of TensorRT-RTX: LAZY unless it is told otherwise, and no cache."""
+
+    dynamic_shapes_kernel_specialization_strategy = "LAZY"
+    cache: _RuntimeCache | None = None
+
+    def create_runtime_cache(self) -> _RuntimeCache:
+        return _RuntimeCache()
+
+    def set_runtime_cache(self, cache: _RuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+
+class _RuntimeCache:
+    """Batch sizes whose kernels are compiled, as bytes."""
+
+    kernels = b""
+
+    def serialize(self) -> memoryview:
+        return memoryview(self.kernels)
+
+    def deserialize(self, blob: bytes) -> bool:
+        self.kernels = bytes(blob)
+        return True
+
+
 class _Context:
-    def __init__(self, engine: _Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: _Engine, config: _RuntimeConfig | None = None) -> None:
+        self._engine, self._config = engine, config
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
 
@@ -217,23 +257,46 @@ class _Context:
         self._shape = tuple(shape)
         return smallest[0] <= shape[0] <= largest[0] and list(shape[1:]) == smallest[1:]
 
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self._addresses[name] = address
-        return True
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self._addresses[name] = memory
+        return memory % ALIGNMENT == 0
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (self._shape[0], *self._engine.shapes[name][1:])
 
-    def execute_async_v3(self, stream: int) -> bool:
-        engine, driver = self._engine, self._engine.trt.driver
-        sides = []
-        for name in ("image", "logits"):
-            shape = self.get_tensor_shape(name)
-            nbytes = int(np.prod(shape)) * 4
-            driver.require(self._addresses[name], nbytes)
-            memory = (ctypes.c_float * (nbytes // 4)).from_address(self._addresses[name])
-            sides.append(np.ctypeslib.as_array(memory).reshape(shape))
-        batch, logits = sides
-        logits[...] = batch.mean(axis=1, keepdims=True) * np.float32(engine.gain)
-        driver.calls.append(f"execute on {stream}")
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        if not self._shape or len(self._addresses) < 2:
+            return False
+        self._compile()
+        names = ("image", "logits")
+        addresses = [self._addresses[name] for name in names]
+        shapes = [self.get_tensor_shape(name) for name in names]
+        gain = np.float32(self._engine.gain)
+
+        def work() -> None:
+            batch, logits = (_array(*side) for side in zip(addresses, shapes, strict=True))
+            logits[...] = batch.mean(axis=1, keepdims=True) * gain
+
+        touched = [
+            (address, int(np.prod(shape)) * 4, name == "logits")
+            for name, address, shape in zip(names, addresses, shapes, strict=True)
+        ]
+        self._engine.trt.driver.run(stream_handle, work, touched)
         return True
+
+    def _compile(self) -> None:
+        """What TensorRT-RTX does for a shape that it has not seen: EAGER compiles now, into the cache."""
+        config = self._config
+        if not isinstance(self._engine, _RtxEngine):
+            return
+        strategy = "LAZY" if config is None else config.dynamic_shapes_kernel_specialization_strategy
+        known = b"" if config is None or config.cache is None else config.cache.kernels
+        if bytes([self._shape[0]]) not in known:
+            self._engine.trt.calls.append(("compiled", strategy, self._shape[0]))
+            if config is not None and config.cache is not None:
+                config.cache.kernels += bytes([self._shape[0]])
+
+
+def _array(address: int, shape: tuple[int, ...]) -> np.ndarray:
+    memory = (ctypes.c_float * int(np.prod(shape))).from_address(address)
+    return np.ctypeslib.as_array(memory).reshape(shape)

@@ -182,16 +182,20 @@ static int take(uintptr_t *pointer, size_t bytes, int device) {
   null_traced("take %s %zu", device < 0 ? "pinned" : "device", bytes);
   return OK;
 }
+static void check_fence(const Block *block) {
+  for (size_t at = block->bytes; at < whole_of(block->bytes); at++) {
+    if (((unsigned char *)block->start)[at] == FENCE) continue;
+    null_violation("something wrote behind the end of a block of %zu bytes", block->bytes);
+    return;
+  }
+}
+void null_check_fences(void) { for (size_t i = 0; i < block_count; i++) check_fence(&blocks[i]); }
 static int give(uintptr_t pointer, int pinned) {
   for (size_t i = 0; i < block_count; i++) {
     Block *block = &blocks[i];
     if (block->start != pointer || (block->device < 0) != pinned) continue;
     for (int device = 0; device < DEVICES; device++) null_finish_all(device); /* as the driver does */
-    for (size_t at = block->bytes; at < whole_of(block->bytes); at++)
-      if (((unsigned char *)pointer)[at] != FENCE) {
-        null_violation("something wrote behind the end of a block of %zu bytes", block->bytes);
-        break;
-      }
+    check_fence(block);
     if (!pinned) in_use -= block->bytes;
     free((void *)pointer);
     *block = blocks[--block_count];

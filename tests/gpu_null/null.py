@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 
 LIBRARY = "libcuda.so.1"
+_alive: list[object] = []  # functions that the driver may still call
 _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -24,7 +25,6 @@ class Null:
             getattr(self._driver, name).restype = ctypes.c_char_p
         self._names = self._driver.null_names().decode().split()
         self._driver.null_counts.restype = ctypes.POINTER(ctypes.c_uint64 * len(self._names))
-        self._alive: list[object] = []  # functions that the driver may still call
 
     def counts(self) -> dict[str, int]:
         """Since the last `reset`; those that begin with live_ tell what is there now."""
@@ -35,7 +35,8 @@ class Null:
         return self._driver.null_trace().decode().splitlines()
 
     def violations(self) -> list[str]:
-        """What a real GPU would have answered with garbage, a crash or a hang."""
+        """What a real GPU would have answered with garbage, a crash or a hang; looks behind every block."""
+        self._driver.null_check_fences()
         return self._driver.null_violations().decode().splitlines()
 
     def reset(self) -> None:
@@ -54,6 +55,6 @@ class Null:
     def run(self, stream: int, work: Callable[[], None], ranges: Sequence[tuple[int, int, bool]]) -> int:
         """Queue `work` on a stream; ranges are (address, bytes, written?) of what it touches."""
         called = _WORK(lambda _: work())
-        self._alive.append(called)
+        _alive.append(called)
         array = (Range * len(ranges))(*(Range(*one) for one in ranges))
         return int(self._driver.null_run(ctypes.c_void_p(stream), called, array, len(ranges)))

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from gpu_null.null import Null
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.device.cuda import Gpu, open_gpu
+from tumorseg_runtime.processing.preprocess import Preprocessor
+from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
+
 
 def open_graphs(paths: list[Path]) -> dict[str, str]:
     """Open ONNX files on CUDA as the product does, every node placed there: errors by name, '' for none."""
     from tumorseg_runtime.backends.onnxruntime import open_file
-    from tumorseg_runtime.core.errors import BackendError
 
     said = {}
     for path in paths:
@@ -23,13 +32,6 @@ def open_graphs(paths: list[Path]) -> dict[str, str]:
 
 def preprocess(sizes: list[tuple[int, ...]], dtype: str) -> tuple[bool, dict[str, int]]:
     """A batch by the real cuda-bindings and NVRTC: has it the CPU's bits, and what does the next one cost?"""
-    import numpy as np
-
-    from gpu_null.null import Null
-    from tumorseg_runtime.core.contract import Contract
-    from tumorseg_runtime.processing.preprocess import Preprocessor
-    from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
-
     contract = Contract(height=64, width=96)
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, size, np.uint8) for size in sizes]
@@ -40,3 +42,45 @@ def preprocess(sizes: list[tuple[int, ...]], dtype: str) -> tuple[bool, dict[str
     null.reset()
     on_gpu(images, out=tensor)
     return same, null.counts()
+
+
+class Foreign:
+    """Pixels of another library in device memory; `changes` are entries of its interface."""
+
+    def __init__(self, gpu: Gpu, pixels: npt.NDArray[np.uint8], **changes: object) -> None:
+        with gpu.current():
+            self.memory = gpu.device_memory(pixels.nbytes)
+            gpu.upload(self.memory.pointer, pixels.ctypes.data, pixels.nbytes)
+            if changes.get("version") != 2:  # an older interface makes its reader wait
+                gpu.synchronise()
+        self.__cuda_array_interface__ = {
+            "version": 3, "shape": pixels.shape, "typestr": "|u1", "data": (self.memory.pointer, True),
+            "strides": None, "stream": None, **changes,
+        }  # fmt: skip
+
+
+def preprocess_foreign(ordinal: int, version: int) -> tuple[bool, int]:
+    """Preprocess another library's tensor of a device: has it the CPU's bits, and how often was waited?"""
+    contract = Contract(height=64, width=96)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70), np.uint8)
+    on_gpu = open_preprocessor(contract)
+    image = Foreign(open_gpu(ordinal), pixels, version=version)
+    null = Null()
+    null.reset()
+    tensor = on_gpu([image])
+    waited = null.counts()["synchronisations"]
+    return np.array_equal(tensor.numpy()[0], Preprocessor(contract)(pixels)), waited
+
+
+def contexts_on_two_devices() -> list[object]:
+    """Preprocess on device 1 while a host program has device 0: its context before, and after each step."""
+    from cuda.bindings import driver
+
+    _, context = driver.cuDevicePrimaryCtxRetain(0)
+    driver.cuCtxSetCurrent(context)
+    seen = []
+    on_gpu = open_preprocessor(Contract(height=64, width=96), ordinal=1)
+    for step in (lambda: None, lambda: on_gpu([np.zeros((9, 9), np.uint8)]).numpy()):
+        step()
+        seen.append(int(driver.cuCtxGetCurrent()[1]) == int(context))
+    return [*seen, on_gpu.gpu.name]

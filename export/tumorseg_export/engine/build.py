@@ -106,7 +106,7 @@ def _build(
 
 def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: float) -> DeviceEngine:
     """Replay the golden images in several batch sizes; keep the certificate, or remove the engine."""
-    session = open_engine(path, key, bundle, gpu)
+    session = open_engine(path, key, bundle, gpu, path.parent)
     smallest, largest = key.profile.smallest, min(key.profile.largest, len(bundle.golden))
     if smallest > largest:
         raise ParityError(

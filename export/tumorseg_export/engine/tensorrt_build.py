@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from tumorseg_runtime.backends.tensorrt import collecting_logger, out_of_memory, why
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.device.engines import Profile
+from tumorseg_runtime.device.tensorrt_log import collecting_logger, out_of_memory, why
 
 MEBIBYTE = 2**20
 CAPABILITIES = (75, 80, 86, 89, 120)  # RTX 20, A100, RTX 30, RTX 40, RTX 50

@@ -68,17 +68,20 @@ def validate_parity(
     draft: a bundle on its way, with golden images and artefact in its folder.
     calibration: images that are compared beside the golden ones, one by one; they stay out of the bundle.
     yardstick: of all these images, for the certificate.
-    Raises ParityError, naming artefact, image and figure, where any proof that can run here fails.
+    Raises ParityError, naming artefact, image and figure, where any proof that can run here fails, and
+    BackendError where the first one, which must run, cannot. Another that cannot is unverified, and says why.
     """
     certificate = f"{FOLDER}/{artefact.file}.json"
     verdicts, reports = [], []
-    for backend, device in target.validated_on:
+    for place, (backend, device) in enumerate(target.validated_on):
         if reason := why_unavailable(backend, device):
             verdicts.append(Verdict(backend, device, "unverified", reason))
             continue
         try:
             reports += _replay(draft, artefact, backend, device, calibration)
-        except OtherMachineError as error:
+        except BackendError as error:
+            if place == 0 and target.must_run and not isinstance(error, OtherMachineError):
+                raise
             verdicts.append(Verdict(backend, device, "unverified", str(error)))
         else:
             verdicts.append(Verdict(backend, device, "passed", certificate))

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.core.backend import BackendSpec
+from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.session import MASKS, Session
 
@@ -122,7 +122,7 @@ def open_session(
         raise InputError(f"threads is {threads}, expected 1 or more (or none for the backend's default)")
     spec = BACKENDS[backend]
     if reason := why_unavailable(backend, device):
-        extra = spec.devices[device]
+        extra = spec.devices[split_device(device)[0]]
         remedy = f"install the extra ({extra})" if extra else "take such a machine"
         raise BackendError(
             f"{backend} on '{device}' is not available: {reason}; expected a machine that runs it: {remedy}, "

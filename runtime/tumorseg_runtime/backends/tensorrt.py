@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
-from tumorseg_runtime.core.backend import BackendSpec
+from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.session import DEVICE, HOST, InProcess, InputForm, SessionInfo
@@ -32,11 +32,12 @@ from tumorseg_runtime.device.engines import (
     read_key,
     require_machine,
 )
+from tumorseg_runtime.device.execution import Execution
+from tumorseg_runtime.device.tensorrt_log import collecting_logger, remedy, why
 
 FORMAT = "tensorrt-rtx"  # of the bundle's artefact
 DEVICES = ("cuda",)
-# In what TensorRT logs, in lower case and without blanks.
-MEMORY_SIGNS = ("outofmemory", "memoryallocation", "insufficientmemory", "couldnotbeallocated")
+ALIGNMENT = 256  # bytes, of an address that TensorRT takes
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
 
@@ -47,11 +48,12 @@ class TensorRtSession(InProcess):
     """
 
     def __init__(
-        self, context: Any, owners: tuple[Any, ...], names: tuple[str, str], dtype: str, gpu: Gpu,
+        self, execution: Execution, owners: tuple[Any, ...], names: tuple[str, str], dtype: str, gpu: Gpu,
         contract: Contract, profile: Profile, info: SessionInfo,
     ) -> None:  # fmt: skip
         """owners: TensorRT's objects that must live as long as the context. names: of input and output."""
-        self._context, self._owners = context, owners
+        self._execution, self._owners = execution, owners
+        self._inferred: set[int] = set()  # batch sizes
         self._input_name, self._output_name = names
         self._gpu = gpu
         self._profile = profile
@@ -74,11 +76,10 @@ class TensorRtSession(InProcess):
         Raises InputError for another form or a batch outside of the engine's profile, BackendError where
         TensorRT or the GPU fails.
         """
-        with self._lock:
-            self._gpu.activate()
+        with self._lock, self._gpu.current():
             read = self._read_host if isinstance(batch, np.ndarray) else self._read_device
             address, shape = read(batch)
-            context, out_shape = self._context, (shape[0], *self._out_shape)
+            context, out_shape = self._execution.context, (shape[0], *self._out_shape)
             ready = (
                 context.set_input_shape(self._input_name, shape)
                 and context.set_tensor_address(self._input_name, address)
@@ -95,8 +96,17 @@ class TensorRtSession(InProcess):
             nbytes = int(np.prod(out_shape)) * 4
             self._gpu.download(self._out_host.pointer, self._out_device.pointer, nbytes)
             self._gpu.synchronise()
+            if shape[0] not in self._inferred:  # its kernels were compiled now
+                self._execution.keep()
+                self._inferred.add(shape[0])
             logits = self._out_host.array()[:nbytes].view(np.float32).reshape(out_shape)
             return np.array(logits)  # the pinned memory is written again by the next call
+
+    def close(self) -> None:
+        """Give engine, buffers and stream back, in the engine's own context."""
+        with self._lock, self._gpu.current():
+            self._execution = self._owners = None  # type: ignore[assignment]
+            self._in_device = self._in_host = self._out_device = self._out_host = None  # type: ignore[assignment]
 
     def _read_host(self, batch: npt.NDArray[Any]) -> tuple[int, tuple[int, ...]]:
         """Bring a batch to the GPU: its address there, and its shape."""
@@ -113,8 +123,11 @@ class TensorRtSession(InProcess):
         strides = interface.get("strides")
         packed = strides is None or tuple(strides) == _packed_strides(shape, dtype.itemsize)
         self._require_form(dtype, shape, packed=packed)
-        self._gpu.wait_for(interface.get("stream"))
-        return int(interface["data"][0]), shape
+        address = self._gpu.wait_for(interface, "batch")
+        if address % ALIGNMENT:
+            self._gpu.copy(self._in_device.pointer, address, int(np.prod(shape)) * dtype.itemsize)
+            address = self._in_device.pointer
+        return address, shape
 
     def _require_form(self, dtype: np.dtype[Any], shape: tuple[int, ...], *, packed: bool) -> None:
         profile = self._profile
@@ -133,9 +146,10 @@ def _packed_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 def why_unavailable(device: str) -> str | None:
     """None where this machine has what an engine needs, else the reason in short."""
-    if device not in DEVICES:
+    kind, ordinal = split_device(device)
+    if kind not in DEVICES:
         raise InputError(f"device is '{device}', expected {', '.join(DEVICES)}")
-    if reason := why_no_driver():
+    if reason := why_no_driver(ordinal):
         return reason
     if not any(importlib.util.find_spec(tool) for tool in TOOLS):
         return "neither tensorrt nor tensorrt_rtx is installed"
@@ -161,7 +175,7 @@ def open_session(
     if threads is not None:
         raise InputError(f"threads is {threads}, a GPU has no CPU threads to bound: leave it out")
     path, key = _choose(bundle, precision, device_folder)
-    return open_engine(path, key, bundle, open_gpu())
+    return open_engine(path, key, bundle, open_gpu(split_device(device)[1]), device_folder)
 
 
 def _choose(bundle: Bundle, precision: str, device_folder: Path | None) -> tuple[Path, EngineKey]:
@@ -173,8 +187,13 @@ def _choose(bundle: Bundle, precision: str, device_folder: Path | None) -> tuple
     return path, read_key(path)
 
 
-def open_engine(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu) -> TensorRtSession:
-    """A session on an engine whose key and hash were read; raises like `open_session`."""
+def open_engine(
+    path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, device_folder: Path | None = None
+) -> TensorRtSession:
+    """A session on an engine whose key and hash were read; raises like `open_session`.
+
+    device_folder: where the kernels that TensorRT-RTX compiles at first use are kept; None keeps none.
+    """
     source = sha256_of(bundle.root / bundle.artefact("onnx", key.precision).file)
     foreign = key.bundle_sha256 is not None and key.bundle_sha256 != bundle.digest()
     if key.onnx_sha256 != source or foreign:
@@ -185,19 +204,20 @@ def open_engine(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu) -> TensorR
     trt = load_tool(key.tool)
     require_machine(path, key, {key.tool: str(trt.__version__)}, gpu.capability, gpu.name)
     logger = collecting_logger(trt)
-    gpu.activate()
-    runtime = trt.Runtime(logger)
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
-    context = None if engine is None else engine.create_execution_context()
-    if context is None:
+    with gpu.current():
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        execution = None if engine is None else Execution.of(trt, engine, key, device_folder)
+    if execution is None:
         raise BackendError(f"{path.name}: {key.tool} cannot load it ({why(logger)}): {remedy(logger)}")
     names, dtype = _interface(trt, engine, bundle.contract, path.name)
     info = SessionInfo(
-        "tensorrt", "cuda", key.precision,
+        "tensorrt", f"cuda:{gpu.ordinal}" if gpu.ordinal else "cuda", key.precision,
         {key.tool: str(trt.__version__), "gpu": gpu.name, "compute_capability": f"sm_{gpu.capability}"},
     )  # fmt: skip
     owners = (logger, runtime, engine)
-    return TensorRtSession(context, owners, names, dtype, gpu, bundle.contract, key.profile, info)
+    with gpu.current():
+        return TensorRtSession(execution, owners, names, dtype, gpu, bundle.contract, key.profile, info)
 
 
 def load_tool(tool: str) -> Any:
@@ -233,37 +253,3 @@ def _interface(trt: Any, engine: Any, contract: Contract, name: str) -> tuple[tu
             f"output (N, {', '.join(map(str, given[1]))}): build the engine again"
         )
     return (inputs[0], outputs[0]), got[inputs[0]][0]
-
-
-def collecting_logger(trt: Any) -> Any:
-    """A logger for TensorRT that keeps errors as `errors`, one string each, and prints nothing."""
-
-    class CollectingLogger(trt.ILogger):  # type: ignore[misc]  # TensorRT's class, which is Any here
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)  # not super(): a bound class asks for its own constructor
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if int(severity) <= int(trt.ILogger.Severity.ERROR):
-                self.errors.append(message)
-
-    return CollectingLogger()
-
-
-def out_of_memory(logger: Any) -> bool:
-    """True where TensorRT complained about memory."""
-    text = " ".join(logger.errors).lower().replace(" ", "")
-    return any(sign in text for sign in MEMORY_SIGNS)
-
-
-def why(logger: Any) -> str:
-    """The last error in one line, and that memory ran out where it did."""
-    last = " ".join(logger.errors[-1].split()) if logger.errors else "it gave no reason"
-    return f"out of memory: {last}" if out_of_memory(logger) else last
-
-
-def remedy(logger: Any) -> str:
-    """What to do when an engine does not load."""
-    if out_of_memory(logger):
-        return "end other programs on the GPU, or build with a smaller --batch"
-    return "build the engine again"

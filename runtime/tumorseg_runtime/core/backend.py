@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.session import LOGITS
 
+_ORDINAL = re.compile(r"(\w+)(?::(\d{1,2}))?")
 DEVICE_LABELS = {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "TensorRT", "gpu": "GPU", "npu": "NPU"}
 
 
@@ -43,4 +46,17 @@ class BackendSpec:
 
     def label_of(self, device: str, precision: str) -> str:
         """The label of one artefact on one device."""
-        return self.label.format(device=DEVICE_LABELS[device], precision=precision.upper())
+        kind, ordinal = split_device(device)
+        name = DEVICE_LABELS[kind] + (f" {ordinal}" if ":" in device else "")
+        return self.label.format(device=name, precision=precision.upper())
+
+
+def split_device(device: str) -> tuple[str, int]:
+    """'cuda:1' -> ('cuda', 1), 'cuda' -> ('cuda', 0): kind, and number among those that CUDA_VISIBLE_DEVICES
+    leaves; raises InputError for another form."""
+    found = _ORDINAL.fullmatch(device)
+    if found is None:
+        raise InputError(
+            f"device is '{device}', expected a name, with a number where there are several: cuda:1"
+        )
+    return found[1], int(found[2] or 0)

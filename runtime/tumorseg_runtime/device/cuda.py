@@ -7,11 +7,12 @@ TensorRT, PyTorch and CuPy use, so a pointer of one is good in the other.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import importlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ import numpy.typing as npt
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.device.driver import why_no_driver
 
-FIRST_DEVICE = 0  # of those that CUDA_VISIBLE_DEVICES leaves
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream
 NAME_BYTES = 256
 MAJOR, MINOR = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+DEVICE_ORDINAL = "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL"
+NAMES_STREAM = 3  # the version of __cuda_array_interface__ that first names a stream
 TYPES = {np.dtype(np.float32): "<f4", np.dtype(np.float16): "<f2"}
 
 
@@ -41,17 +43,19 @@ class Memory:
 
 
 class Gpu:
-    """The first visible device. Not for several threads at once: its users hold a lock of their own.
+    """One device. Not for several threads at once: its users hold a lock of their own.
 
     driver: the module `cuda.bindings.driver`, whose functions return (status, *values).
+    ordinal: of those that CUDA_VISIBLE_DEVICES leaves.
+    Stream and context are given back when it and all of its memory were collected.
     """
 
-    def __init__(self, driver: Any) -> None:
+    def __init__(self, driver: Any, ordinal: int = 0) -> None:
         self._driver = driver
+        self.ordinal = ordinal
         self._call("cuInit", 0)
-        device = self._call("cuDeviceGet", FIRST_DEVICE)
+        device = self._call("cuDeviceGet", ordinal)
         self._context = self._call("cuDevicePrimaryCtxRetain", device)
-        self.activate()
         attributes = driver.CUdevice_attribute
         major, minor = (
             int(self._call("cuDeviceGetAttribute", getattr(attributes, name), device))
@@ -59,7 +63,10 @@ class Gpu:
         )
         self.capability = 10 * major + minor
         self.name = bytes(self._call("cuDeviceGetName", NAME_BYTES, device)).split(b"\0")[0].decode()
-        self._stream = self._call("cuStreamCreate", NON_BLOCKING)
+        with self.current():
+            self._stream = self._call("cuStreamCreate", NON_BLOCKING)
+        release = weakref.finalize(self, _release, driver, device, self._context, self._stream)
+        release.atexit = False  # at exit the driver takes everything back
 
     @property
     def stream(self) -> int:
@@ -67,8 +74,17 @@ class Gpu:
         return int(self._stream)
 
     def activate(self) -> None:
-        """Make the device's context current in this thread; needed once per thread."""
+        """Make the device's context current in this thread, for good: for programs, whose thread it is."""
         self._call("cuCtxSetCurrent", self._context)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """The device's context is current in this thread, and afterwards the one that was before."""
+        self._call("cuCtxPushCurrent", self._context)
+        try:
+            yield
+        finally:
+            self._driver.cuCtxPopCurrent()
 
     def device_memory(self, nbytes: int) -> Memory:
         """Memory of the GPU; raises BackendError where there is not enough."""
@@ -85,8 +101,10 @@ class Gpu:
         return memory
 
     def _free(self, function: str, pointer: int) -> None:
-        self.activate()  # the collector may run in any thread
-        self._call(function, pointer)
+        """The collector calls it, in any thread: whoever uses a GPU that failed hears of it elsewhere."""
+        self._driver.cuCtxPushCurrent(self._context)
+        getattr(self._driver, function)(pointer)
+        self._driver.cuCtxPopCurrent()
 
     def upload(self, target: int, source: int, nbytes: int) -> None:
         """Queue a copy from host address `source` to device address `target`."""
@@ -100,10 +118,28 @@ class Gpu:
         """Wait until all that was queued is done; an error of any of it is raised here."""
         self._call("cuStreamSynchronize", self._stream)
 
-    def wait_for(self, stream: int | None) -> None:
-        """Wait for another library's stream, as its `__cuda_array_interface__` names it (None: no need)."""
-        if stream is not None:
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Queue a copy inside of the GPU's memory."""
+        self._call("cuMemcpyDtoDAsync", target, source, nbytes, self._stream)
+
+    def wait_for(self, interface: dict[str, Any], name: str) -> int:
+        """Address of another library's array, when what that library has queued for it is done.
+
+        An interface below version 3 (PyTorch's) names no stream: all work of the context is waited for.
+        Raises InputError where the array lies on another device, or in no device's memory.
+        """
+        address = int(interface["data"][0])
+        attribute = getattr(self._driver.CUpointer_attribute, DEVICE_ORDINAL)
+        status, *ordinal = self._driver.cuPointerGetAttribute(attribute, address)
+        if int(status) or int(ordinal[0]) != self.ordinal:
+            place = "no memory of a GPU" if int(status) else f"memory of cuda:{int(ordinal[0])}"
+            raise InputError(f"{name} lies in {place}, expected cuda:{self.ordinal}: copy it there")
+        stream = interface.get("stream")
+        if int(interface.get("version", 0)) < NAMES_STREAM:
+            self._call("cuCtxSynchronize")
+        elif stream is not None:
             self._call("cuStreamSynchronize", stream)
+        return address
 
     def function(self, cubin: bytes, name: str) -> Any:
         """A kernel of a compiled module; the module stays loaded."""
@@ -169,20 +205,27 @@ class DeviceTensor:
     def numpy(self) -> npt.NDArray[Any]:
         """A copy in the host's memory."""
         host = np.empty(self.shape, self.dtype)
-        self.gpu.activate()
-        self.gpu.download(host.ctypes.data, self.memory.pointer, self.nbytes)
-        self.gpu.synchronise()
+        with self.gpu.current():
+            self.gpu.download(host.ctypes.data, self.memory.pointer, self.nbytes)
+            self.gpu.synchronise()
         return host
 
 
-def open_gpu() -> Gpu:
-    """The GPU of this machine; raises BackendError where there is no driver or no `cuda.bindings`."""
-    if reason := why_no_driver():
+def _release(driver: Any, device: Any, context: Any, stream: Any) -> None:
+    driver.cuCtxPushCurrent(context)
+    driver.cuStreamDestroy(stream)
+    driver.cuCtxPopCurrent()
+    driver.cuDevicePrimaryCtxRelease(device)
+
+
+def open_gpu(ordinal: int = 0) -> Gpu:
+    """A GPU of this machine; raises BackendError where there is no driver or no `cuda.bindings`."""
+    if reason := why_no_driver(ordinal):
         raise BackendError(
             f"the GPU cannot be used: {reason}; expected an NVIDIA GPU with a driver that works: "
             "install the driver, or choose the CPU"
         )
-    return Gpu(bindings("driver"))
+    return Gpu(bindings("driver"), ordinal)
 
 
 def bindings(name: str) -> Any:

@@ -23,18 +23,21 @@ _CUDA_ERRORS = {
 
 
 @functools.cache
-def why_no_driver() -> str | None:
-    """None where the NVIDIA driver answers, else the reason, for example 'no NVIDIA driver'."""
+def why_no_driver(ordinal: int = 0) -> str | None:
+    """None where the NVIDIA driver answers and has the GPU of this number, else the reason, for example
+    'no NVIDIA driver'."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "no NVIDIA driver"
     status = int(library.cuInit(0))
-    if status == 0:
-        return None
-    return (
-        f"NVIDIA driver refuses (cuInit returned {status}: {_CUDA_ERRORS.get(status, 'see CUDA driver API')})"
-    )
+    if status != 0:
+        known = _CUDA_ERRORS.get(status, "see CUDA driver API")
+        return f"NVIDIA driver refuses (cuInit returned {status}: {known})"
+    count = ctypes.c_int(1)
+    if ordinal and (library.cuDeviceGetCount(ctypes.byref(count)) or ordinal >= count.value):
+        return f"there is no GPU {ordinal}, the driver shows {count.value}"
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,7 +71,8 @@ class Segmenter:
         self.band = band
         self._info = session.info
         self._keeper = SessionKeeper(session, contract, reopen)
-        self._form = open_form(contract, session.input, session.info.backend, preprocess, kernel_cache)
+        form, info = session.input, session.info
+        self._form = open_form(contract, form, info.backend, preprocess, kernel_cache, info.device)
         self.gives_masks = session.output == MASKS
         self.channels = session.input.shape(contract)[0]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tumorseg_runtime.core.backend import split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.session import DEVICE, InputForm
@@ -91,11 +92,17 @@ class DeviceForm:
 
 
 def open_form(
-    contract: Contract, form: InputForm, backend: str, place: str = "cpu", cache: Path | None = None
+    contract: Contract,
+    form: InputForm,
+    backend: str,
+    place: str = "cpu",
+    cache: Path | None = None,
+    device: str = "cuda",
 ) -> Form:
     """What makes the form that the session of `backend` names.
 
     place: where images are preprocessed, 'cpu' or 'cuda'. cache: folder for the GPU's compiled kernel.
+    device: of the session, 'cuda:1' for its second GPU.
     Raises InputError for another place, BackendError where nothing here makes the form, where the session
     does not read device memory, or where there is no GPU.
     """
@@ -115,4 +122,6 @@ def open_form(
         )
     from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
-    return DeviceForm(open_preprocessor(contract, dtype=form.dtype, cache=cache))
+    return DeviceForm(
+        open_preprocessor(contract, dtype=form.dtype, cache=cache, ordinal=split_device(device)[1])
+    )

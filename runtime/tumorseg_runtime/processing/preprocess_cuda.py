@@ -73,11 +73,13 @@ class CudaPreprocessor:
         self.gpu = gpu
         self.dtype = np.dtype(dtype)
         self._lock = threading.Lock()
-        self._function = gpu.function(cubin_of(gpu.capability, cache), f"preprocess_{dtype}")
+        cubin = cubin_of(gpu.capability, cache)
         table = np.ascontiguousarray(Preprocessor(contract).table.astype(self.dtype))  # (C, 256)
-        self._table = gpu.device_memory(table.nbytes)
-        gpu.upload(self._table.pointer, table.ctypes.data, table.nbytes)
-        gpu.synchronise()
+        with gpu.current():
+            self._function = gpu.function(cubin, f"preprocess_{dtype}")
+            self._table = gpu.device_memory(table.nbytes)
+            gpu.upload(self._table.pointer, table.ctypes.data, table.nbytes)
+            gpu.synchronise()
         self._host: Memory | None = None
         self._device: Memory | None = None
 
@@ -97,8 +99,7 @@ class CudaPreprocessor:
         names = [f"image {index}" for index in range(len(images))] if names is None else names
         contract = self.contract
         shape = (len(images), contract.channels, contract.height, contract.width)
-        with self._lock:
-            self.gpu.activate()
+        with self._lock, self.gpu.current():
             target = self._target(shape, out)
             sources = [self._describe(image, name) for image, name in zip(images, names, strict=True)]
             first = self._stage(sources)
@@ -148,8 +149,7 @@ class CudaPreprocessor:
                 f"{name}: is {interface['typestr']} {shape} with strides {tuple(strides)} in device memory, "
                 "expected uint8 (|u1) (H, W) or (H, W, 3) whose rows are packed: make it contiguous"
             )
-        self.gpu.wait_for(interface.get("stream"))
-        return SourceImage(shape, None, int(interface["data"][0]), int(strides[0]))
+        return SourceImage(shape, None, self.gpu.wait_for(interface, name), int(strides[0]))
 
     def _stage(self, sources: Sequence[SourceImage]) -> int:
         """Bring descriptions, taps and host pixels to the GPU in one copy: its address there."""
@@ -196,14 +196,15 @@ def tap_table(n_in: int, n_out: int) -> npt.NDArray[Any]:
 
 
 def open_preprocessor(
-    contract: Contract, *, dtype: str = "float32", cache: Path | None = None
+    contract: Contract, *, dtype: str = "float32", cache: Path | None = None, ordinal: int = 0
 ) -> CudaPreprocessor:
     """A preprocessor on this machine's GPU that has given the CPU's bits on golden images.
 
     dtype: 'float32' or 'float16'. cache: folder for the compiled kernel; None compiles anew (half a second).
+    ordinal: of the GPU.
     Raises BackendError where driver, GPU or packages are missing, or where a bit differs.
     """
-    preprocess = CudaPreprocessor(contract, open_gpu(), dtype, cache)
+    preprocess = CudaPreprocessor(contract, open_gpu(ordinal), dtype, cache)
     require_same_bits(preprocess)
     return preprocess
 

@@ -38,7 +38,7 @@ def test_facts_name_this_machine() -> None:
 
 
 def test_without_a_driver_the_gpu_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(machine, "why_no_driver", lambda *ordinal: "no NVIDIA driver")
     assert machine.machine_facts()["gpu"] == "no NVIDIA driver"
 
 

@@ -39,7 +39,7 @@ def test_names_tell_all_variants_apart() -> None:
 def test_without_a_driver_every_gpu_variant_says_so_and_touches_nothing(
     variant: Variant, tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(candidates, "why_no_driver", lambda *ordinal: "no NVIDIA driver")
     monkeypatch.setattr("tumorseg_runtime.backends.importlib", None)  # no backend may even be imported
     candidate = open_candidate(variant, tiny_bundle, tiny_run, 1)
     assert (candidate.session, candidate.reason) == (None, "no NVIDIA driver")
@@ -48,7 +48,7 @@ def test_without_a_driver_every_gpu_variant_says_so_and_touches_nothing(
 def test_with_a_driver_the_next_reason_is_found(
     tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "why_no_driver", lambda: None)
+    monkeypatch.setattr(candidates, "why_no_driver", lambda *ordinal: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(candidates, "why_unavailable", lambda backend, device: f"no {device} provider")
     assert "sees no CUDA device" in str(why_not(named("module-fp32-pytorch-cuda"), tiny_bundle, tiny_run))
@@ -127,7 +127,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append(options)
         return FakeSession()
 
-    monkeypatch.setattr(candidates, "why_no_driver", lambda: None)
+    monkeypatch.setattr(candidates, "why_no_driver", lambda *ordinal: None)
     monkeypatch.setattr("tumorseg_runtime.backends.tensorrt.why_unavailable", lambda device: None)
     monkeypatch.setattr(candidates, "open_session", open_session)
     return asked

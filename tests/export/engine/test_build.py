@@ -68,10 +68,10 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     driver = FakeDriver()
     fake = FakeTensorRt(driver)
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setattr(build_module, "why_no_driver", lambda: None)
-    monkeypatch.setattr(build_module, "open_gpu", lambda: Gpu(driver))
+    monkeypatch.setattr(build_module, "why_no_driver", lambda *ordinal: None)
+    monkeypatch.setattr(build_module, "open_gpu", lambda ordinal=0: Gpu(driver))
     monkeypatch.setattr(backend, "why_unavailable", lambda device: None)
-    monkeypatch.setattr(backend, "open_gpu", lambda: Gpu(driver))
+    monkeypatch.setattr(backend, "open_gpu", lambda ordinal=0: Gpu(driver))
     return fake
 
 
@@ -134,7 +134,7 @@ def test_a_failed_build_leaves_no_engine(mean_bundle: Bundle, trt: FakeTensorRt,
 def test_without_a_driver_tensorrt_is_not_touched(
     mean_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_module, "why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(build_module, "why_no_driver", lambda *ordinal: "no NVIDIA driver")
     monkeypatch.setattr(build_module, "load_tool", lambda tool: pytest.fail(f"{tool} was imported"))
     with pytest.raises(BackendError, match=r"here: no NVIDIA driver; expected .*run this on the device"):
         build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)

@@ -42,12 +42,12 @@ def test_a_device_that_is_not_there_is_an_error_and_never_the_cpu(
     small_bundle: Path, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.open(small_bundle)
-    monkeypatch.setattr(backend, "why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(backend, "why_no_driver", lambda *ordinal: "no NVIDIA driver")
     with pytest.raises(
         BackendError, match=f"onnxruntime on '{device}' is not available: no NVIDIA driver; .*gpu-cu"
     ):
         open_session(bundle, device=device)
-    monkeypatch.setattr(backend, "why_no_driver", lambda: None)
+    monkeypatch.setattr(backend, "why_no_driver", lambda *ordinal: None)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(BackendError, match="was built without"):
         open_session(bundle, device=device)

@@ -25,6 +25,7 @@ from tumorseg_runtime.core.session import checked_infer
 from tumorseg_runtime.device.cuda import DeviceTensor, Gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import EngineKey, OtherMachineError, Profile, write_engine
+from tumorseg_runtime.device.tensorrt_log import collecting_logger, out_of_memory
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
@@ -61,8 +62,8 @@ class Device:
 def make_device(small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Device]:
     def make(**network: Any) -> Device:
         device = Device(Bundle.open(small_bundle), tmp_path, **network)
-        monkeypatch.setattr(backend, "why_no_driver", lambda: None)
-        monkeypatch.setattr(backend, "open_gpu", lambda: device.gpu)
+        monkeypatch.setattr(backend, "why_no_driver", lambda *ordinal: None)
+        monkeypatch.setattr(backend, "open_gpu", lambda *ordinal: device.gpu)
         monkeypatch.setitem(sys.modules, "tensorrt", device.trt)
         monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: SimpleNamespace())
         return device
@@ -126,7 +127,7 @@ def test_a_segmenter_preprocesses_into_memory_that_the_engine_reads(
     expected = Segmenter.open(device.bundle, **options).predict(images)
     device.driver.calls.clear()
     found = Segmenter.open(device.bundle, **options, preprocess="cuda").predict(images)
-    assert opened == [{"dtype": "float32", "cache": device.folder}]
+    assert opened == [{"dtype": "float32", "cache": device.folder, "ordinal": 0}]
     assert (
         device.driver.calls.count("cuMemcpyHtoDAsync") == 1
     )  # by the fake preprocessing, not by the session
@@ -272,7 +273,7 @@ def test_a_gpu_without_room_for_the_buffers_says_so(make_device: Callable[..., D
 def test_without_a_driver_tensorrt_is_not_touched(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(backend, "why_no_driver", lambda *ordinal: "no NVIDIA driver")
     monkeypatch.setattr(backend, "load_tool", lambda tool: pytest.fail(f"{tool} was imported"))
     with pytest.raises(BackendError, match="tensorrt on 'cuda' is not available: no NVIDIA driver; expected"):
         open_session(Bundle.open(small_bundle), backend="tensorrt", device="cuda", device_folder=tmp_path)
@@ -281,7 +282,7 @@ def test_without_a_driver_tensorrt_is_not_touched(
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "why_no_driver", lambda: None)
+    monkeypatch.setattr(backend, "why_no_driver", lambda *ordinal: None)
     real = importlib.util.find_spec
     absent: set[str] = {"tensorrt", "tensorrt_rtx"}
     monkeypatch.setattr(
@@ -338,10 +339,10 @@ def test_a_bundle_without_an_engine_says_which_artefacts_it_has(make_device: Cal
 @pytest.mark.skipif(why_no_driver() is None, reason="this machine has an NVIDIA driver")
 def test_the_logger_works_on_the_real_package() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
-    logger = backend.collecting_logger(trt)
+    logger = collecting_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(0)  # the parser does not keep it alive
     parser = trt.OnnxParser(network, logger)
     assert not parser.parse(b"no graph")
     assert logger.errors
-    assert not backend.out_of_memory(logger)
+    assert not out_of_memory(logger)

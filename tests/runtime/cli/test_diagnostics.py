@@ -83,7 +83,7 @@ def test_without_a_driver_the_driver_is_the_remedy(monkeypatch: pytest.MonkeyPat
     from tumorseg_runtime.backends import onnxruntime
 
     for place in (module, onnxruntime):
-        monkeypatch.setattr(place, "why_no_driver", lambda: "no NVIDIA driver")
+        monkeypatch.setattr(place, "why_no_driver", lambda *ordinal: "no NVIDIA driver")
     monkeypatch.setattr(module, "gpu_facts", lambda: None)
     findings = examine()
     assert find(findings, "gpu").remedy == module.NO_DRIVER_REMEDY
@@ -128,7 +128,7 @@ def test_an_engine_of_another_gpu_is_wrong(
         (GpuFacts("T4", "7.5", "12.6", None), WRONG),
     ):
         monkeypatch.setattr(module, "gpu_facts", lambda gpu=gpu: gpu)
-        monkeypatch.setattr(module, "why_no_driver", lambda: None)
+        monkeypatch.setattr(module, "why_no_driver", lambda *ordinal: None)
         found = find(examine(small_bundle, tmp_path), "engine a.engine")
         assert found.status == status, found
     assert "is for sm_87, this GPU (T4) is sm_75" in found.detail

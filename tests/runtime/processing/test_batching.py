@@ -59,7 +59,9 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> list[FakePreprocess]:
     """What was opened in place of preprocessors on a GPU."""
     opened: list[FakePreprocess] = []
 
-    def open_preprocessor(contract: Contract, *, dtype: str, cache: Path | None) -> FakePreprocess:
+    def open_preprocessor(
+        contract: Contract, *, dtype: str, cache: Path | None, ordinal: int
+    ) -> FakePreprocess:
         opened.append(FakePreprocess(contract, Gpu(FakeDriver()), dtype))
         return opened[-1]
 

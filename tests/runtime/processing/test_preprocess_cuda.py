@@ -205,14 +205,14 @@ def test_a_gpu_that_gives_other_bits_is_not_handed_out(driver: FakeDriver, contr
 
 
 def test_without_a_driver_no_cuda_library_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "why_no_driver", lambda: "no NVIDIA driver")
+    monkeypatch.setattr(cuda, "why_no_driver", lambda *ordinal: "no NVIDIA driver")
     monkeypatch.setattr(cuda, "bindings", lambda name: pytest.fail(f"cuda.bindings.{name} was asked for"))
     with pytest.raises(BackendError, match="the GPU cannot be used: no NVIDIA driver; expected"):
         open_preprocessor(CONTRACT)
 
 
 def test_missing_bindings_are_named_with_their_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "why_no_driver", lambda: None)
+    monkeypatch.setattr(cuda, "why_no_driver", lambda *ordinal: None)
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     with pytest.raises(BackendError, match=r"pip install 'tumorseg\[gpu-cu12\]' or 'tumorseg\[gpu-cu13\]'"):
         open_preprocessor(CONTRACT)
@@ -221,7 +221,7 @@ def test_missing_bindings_are_named_with_their_extras(monkeypatch: pytest.Monkey
 def test_open_gives_a_preprocessor_that_was_compared(
     driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preprocess_cuda, "open_gpu", lambda: Gpu(driver))
+    monkeypatch.setattr(preprocess_cuda, "open_gpu", lambda ordinal=0: Gpu(driver))
     preprocess = open_preprocessor(CONTRACT, dtype="float16")
     assert "cuLaunchKernel" in driver.calls
     assert isinstance(preprocess([np.zeros((5, 5), np.uint8)]), DeviceTensor)

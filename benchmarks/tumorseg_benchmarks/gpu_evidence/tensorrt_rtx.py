@@ -1,0 +1,60 @@
+"""Stage `rtx`: engines that TensorRT-RTX builds ahead of time, and on a GPU that it serves their logits."""
+
+from __future__ import annotations
+
+from tumorseg_benchmarks.gpu_evidence.engines import KINDS, PRECISIONS, build, prove
+from tumorseg_benchmarks.gpu_evidence.stage import Findings, NotPossibleError, Options
+from tumorseg_export.engine.tensorrt_build import known_capabilities
+from tumorseg_runtime.backends.tensorrt import load_tool
+from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.device.cuda import Gpu, open_gpu
+from tumorseg_runtime.device.driver import why_no_driver
+from tumorseg_runtime.inference.segmenter import door_of
+from tumorseg_runtime.parity.verify import PASSED, verify_bundle
+
+
+def run(options: Options, found: Findings) -> None:
+    """Building needs no GPU; what is built counts only where it ran."""
+    try:
+        trt = load_tool("tensorrt_rtx")
+    except BackendError as error:
+        raise NotPossibleError(str(error)) from error
+    found.figures["tensorrt_rtx"] = str(trt.__version__)
+    known = known_capabilities(trt)
+    gpu, why = find_gpu(known)
+    if gpu is None and not options.dry:
+        raise NotPossibleError(why)
+    target = max(known) if gpu is None else gpu.capability
+    for kind in KINDS:
+        for precision in PRECISIONS:
+
+            def work(kind: str = kind, precision: str = precision) -> str:
+                data, key = build(trt, kind, precision, (target,))
+                if gpu is None:
+                    return f"{len(data)} bytes for sm_{target}, not run"
+                return prove(data, key, kind, gpu, options.folder)
+
+            found.attempt(f"conformance {kind}, engine {precision}", work)
+    if gpu is None:
+        found.lacks(f"engines that run: {why}")
+    elif options.bundle is None:
+        found.lacks("a trained network: --bundle was not given")
+    else:
+        verified = verify_bundle(options.bundle, door_of, backend="tensorrt")
+        for one in verified.checks:
+            name = f"{options.bundle.name}, {one.backend} {one.precision}"
+            if "has no" in one.detail:
+                found.lacks(f"{name}: {one.detail}")
+            else:
+                found.check(name, one.status == PASSED, one.detail)
+
+
+def find_gpu(known: dict[int, object]) -> tuple[Gpu | None, str]:
+    """The GPU where TensorRT-RTX serves it, else None and why."""
+    if reason := why_no_driver():
+        return None, reason
+    gpu = open_gpu()
+    if gpu.capability not in known:
+        served = ", ".join(f"sm_{one}" for one in known)
+        return None, f"TensorRT-RTX serves {served}, {gpu.name} is sm_{gpu.capability}"
+    return gpu, ""

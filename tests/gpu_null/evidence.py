@@ -1,0 +1,14 @@
+"""Stages of the evidence that run on the null GPU, in a process of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def kernel_stage() -> dict[str, Any]:
+    """The record of the stage `kernel`, dry: fewer images, small pieces of memory."""
+    from tumorseg_benchmarks.gpu_evidence import kernel
+    from tumorseg_benchmarks.gpu_evidence.stage import Options, run_stage
+
+    return run_stage("kernel", "", kernel.run, Options(True, None, Path()), lambda line: None)
