@@ -37,7 +37,7 @@ def resolve(extra: str, python: str, platform: str) -> str:
         "--extra", extra, "--python-version", python, "--python-platform", platform,
         str(ROOT / "pyproject.toml"),
     ]  # fmt: skip
-    if not extra.startswith(f"{SOURCES}-cu"):
+    if not extra.startswith(SOURCES):
         command += ["--only-binary", ":all:"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
