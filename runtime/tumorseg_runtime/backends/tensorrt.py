@@ -39,7 +39,7 @@ from tumorseg_runtime.device.tensorrt_log import collecting_logger, remedy, why
 FORMAT = "tensorrt-rtx"  # of the bundle's artefact
 DEVICES = ("cuda",)
 ALIGNMENT = 256  # bytes, of an address that TensorRT takes
-EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+EXTRAS = {"tensorrt": "tensorrt-cu13", "tensorrt_rtx": "tensorrt-rtx"}
 
 
 class TensorRtSession(InProcess):
