@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-CORE = ("runtime/tumorseg_runtime/core/files.py", "runtime/tumorseg_runtime/core/records.py")
+CORE = tuple(f"runtime/tumorseg_runtime/core/{name}.py" for name in ("files", "reading", "records"))
 # The child of the MNN backend imports nothing of ours: its messages come from our own process.
 # Golden arrays are packed in memory, and the bytes written by `core/files.py`.
 ALLOWED = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpu_null.floor import Floor
-from gpu_null.libraries import build_driver, build_kernels
+from gpu_null.libraries import PROVIDER, build_driver, build_kernels, build_toolkit
 from tumorseg_runtime.processing import kernels
 
 HOME = Path(__file__).parents[2] / "build" / "gpu-null"  # made by `make gpu-null`
@@ -32,9 +32,11 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Floor:
 
 
 @pytest.fixture(scope="session")
-def toolkit() -> Floor:
-    """onnxruntime-gpu on all stub libraries, in an environment of its own."""
-    python, libraries = HOME / "venv" / "bin" / "python", HOME / "lib"
+def toolkit(tmp_path_factory: pytest.TempPathFactory) -> Floor:
+    """onnxruntime-gpu, in an environment of its own, on all stub libraries."""
     if not (HOME / "ready").is_file():
         _lacking("no environment with onnxruntime-gpu on the null GPU: make gpu-null makes it")
-    return Floor(python, libraries)
+    folder = tmp_path_factory.mktemp("gpu-null-toolkit")
+    (provider,) = HOME.glob(f"venv/lib/python*/site-packages/onnxruntime/capi/{PROVIDER}")
+    build_toolkit(folder, provider)
+    return Floor(HOME / "venv" / "bin" / "python", folder)

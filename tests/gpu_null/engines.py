@@ -17,7 +17,7 @@ from tumorseg_runtime.backends import tensorrt
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
-from tumorseg_runtime.device.engines import EngineKey, Profile
+from tumorseg_runtime.device.engines import Engine, EngineKey, Profile
 from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
 CONTRACT = Contract(height=64, width=96)
@@ -53,7 +53,9 @@ def open_stand_in(folder: Path, rtx: bool) -> tuple[FakeTensorRt, tensorrt.Tenso
     path.write_bytes(MAGIC + json.dumps(facts).encode())
     artefact = Artefact("model.onnx", "onnx", "fp32", None, {}, ())
     bundle = Bundle(folder, "small", CONTRACT, (artefact,), (), {}, {}, {}, {})
-    return trt, tensorrt.open_engine(path, key, bundle, open_gpu(), folder / "device")
+    return trt, tensorrt.open_engine(
+        Engine(path, key, path.read_bytes()), bundle, open_gpu(), folder / "device"
+    )
 
 
 def serve() -> dict[str, Any]:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# environment.sh FOLDER PYTHON: FOLDER/venv with onnxruntime-gpu, FOLDER/lib with the stub libraries for it, and
-# FOLDER/stubs with TensorRT's signatures, which beside tensorrt_rtx would look like an installed tensorrt.
+# environment.sh FOLDER PYTHON: FOLDER/venv with onnxruntime-gpu, and FOLDER/stubs with TensorRT's signatures, which
+# beside tensorrt_rtx would look like an installed tensorrt.
 # onnxruntime-gpu needs Python 3.11 for CUDA 13, and never lies beside onnxruntime: the files have the same names.
 set -euo pipefail
-folder=$1 python=$2 here=$(cd "$(dirname "$0")" && pwd)
+folder=$1 python=$2
 rm -f "$folder/ready"
 mkdir -p "$folder"
 test -x "$folder/venv/bin/python" || "$python" -m venv "$folder/venv"
@@ -11,8 +11,6 @@ test -x "$folder/venv/bin/python" || "$python" -m venv "$folder/venv"
   'opencv-python-headless>=4.9' 'click>=8.1'
 "$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
   --target "$folder/stubs" 'tensorrt-stubs>=10.13'
-provider=$("$folder/venv/bin/python" -c 'import importlib.util as u, pathlib as p
-print(p.Path(u.find_spec("onnxruntime").origin).parent / "capi" / "libonnxruntime_providers_cuda.so")')
-rm -rf "$folder/lib"
-"$folder/venv/bin/python" "$here/libraries.py" "$folder/lib" "$provider"
+command -v gcc >/dev/null # it and nm build the stub libraries
+command -v nm >/dev/null
 touch "$folder/ready"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -114,9 +113,3 @@ def _library(source: Path, library: Path, *more: str) -> None:
 
 def _compile(sources: list[Path], library: Path, *more: str) -> None:
     subprocess.run([*COMPILE, *map(str, sources), "-o", str(library), *more], check=True, timeout=300)
-
-
-if __name__ == "__main__":
-    folder, provider = map(Path, sys.argv[1:])
-    folder.mkdir(parents=True, exist_ok=True)
-    build_toolkit(folder, provider)

@@ -11,6 +11,7 @@ from gpu_null.null import Null
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
+from tumorseg_runtime.device.driver import gpu_uuid
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
@@ -83,4 +84,4 @@ def contexts_on_two_devices() -> list[object]:
     for step in (lambda: None, lambda: on_gpu([np.zeros((9, 9), np.uint8)]).numpy()):
         step()
         seen.append(int(driver.cuCtxGetCurrent()[1]) == int(context))
-    return [*seen, on_gpu.gpu.name]
+    return [*seen, on_gpu.gpu.name, gpu_uuid(1)]

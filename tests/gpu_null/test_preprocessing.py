@@ -39,4 +39,5 @@ def test_a_tensor_on_another_device_is_refused(driver: Floor) -> None:
 
 
 def test_the_context_of_the_program_stays_its_own(driver: Floor) -> None:
-    assert driver.call(programs.contexts_on_two_devices).value == [True, True, "Null GPU 1"]
+    uuid = "GPU-11111111-1111-1111-1111-111111111111"
+    assert driver.call(programs.contexts_on_two_devices).value == [True, True, "Null GPU 1", uuid]

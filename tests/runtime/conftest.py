@@ -77,6 +77,18 @@ def convert_bundle() -> Callable[[Path, str], None]:
 
 
 @pytest.fixture(scope="session")
+def reseal() -> Callable[[Path], Bundle]:
+    """Function that writes a bundle's index again, over its files as they are now, and opens it."""
+
+    def again(root: Path) -> Bundle:
+        bundle = Bundle.read_index(root)
+        seal(root, bundle.contract, bundle.artefacts, bundle.golden)
+        return Bundle.open(root)
+
+    return again
+
+
+@pytest.fixture(scope="session")
 def scene() -> Callable[..., npt.NDArray[np.uint8]]:
     """Function that draws a dark noisy image with bright discs: uint8 (H, W), or (H, W, 3) if `colour`."""
     return _scene

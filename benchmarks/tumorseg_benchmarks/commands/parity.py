@@ -10,6 +10,7 @@ import click
 
 from tumorseg_benchmarks.parity.findings import score_bundle, write_certificate
 from tumorseg_benchmarks.reports.ci import to_annotations, to_junit
+from tumorseg_benchmarks.reports.parity_page import parity_page
 from tumorseg_benchmarks.reports.parity_report import further_sections
 from tumorseg_benchmarks.reports.report import (
     SCHEMA,
@@ -34,6 +35,7 @@ from tumorseg_runtime.cli.options import (
 from tumorseg_runtime.core.errors import InputError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_text
 
+PAGE = "parity.html"
 SHOWN = 3  # breaches in the error message
 
 
@@ -78,7 +80,7 @@ class ParityOptions(Options):
     type=click.IntRange(min=0),
     help="At most so many images of the split [default: all].",
 )
-@out_option(default=Path("build/parity"), help="Folder for parity.json and parity.md.")
+@out_option(default=Path("build/parity"), help="Folder for parity.html, parity.md and parity.json.")
 @device_folder_option()
 @click.option(
     "--thinnest",
@@ -100,7 +102,7 @@ def parity(options: ParityOptions) -> None:
 
     From the bytes of files to tensors, logits, masks and Dice. Without --run only golden vectors and golden
     images are judged, which needs no PyTorch. What cannot run here is listed as unverified. The exit status
-    is 1 where an artefact breaks its budget.
+    is 1 where an artefact breaks its budget. The page parity.html needs no network.
     """
     if options.annotations and options.as_json:
         raise InputError("--annotations and --json write to the same output, expected one: drop the other")
@@ -132,6 +134,7 @@ def parity(options: ParityOptions) -> None:
         values,
         parity_markdown(rows, values) + further_sections(findings, markdown=True),
     )
+    write_text(options.out / PAGE, parity_page(findings, values))
     if options.certificate:
         path = write_certificate(opened, findings, run, options.device_folder, to_json)
         options.log(f"certificate of this device: {path}")
@@ -140,7 +143,7 @@ def parity(options: ParityOptions) -> None:
         write_text(options.junit, to_junit(findings))
     text = parity_text(rows, values) + further_sections(findings, markdown=False)
     click.echo(to_json(values) if options.as_json else text, nl=False)
-    options.log(f"report: {options.out}/parity.md, {options.out}/parity.json")
+    options.log(f"report: {options.out / PAGE}, and parity.md and parity.json beside it")
     for line in to_annotations(findings) if options.annotations else ():
         click.echo(line)
     if breaches := findings.breaches:

@@ -12,7 +12,7 @@ from tumorseg_runtime.backends.tensorrt import TensorRtSession, open_engine
 from tumorseg_runtime.conformance.network import conformance_bundle, expected_logits
 from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.device.cuda import Gpu
-from tumorseg_runtime.device.engines import EngineKey, Profile, write_engine
+from tumorseg_runtime.device.engines import Engine, EngineKey, Profile, write_engine
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
@@ -40,7 +40,7 @@ def prove(data: bytes, key: EngineKey, kind: str, gpu: Gpu, folder: Path) -> str
     """Every batch size, from host and from device memory; raises ParityError where a logit is wrong."""
     path = folder / key.name()
     write_engine(path, data, key)
-    session = open_engine(path, key, conformance_bundle(kind), gpu)
+    session = open_engine(Engine(path, key, data), conformance_bundle(kind), gpu)
     try:
         worst = max(_error(session, kind, count) for count in range(1, PROFILE.largest + 1))
     finally:

@@ -9,9 +9,10 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
-from tumorseg_runtime.device.driver import why_no_driver
+from tumorseg_runtime.device.driver import gpu_uuid, why_no_driver
 
 MHZ_PER_KHZ = 1e-3
+NVML = "libnvidia-ml.so.1"
 NVML_CLOCK_SM = 1
 # nvmlClocksThrottleReasons, by bit
 THROTTLE = {
@@ -23,7 +24,7 @@ THROTTLE = {
 
 def cpu_frequency_state(root: Path = Path("/")) -> dict[str, Any]:
     """Clocks, governor, throttling, stolen time and waiting for a CPU; then those of the GPU."""
-    return {"cpu": cpu_state(root), "gpu": why_no_driver() or gpu_state(ctypes.CDLL("libnvidia-ml.so.1"))}
+    return {"cpu": cpu_state(root), "gpu": why_no_driver() or gpu_state(_nvml())}
 
 
 def cpu_state(root: Path) -> dict[str, Any]:
@@ -78,17 +79,30 @@ def _waiting(pressure: Path) -> float | str:
     return float(dict(part.split("=") for part in some.split()[1:])["avg10"])
 
 
-def gpu_state(nvml: Any) -> dict[str, Any]:
-    """Of the first GPU, through libnvidia-ml: clock of the multiprocessors, throttling, memory in use.
+def _nvml() -> Any:
+    """libnvidia-ml, None where there is none: a Jetson's driver comes without."""
+    try:
+        return ctypes.CDLL(NVML)
+    except OSError:
+        return None
 
-    `used_mb` counts all processes. A call that fails is named with its status.
+
+def gpu_state(nvml: Any) -> dict[str, Any]:
+    """Of the first GPU that CUDA shows: clock of the multiprocessors, throttling, memory in use.
+
+    nvml: the library, which is asked by UUID: it counts the GPUs that CUDA_VISIBLE_DEVICES hides, too.
+    `used_mb` counts all processes. What cannot be read says why, a call that fails its status.
     """
-    handle = ctypes.c_void_p()
-    for name, status in (
-        ("nvmlInit_v2", nvml.nvmlInit_v2()),
-        ("nvmlDeviceGetHandleByIndex_v2", nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle))),
+    if nvml is None:
+        return {"unreadable": f"{NVML} is not installed"}
+    handle, uuid = ctypes.c_void_p(), gpu_uuid()
+    if uuid is None:
+        return {"unreadable": "the driver tells no UUID of the GPU"}
+    for name, arguments in (
+        ("nvmlInit_v2", ()),
+        ("nvmlDeviceGetHandleByUUID", (uuid.encode(), ctypes.byref(handle))),
     ):
-        if status:
+        if status := getattr(nvml, name)(*arguments):
             return {"unreadable": f"{name} returned {status}"}
     clock, reasons, memory = ctypes.c_uint(), ctypes.c_ulonglong(), (ctypes.c_ulonglong * 3)()
     statuses = {

@@ -84,7 +84,7 @@ def _variants(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[
         (root / "golden").symlink_to((bundle.root / "golden").resolve())
         write_bytes(root / onnx_export.FILE, graph.SerializeToString(), durable=False)
         try:
-            draft = dataclasses.replace(bundle, root=root, artefacts=(_convert(bundle, backend, root),))
+            draft = bundle.draft(root=root, artefacts=(_convert(bundle, backend, root),))
             session = open_session(draft, backend=backend, threads=threads)
             door = Segmenter(bundle.contract, session, 1)
             report = replay(door, load_golden(bundle), BUDGETS["fp32"], ONE_BY_ONE, artefact=onnx_export.FILE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -23,16 +22,26 @@ from tumorseg_benchmarks.mutants.negative_controls import (
     missing_backends,
 )
 from tumorseg_benchmarks.mutants.table import network_facts, summary_table, to_markdown, to_values
-from tumorseg_benchmarks.mutants.testbed import TestBed, make_test_bed
+from tumorseg_benchmarks.mutants.testbed import (
+    DEEPLAB,
+    FOR_BUGS,
+    PICKLE,
+    UNET,
+    Size,
+    make_test_bed,
+    read_test_bed,
+    write_test_bed,
+)
 from tumorseg_benchmarks.mutants.trial import OURS, ControlResult, MutantResult, try_controls, try_mutants
 from tumorseg_benchmarks.reports.report import SCHEMA, to_json, write_report
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.cli.main import one_line_errors
 from tumorseg_runtime.core.errors import BackendError, ParityError
-from tumorseg_runtime.core.files import write_bytes
+from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import Format
 
 WORKERS = 2
+SHARE = "share-{}.json"
 _FORMAT = Format("result of a worker", "run it again")
 Share = tuple[list[MutantResult], list[MutantResult], list[ControlResult]]
 
@@ -46,29 +55,38 @@ Share = tuple[list[MutantResult], list[MutantResult], list[ControlResult]]
     help="Folder for mutants.json and mutants.md.",
 )
 @click.option("--only", multiple=True, help="Only mutants with this in their name or kind; may be repeated.")
+@click.option("--bugs", "bugs_alone", is_flag=True, help="Only the bugs, no correct artefacts.")
+@click.option(
+    "--bed", "kept", type=click.Path(path_type=Path), help="Make the test bed here, or take the one that is."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print mutants.json instead of the summary.")
 @click.option("--share", type=int, hidden=True, help="For a worker: which part of the list it takes.")
-@click.option("--bed", type=click.Path(path_type=Path), hidden=True, help="For a worker: the test bed.")
-def mutants(out: Path, only: tuple[str, ...], as_json: bool, share: int | None, bed: Path | None) -> None:
+def mutants(
+    out: Path, only: tuple[str, ...], bugs_alone: bool, kept: Path | None, as_json: bool, share: int | None
+) -> None:
     """Break deployments on purpose, and see which command refuses them, beside the criteria of others.
 
     Three small networks are trained on phantoms and exported for every backend; two processes share the
-    list. The exit status is 1 where a bug survives `verify` that a device can see, or any survives
-    `parity --run`, or where a correct artefact raises an alarm.
+    list, and what they have found so far lies in OUT/share-0.json and share-1.json. The exit status is 1
+    where a bug survives `verify` that a device can see, or any survives `parity --run`, or where a correct
+    artefact raises an alarm.
     """
     if missing := missing_backends():
         reasons = "; ".join(f"{backend}: {reason}" for backend, reason in missing.items())
         raise BackendError(f"{reasons}; expected every backend for the CPU: pip install 'tumorseg[dev,cpu]'")
     started, before = time.perf_counter(), load_average()
-    if share is not None and bed is not None:
-        click.echo(to_json(_work(only, share, bed)), nl=False)
+    if share is not None and kept is not None:
+        _work(only, share, kept, out, bugs_alone=bugs_alone)
         return
     with tempfile.TemporaryDirectory(prefix="tumorseg-mutants-") as folder:
-        test_bed = make_test_bed(Path(folder), log=lambda line: click.echo(line, err=True))
-        bed = Path(folder) / "bed.pickle"
-        write_bytes(bed, pickle.dumps(test_bed), durable=False)
-        networks = network_facts(test_bed)
-        shares = _run_workers(only, bed)
+        bed = kept or Path(folder) / "bed"
+        if not (bed / PICKLE).exists():
+            make_folder(bed)
+            size = Size(targets=FOR_BUGS, networks=(UNET, DEEPLAB)) if bugs_alone else Size()
+            write_test_bed(make_test_bed(bed, size, log=lambda line: click.echo(line, err=True)))
+        networks = network_facts(read_test_bed(bed))
+        words = [argument for word in only for argument in ("--only", word)]
+        shares = _run_workers([*words, *(["--bugs"] if bugs_alone else [])], bed, out)
     broken, equivalent, controls = (
         [one for part in parts for one in part] for parts in list(zip(*shares, strict=True))[:3]
     )
@@ -84,7 +102,7 @@ def mutants(out: Path, only: tuple[str, ...], as_json: bool, share: int | None, 
     click.echo(to_json(values) if as_json else summary_table(broken, controls).to_text(), nl=False)
     click.echo(f"report: {out}/mutants.md, {out}/mutants.json", err=True)
     problems = problems_of(broken, equivalent, controls)
-    if len(controls) < FEWEST and not only:
+    if len(controls) < FEWEST and not only and not bugs_alone:
         problems.append(f"{len(controls)} correct artefacts, expected at least {FEWEST}")
     if problems:
         raise ParityError(f"{len(problems)} trials failed, expected none: {'; '.join(problems)}")
@@ -99,50 +117,50 @@ def _chosen(only: tuple[str, ...]) -> tuple[list[Mutant], list[Mutant]]:
     return [one for one in MUTANTS if fits(one)], [one for one in EQUIVALENT if fits(one)]
 
 
-def _work(only: tuple[str, ...], share: int, bed: Path) -> dict[str, Any]:
-    """The results of one worker, as plain values by place in the lists. bed: a pickle of this command's."""
+def _work(only: tuple[str, ...], share: int, bed: Path, out: Path, *, bugs_alone: bool) -> None:
+    """A worker's part of the lists; what is found so far lies in its file at any time."""
     started = time.perf_counter()
 
     def log(line: str) -> None:
         click.echo(f"{time.perf_counter() - started:4.0f} s  {line}", err=True)
 
-    test_bed: TestBed = pickle.loads(bed.read_bytes())
+    test_bed = read_test_bed(bed)
     broken, equivalent = (one[share::WORKERS] for one in _chosen(only))
-    controls = [] if only else all_controls(test_bed)[share::WORKERS]
-    return {
-        "broken": [one.to_dict() for one in try_mutants(test_bed, broken, log)],
-        "equivalent": [one.to_dict() for one in try_mutants(test_bed, equivalent, log)],
-        "controls": [
-            {"control": dataclasses.asdict(one.control), "alarms": one.alarms}
-            for one in try_controls(test_bed, controls, log)
-        ],
-    }
+    controls = [] if only or bugs_alone else all_controls(test_bed)[share::WORKERS]
+    found: dict[str, list[dict[str, Any]]] = {"broken": [], "equivalent": [], "controls": []}
+    for name, some in (("broken", broken), ("equivalent", equivalent)):
+        for one in try_mutants(test_bed, some, log):
+            found[name].append(one.to_dict())
+            write_text(out / SHARE.format(share), to_json(found), durable=False)
+    for result in try_controls(test_bed, controls, log):
+        found["controls"].append({"control": dataclasses.asdict(result.control), "alarms": result.alarms})
+        write_text(out / SHARE.format(share), to_json(found), durable=False)
 
 
-def _run_workers(only: tuple[str, ...], bed: Path) -> list[Share]:
+def _run_workers(arguments: Sequence[str], bed: Path, out: Path) -> list[Share]:
     """Start the workers, and read what each found."""
-    words = [argument for word in only for argument in ("--only", word)]
-    command = [sys.executable, "-m", "tumorseg_benchmarks.mutants", *words, "--bed", str(bed), "--share"]
-    workers = [
-        subprocess.Popen([*command, str(share)], stdout=subprocess.PIPE, text=True)
-        for share in range(WORKERS)
-    ]
-    shares = []
+    make_folder(out)
+    command = [sys.executable, "-m", "tumorseg_benchmarks.mutants", *arguments]
+    command += ["--bed", str(bed), "--out", str(out), "--share"]
+    for share in range(WORKERS):
+        write_text(out / SHARE.format(share), to_json({"broken": [], "equivalent": [], "controls": []}))
+    workers = [subprocess.Popen([*command, str(share)]) for share in range(WORKERS)]
+    for status in [worker.wait() for worker in workers]:
+        if status:
+            raise BackendError(f"a worker ended with status {status}: see its messages above")
+    return [_read(out / SHARE.format(share)) for share in range(WORKERS)]
+
+
+def _read(path: Path) -> Share:
+    """What a worker has found so far."""
     by_name = {one.name: one for one in (*MUTANTS, *EQUIVALENT)}
-    for worker in workers:
-        text, _ = worker.communicate()
-        if worker.returncode:
-            raise BackendError(f"a worker ended with status {worker.returncode}: see its messages above")
-        found = _FORMAT.parse(text, "a worker's answer")
-        broken, equivalent = (
-            [MutantResult.from_dict(by_name[one["name"]], one) for one in found[name]]
-            for name in ("broken", "equivalent")
-        )
-        controls = [
-            ControlResult(NegativeControl(**one["control"]), one["alarms"]) for one in found["controls"]
-        ]
-        shares.append((broken, equivalent, controls))
-    return shares
+    found = _FORMAT.read(path)
+    broken, equivalent = (
+        [MutantResult.from_dict(by_name[one["name"]], one) for one in found[name]]
+        for name in ("broken", "equivalent")
+    )
+    controls = [ControlResult(NegativeControl(**one["control"]), one["alarms"]) for one in found["controls"]]
+    return broken, equivalent, controls
 
 
 def problems_of(

@@ -1,16 +1,17 @@
 """What each command of a user says about a broken device.
 
-Nothing here compares: each column calls what the command calls.
+Nothing here compares: each column calls what the command calls, and stops at its first refusal.
 
     export          the artefact is validated before a bundle is sealed
     self-test       Segmenter.open(..., self_test="quick")
     verify          tumorseg verify
     parity          tumorseg parity
-    parity --run    tumorseg parity --run
+    parity --run    tumorseg parity --run; it does all that `parity` does, and is run where that accepts
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -18,27 +19,33 @@ import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from tumorseg_benchmarks.mutants.mutant import Device
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
-from tumorseg_benchmarks.parity.findings import Findings, score_bundle
+from tumorseg_benchmarks.parity import deploy_parity, parity
 from tumorseg_benchmarks.parity.fp16_reference import PRECISION
-from tumorseg_benchmarks.parity.parity import CONFORMANCE, ReferenceSet, check_provenance, compare
-from tumorseg_benchmarks.parity.preprocess_paths import REFUSED
-from tumorseg_benchmarks.variants.variants import PYTORCH, VARIANTS
+from tumorseg_benchmarks.parity.parity import ParityRow, ReferenceSet, check_provenance, compare
+from tumorseg_benchmarks.parity.preprocess_paths import PATHS, REFUSED, check_vectors
+from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_export.targets.validate_parity import FOLDER, validate_parity
+from tumorseg_runtime.backends import MASK_BACKENDS
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import TumorsegError
+from tumorseg_runtime.core.errors import ParityError, TumorsegError
 from tumorseg_runtime.core.session import Session
+from tumorseg_runtime.images.frame import Spacing
 from tumorseg_runtime.inference.segmenter import CONFORMANCE_BAND, Segmenter, door_of
 from tumorseg_runtime.parity.budget import BUDGETS
-from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.parity.check_prediction import Checker, Predicted
+from tumorseg_runtime.parity.compare import ImageParity
+from tumorseg_runtime.parity.reference import Reference, load_golden
 from tumorseg_runtime.parity.replay import full_plan, replay
-from tumorseg_runtime.parity.verify import verify_bundle
+from tumorseg_runtime.parity.verify import folder_problems, verify_bundle
+from tumorseg_train.networks.run import Run
 
 COMMANDS = ("export", "self-test", "verify", "parity", "parity --run")
-ON_THE_DEVICE = ("golden", CONFORMANCE)  # sets of images that parity has without a run
 LIMIT = 8  # images of the split
 
 
@@ -50,15 +57,45 @@ class Detection:
     line: str
 
 
+class FirstRefusal(Checker):
+    """Raises ParityError at the first breach that nothing overrules: the command would refuse at its end."""
+
+    def check(
+        self,
+        item: Reference,
+        expected: tuple[str, tuple[Spacing, ...]],
+        found: Predicted,
+        call: str,
+        *,
+        written: bool = False,
+    ) -> ImageParity:
+        """As `Checker.check`."""
+        return self._stop(super().check(item, expected, found, call, written=written))
+
+    def failed(self, item: Reference, call: str, error: TumorsegError) -> ImageParity:
+        """As `Checker.failed`."""
+        return self._stop(super().failed(item, call, error))
+
+    def _stop(self, image: ImageParity) -> ImageParity:
+        for line in image.breaches:
+            if line not in image.amounts:
+                raise ParityError(f"{image.image}: {line}")
+        return image
+
+
 def detect(device: Device, network: BedNetwork) -> list[Detection]:
-    """All that the commands find wrong with a device; empty for one that may serve."""
+    """The first thing that each command finds wrong with a device; empty for one that may serve."""
     columns: dict[str, Callable[[], Iterable[str]]] = {
         "export": partial(_export, device),
         "self-test": partial(_self_test, device),
         "verify": partial(_verify, device),
+        "parity": partial(_parity, device, network, None),
+        "parity --run": partial(_parity, device, network, network.run),
     }
-    found = [one for name, run in columns.items() for one in _at(name, run)]
-    return found + _parity(device, network)
+    with mock.patch("tumorseg_runtime.parity.replay.Checker", FirstRefusal):
+        found = [one for name in COMMANDS[:4] for one in _at(name, columns[name])[:1]]
+        within = [Detection(COMMANDS[4], one.line) for one in found if one.level == COMMANDS[3]]
+        return found + (within or _at(COMMANDS[4], columns[COMMANDS[4]])[:1])
 
 
 def _export(device: Device) -> Iterable[str]:
@@ -72,7 +109,7 @@ def _export(device: Device) -> Iterable[str]:
         shutil.copytree(
             device.bundle.root, root, copy_function=os.link, ignore=shutil.ignore_patterns(FOLDER)
         )
-        draft = dataclasses.replace(device.bundle, root=root)
+        draft = device.bundle.draft(root=root)
         validate_parity(draft, artefact, TARGETS[target])
     return ()
 
@@ -94,8 +131,12 @@ def _verify(device: Device) -> Iterable[str]:
     return (*found.problems, *(check.detail for check in found.checks if check.status == "refused"))
 
 
-def _parity(device: Device, network: BedNetwork) -> list[Detection]:
-    """Both columns from one run: what parity has without `--run` is a part of what it has with it."""
+class _Refused(Exception):
+    """A row of `parity` was refused: its breaches."""
+
+
+def _parity(device: Device, network: BedNetwork, run: Run | None) -> Iterable[str]:
+    """What `score_bundle` asks, the golden vectors last: they cost most and see least."""
     variants = [
         VARIANTS[0],
         *(
@@ -104,32 +145,46 @@ def _parity(device: Device, network: BedNetwork) -> list[Detection]:
             if (one.engine, one.device, one.precision) == (device.backend, "cpu", device.precision)
         ),
     ]
-    try:
-        problems = device.bundle.problems()  # the command opens the bundle
-        if problems:
-            return [Detection(name, problems[0]) for name in COMMANDS[3:]]
-        check_provenance(device.bundle, network.run)
-        found = score_bundle(
-            device.bundle, network.run, "test", LIMIT, variants=variants, device_folder=device.folder
-        )
-    except TumorsegError as error:
-        return [Detection(COMMANDS[4], str(error))]
-    return [
-        *(Detection(COMMANDS[3], line) for line in _lines(found, device, ON_THE_DEVICE)),
-        *(Detection(COMMANDS[4], line) for line in _lines(found, device, None)),
-    ]
+    if problems := device.bundle.problems():  # the command opens the bundle
+        return problems
+    if run is not None:
+        check_provenance(device.bundle, run)
+    if device.folder is not None and (lines := list(folder_problems(device.bundle, device.folder))):
+        return lines
+    with contextlib.ExitStack() as stack:
+        for name in ("score", "conformance_row"):
+            stack.enter_context(mock.patch.object(parity, name, _until_refused(getattr(parity, name))))
+        forms = tuple(one for one in MASK_BACKENDS if one == device.backend)
+        stack.enter_context(mock.patch.object(deploy_parity, "MASK_BACKENDS", forms))
+        try:
+            rows = parity.check_parity(
+                device.bundle, run, "test", LIMIT, variants=variants, device_folder=device.folder
+            )
+        except _Refused as refused:
+            return tuple(refused.args)
+    if lines := [line for row in rows for line in row.breaches]:
+        return lines
+    return () if run is not None else _vectors()  # with a run they have been asked without it
 
 
-def _lines(found: Findings, device: Device, sets: tuple[str, ...] | None) -> Iterable[str]:
-    yield from found.folder_problems
-    for check in found.vectors:
-        if check.status == REFUSED:
-            yield f"{check.path}: {check.vector}: {check.reason}"
-    for row in found.rows:
-        if row.variant.engine not in (PYTORCH, device.backend):
-            continue
-        if sets is None or (row.images in sets and row.variant.engine != PYTORCH):
-            yield from row.breaches
+def _until_refused(ask: Callable[..., ParityRow]) -> Callable[..., ParityRow]:
+    """The same question, which raises where the answer is a refusal."""
+
+    def asked(*arguments: Any) -> ParityRow:
+        row = ask(*arguments)
+        if row.breaches:
+            raise _Refused(*row.breaches)
+        return row
+
+    return asked
+
+
+def _vectors() -> Iterable[str]:
+    for name, path in PATHS.items():
+        for check in check_vectors({name: path}):
+            if check.status == REFUSED:
+                return [f"{check.path}: {check.vector}: {check.reason}"]
+    return []
 
 
 def alarms(session: Session, network: BedNetwork, device: Device, batch_size: int) -> list[Detection]:

@@ -19,7 +19,15 @@ from unittest import mock
 import onnx
 
 from tumorseg_benchmarks.mutants.testbed import UNET, BedNetwork
-from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.bundle.bundle import (
+    GOLDEN_FOLDER,
+    INDEX,
+    INDEX_HASH,
+    Artefact,
+    Bundle,
+    FileRecord,
+    sha256_of,
+)
 from tumorseg_runtime.core.files import write_bytes, write_text
 
 
@@ -120,8 +128,8 @@ def seal(bundle: Bundle) -> Bundle:
     files = {
         path.relative_to(bundle.root).as_posix(): FileRecord(sha256_of(path), path.stat().st_size)
         for path in sorted(bundle.root.rglob("*"))
-        if path.is_file() and path.name != INDEX
+        if path.is_file() and path.name not in (INDEX, INDEX_HASH)
     }
-    sealed = dataclasses.replace(bundle, files=files)
+    sealed = bundle.draft(files=files)
     write_text(bundle.root / INDEX, sealed.to_index(), durable=False)
     return sealed

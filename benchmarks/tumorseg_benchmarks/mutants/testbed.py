@@ -8,6 +8,8 @@ devices do, so that an exchange of colours can be seen at all.
 from __future__ import annotations
 
 import dataclasses
+import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import ParityError
+from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.images.read import read_image, write_png
 from tumorseg_runtime.parity.reference import Golden, load_golden
 from tumorseg_runtime.processing.preprocess import Preprocessor
@@ -47,6 +50,8 @@ CHOSEN = tuple(
     for name, target in TARGETS.items()
     if target.must_run and not target.instead_of and target.options.get("precision") != "bf16"
 )
+FOR_BUGS = ("onnx", "onnx-fp16", "onnx-deploy", "onnx-deploy-gray")  # what the mutants are made of
+PICKLE = "bed.pickle"
 TINT = (1.0, 0.8, 0.55)  # of R, G, B
 BATCH, RATE, SEED = 8, 2e-3, 5
 EARLIER = 2  # passes before the end at which the weights of another epoch are taken
@@ -61,6 +66,7 @@ class Size:
     passes: int = 10
     golden: int = 6
     targets: tuple[str, ...] = CHOSEN
+    networks: tuple[str, ...] = (UNET, DEEPLAB, UNETPP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +113,39 @@ def make_test_bed(folder: Path, size: Size = Size(), log: Log = lambda line: Non
             write_png(path, tinted(read_image(path)))
     manifest = make_manifest(data, SEED)
     networks = {}
-    for name in (UNET, DEEPLAB, UNETPP):
+    for name in size.networks:
         log(f"training {name} with {ENCODER}, {size.passes} passes over {len(manifest.part('train'))} images")
         networks[name] = _make_network(name, manifest, folder, size)
     return TestBed(folder, networks)
+
+
+def write_test_bed(test_bed: TestBed) -> None:
+    """Its objects beside its files; paths in the folder are kept as relative ones."""
+    folder = test_bed.folder
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, one: object) -> str | None:
+            inside = isinstance(one, Path) and one.is_relative_to(folder)
+            return str(one.relative_to(folder)) if inside else None  # type: ignore[attr-defined]
+
+    file = io.BytesIO()
+    Pickler(file).dump(test_bed)
+    write_bytes(folder / PICKLE, file.getvalue(), durable=False)
+
+
+def read_test_bed(folder: Path) -> TestBed:
+    """What `write_test_bed` wrote, wherever the folder lies now."""
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, path: str) -> Path:
+            return folder / path
+
+    test_bed: TestBed = Unpickler(io.BytesIO((folder / PICKLE).read_bytes())).load()
+    for name, network in test_bed.networks.items():
+        run = dataclasses.replace(network.run, data={**network.run.data, "root": str(folder / "data")})
+        run.write()
+        test_bed.networks[name] = dataclasses.replace(network, run=run)
+    return test_bed
 
 
 def tinted(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

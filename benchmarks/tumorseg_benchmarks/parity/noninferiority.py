@@ -22,6 +22,7 @@ from tumorseg_runtime.parity.report import ParityReport
 BoolArray = npt.NDArray[np.bool_]
 LEAST = 0.999
 FEWEST_GROUPS = 30  # below, an interval that contains the limit tells nothing about the artefact
+SHOWN_GROUPS = 10  # below, the interval is too narrow to be shown
 PASSED, REFUSED, UNDECIDED = "passed", "refused", "undecided"
 
 
@@ -45,11 +46,12 @@ class NonInferiority:
 
     @property
     def line(self) -> str:
-        """For people, one line."""
+        """For people, one line; without the interval where it is of too few groups to be shown."""
+        shown = self.groups >= SHOWN_GROUPS
+        interval = f"{self.low:.5f} to {self.high:.5f}; " if shown else ""
         figures = (
             f"Dice against the ground truth {self.artefact:.4f}, PyTorch {self.pytorch:.4f}, ratio "
-            f"{self.ratio:.5f} ({self.low:.5f} to {self.high:.5f}; {self.images} images in {self.groups} "
-            "groups)"
+            f"{self.ratio:.5f} ({interval}{self.images} images in {self.groups} groups)"
         )
         if self.status == PASSED:
             return f"{figures}: not inferior at {LEAST:g}"
@@ -107,7 +109,7 @@ def judge_noninferiority(
     """pytorch, artefact: Dice (N,) of the same images; groups: the group of each."""
     from tumorseg_train.report.bootstrap import Ratio, draw_weights, estimate
 
-    found = estimate(Ratio(artefact, pytorch), groups, draw_weights(groups))
+    found = estimate(Ratio(artefact, pytorch), groups, draw_weights(groups), least=2)
     count = len(set(groups))
     if found.low >= LEAST or np.array_equal(pytorch, artefact):
         status = PASSED

@@ -69,6 +69,15 @@ Progress = Callable[[str], None]
 Each = Callable[[int, BoolArray], None]  # index of the image, masks (K, h, w) at the network's size
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compared:
+    """pixels: uint8 (H, W[, 3]) as read. theirs, ours: PyTorch's and the artefact's mask, bool (h, w)."""
+
+    pixels: npt.NDArray[np.uint8]
+    theirs: npt.NDArray[np.bool_]
+    ours: npt.NDArray[np.bool_]
+
+
 @dataclasses.dataclass(frozen=True)
 class ParityRow:
     """Verdict on one variant over one set of images, in calls of `batch` images.
@@ -77,6 +86,7 @@ class ParityRow:
     reason: why it is unverified, or what stopped the comparison; empty where `report` tells all.
     noninferiority: against the ground truth; None where there is none.
     yardstick: what a grey level of noise does to PyTorch's own masks on these images; None without a run.
+    worst: the image of the report's worst figures, to look at; not in the JSON.
     """
 
     variant: Variant
@@ -87,6 +97,7 @@ class ParityRow:
     report: ParityReport | None
     noninferiority: NonInferiority | None = None
     yardstick: Yardstick | None = None
+    worst: Compared | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -258,8 +269,14 @@ def score(
         return ParityRow(variant, name, batch, "unverified", f"none of the {name} images is gray", None)
     progress(f"{variant.label}: {len(reference.images)} {name} images in batches of {batch}")
     scores = DiceScores(reference, contract)
+    kept: dict[int, npt.NDArray[np.uint8]] = {}
+
+    def each(index: int, masks: npt.NDArray[np.bool_]) -> None:
+        kept[index] = np.packbits(masks.any(axis=0))
+        scores.add(index, masks)
+
     try:
-        report = compare(session, variant.label, reference, contract, batch, scores.add)
+        report = compare(session, variant.label, reference, contract, batch, each)
     except (CheckFailedError, BackendError, InputError) as error:
         return ParityRow(variant, name, batch, "refused", str(error), None)
     noninferiority = scores.verdict()
@@ -268,7 +285,20 @@ def score(
         passed, reason = True, "as good as PyTorch by the ground truth, which has the last word"
     passed = passed and not (noninferiority and noninferiority.status == INFERIOR)
     status = "passed" if passed else "refused"
-    return ParityRow(variant, name, batch, status, reason, report, noninferiority, reference.yardstick)
+    worst = _worst(report, reference, kept, contract)
+    return ParityRow(variant, name, batch, status, reason, report, noninferiority, reference.yardstick, worst)
+
+
+def _worst(
+    report: ParityReport, reference: ReferenceSet, kept: dict[int, npt.NDArray[np.uint8]], contract: Contract
+) -> Compared | None:
+    """kept: the masks by the image's index, packed; none of a session that gives masks alone."""
+    index = [image.name for image in reference.images].index(report.worst.image)
+    if index not in kept:
+        return None
+    theirs = reference.logits[index].max(axis=0) >= contract.logit_threshold
+    ours = np.unpackbits(kept[index], count=theirs.size).reshape(theirs.shape) > 0
+    return Compared(reference.images[index].pixels(), theirs, ours)
 
 
 def check_provenance(bundle: Bundle, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,56 +14,40 @@ from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.parity.compare import ParityReport
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
-LONGEST = 224  # pixels of a picture's longer side in the report
-QUALITY = 80
-MARK = (225, 30, 30)  # RGB of what flips
+if TYPE_CHECKING:
+    from tumorseg_train.report.case_view import PageCase
+
+GROWN = 5  # side in pixels of the square as which a flipped pixel is drawn
+BoolArray = npt.NDArray[np.bool_]
+
+
+def draw_case(
+    pixels: npt.NDArray[Any], theirs: BoolArray, ours: BoolArray, title: str, figures: str, state: str = ""
+) -> PageCase:
+    """pixels: as read, uint8 (H, W[, 3]). theirs, ours: PyTorch's and the artefact's mask, bool (h, w)."""
+    from tumorseg_train.report.case_view import page_case
+
+    size = (theirs.shape[1], theirs.shape[0])
+    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return page_case(title, figures, small, theirs, ours, state=state, grow=GROWN)
 
 
 def worst_pictures(
     session: Session, report: ParityReport, truth: ReferenceSet, contract: Contract
 ) -> dict[str, Any]:
     """Pictures as data URIs and figures of the report's worst image; what flips is drawn larger."""
-    from tumorseg_train.report.page import image_uri
-
     name = report.worst.image
     index = [image.name for image in truth.images].index(name)
     pixels = truth.images[index].pixels()
     logits = session.infer(Preprocessor(contract)(pixels, name)[None])[0]
     theirs = truth.logits[index].max(axis=0) >= contract.logit_threshold
     ours = np.nan_to_num(logits, nan=-np.inf).max(axis=0) >= contract.logit_threshold
-    small = cv2.resize(pixels, (contract.width, contract.height), interpolation=cv2.INTER_AREA)
-    flipped = theirs != ours
-    views = {
-        "input": small,
-        "pytorch": _mask(theirs),
-        "artefact": _mask(ours),
-        "flipped": _marked(small, flipped),
-    }
+    case = draw_case(pixels, theirs, ours, name, "")
     return {
         "image": name,
-        "flipped": int(np.count_nonzero(flipped)),
-        "pixels": flipped.size,
+        "flipped": int(np.count_nonzero(theirs != ours)),
+        "pixels": theirs.size,
         "max_error": report.worst.max_error,
         "dice": report.worst.dice,
-        "pictures": {
-            key: image_uri(
-                np.asarray(view, np.uint8),
-                longest=LONGEST,
-                jpeg_quality=None if key in ("pytorch", "artefact") else QUALITY,
-            )
-            for key, view in views.items()
-        },
+        "pictures": {"input": case.input, **case.layers},
     }
-
-
-def _mask(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    return mask.astype(np.uint8) * 255
-
-
-def _marked(image: npt.NDArray[Any], flipped: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """The image in gray, darkened, with each flipped pixel as a square of 9 pixels."""
-    gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    view = np.repeat((gray // 2)[:, :, None], 3, axis=2)
-    grown = cv2.dilate(_mask(flipped), np.ones((9, 9), np.uint8))
-    view[grown > 0] = MARK
-    return np.asarray(view, np.uint8)

@@ -14,11 +14,11 @@ from tumorseg_benchmarks.reports.summaries import (
     choice_line,
     choice_table,
     cold_table,
-    number,
     peak_line,
     roofline_table,
 )
 from tumorseg_benchmarks.reports.tables import Table
+from tumorseg_train.report.tables import number
 
 STAGE_COLUMNS = ("decode", "preprocess", "upload", "infer", "download", "postprocess", END_TO_END)
 
@@ -115,7 +115,7 @@ def _bench_page(rows: Sequence[BenchRow], values: dict[str, Any], *, markdown: b
     bundle, plan, reference = values["bundle"], values["plan"], values["reference"]
     gap = "\n" if markdown else ""
     lines = machine_lines(values, markdown)
-    lines.append(f"ReferenceSet: {reference['timed_against']}.{gap}")
+    lines.append(f"Reference: {reference['timed_against']}.{gap}")
     lines.append(f"Logits checked against: {reference['logits_from']}.{gap}")
     lines += [line + gap for line in left_out_lines(values["left_out"])]
     lines.append("")

@@ -6,36 +6,35 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from tumorseg_benchmarks.latency.roofline import Peak, Work
 from tumorseg_benchmarks.reports.bench_report import left_out_lines
 from tumorseg_benchmarks.reports.networks import NetworkReport
 from tumorseg_benchmarks.reports.summaries import bound_rows, cold_table, labels, peak_line, roofline_table
 from tumorseg_benchmarks.reports.tables import error_cell
+from tumorseg_train.report.case_view import PageCase
 from tumorseg_train.report.charts import Bar, bars
-from tumorseg_train.report.page import Html, bullets, gallery, heading, paragraph, picture, table
-
-VIEWS = {
-    "input": "Input", "pytorch": "PyTorch's mask", "artefact": "Artefact's mask", "flipped": "Flipped pixels",
-}  # fmt: skip
+from tumorseg_train.report.page import badge, bullets, paragraph, table
 
 
-def cold_section(network: NetworkReport) -> Html:
+def cold_section(network: NetworkReport) -> Markup:
     """Figures of processes of their own."""
     found = cold_table(network.bench)
     if not found.rows:
         return paragraph("Not measured (--no-cold).")
     text = "Each variant in three fresh processes of its own: medians, and the largest peak. Imports count."
     failed = list(network.bench["cold_start_failed"].values())
-    return Html(paragraph(text) + table(found.header, found.rows) + (bullets(failed) if failed else ""))
+    return paragraph(text) + table(found.header, found.rows) + bullets(failed)
 
 
-def roofline_section(network: NetworkReport) -> Html:
+def roofline_section(network: NetworkReport) -> Markup:
     """Each variant's share of the direct-convolution bound."""
     work = network.bench["work"]
     if "flop" not in work:
         return paragraph(f"Not counted: {work['reason']}.")
     counted = Work(**work)
-    parts: list[str] = []
+    parts: list[Markup] = []
     for values in network.bench["peaks"]:
         peak = Peak(**values)
         found = roofline_table(network.bench, peak)
@@ -51,10 +50,10 @@ def roofline_section(network: NetworkReport) -> Html:
         "is that of direct convolution; beyond 100 % a share is effective: Winograd's method needs fewer "
         "multiplications."
     )
-    return Html(paragraph(lead) + "".join(parts))
+    return paragraph(lead) + Markup().join(parts)
 
 
-def parity_section(network: NetworkReport) -> Html:
+def parity_section(network: NetworkReport) -> Markup:
     """Per artefact: on the timed images, and from parity.json where it was given."""
     header = (
         "variant",
@@ -74,23 +73,19 @@ def parity_section(network: NetworkReport) -> Html:
     for row in network.parity["rows"] if network.parity else []:
         if row["report"]:
             noninferiority = row.get("noninferiority")
-            said = (
-                "Dice ratio {ratio:.5f} ({low:.5f} to {high:.5f}): {status}".format(**noninferiority)
-                if noninferiority
-                else ""
-            )
+            said = "Dice ratio {ratio:.5f}: {status}".format(**noninferiority) if noninferiority else ""
             rows.append(
                 (row["label"], f"{row['images']}, batch {row['batch']}", *_verdict(row["report"]), said)
             )
-    without = "" if network.parity else paragraph("No parity.json of this bundle was given.", note=True)
-    return Html(table(header, rows) + without)
+    without = Markup() if network.parity else paragraph("No parity.json of this bundle was given.", note=True)
+    return table(header, rows) + without
 
 
 def _verdict(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     images = report["images"]
     dice = [image["dice"] for image in images if image["dice"] is not None]
     return (
-        "passed" if report["passed"] else "refused",
+        badge("passed" if report["passed"] else "refused"),
         error_cell([image["max_error"] for image in images], report["passed"]),
         error_cell([image["relative_error"] for image in images], report["passed"]),
         str(max((image["flipped"] for image in images), default=0)),
@@ -98,33 +93,24 @@ def _verdict(report: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     )
 
 
-def worst_section(network: NetworkReport) -> Html:
-    """Pictures of each variant's worst image."""
+def worst_cases(network: NetworkReport) -> list[PageCase]:
+    """Each variant's worst image, where its pictures are in the file (--keep-json leaves them out)."""
     names = labels(network.bench)
-    parts: list[str] = []
+    cases = []
     for name, one in network.bench["worst"].items():
-        parts.append(heading(names[name]))
         error, dice = one["max_error"], one["dice"]
-        parts.append(
-            paragraph(
-                f"{one['image']}: {one['flipped']} of {one['pixels']} pixels flip, largest logit error "
-                + ("not finite" if error is None else f"{error:.2g}")
-                + ("." if dice is None else f", Dice between the masks {dice:.4f}.")
-            )
+        said = (
+            f"{one['image']}: {one['flipped']} of {one['pixels']} pixels flip, largest logit error "
+            + ("not finite" if error is None else f"{error:.2g}")
+            + ("." if dice is None else f", Dice between the masks {dice:.4f}.")
         )
-        if "pictures" not in one:
-            parts.append(paragraph("Its pictures are not in this file, which --keep-json wrote.", note=True))
-            continue
-        pictures = [
-            picture(uri, f"{VIEWS[view]} of {one['image']}, {names[name]}", VIEWS[view])
-            for view, uri in one["pictures"].items()
-        ]
-        parts.append(gallery(pictures))
-    note = "The image with the most flipped pixels, then the largest error; what flips is drawn larger."
-    return Html(paragraph(note, note=True) + "".join(parts))
+        layers = dict(one.get("pictures", {}))
+        if "flips" in layers:
+            cases.append(PageCase(names[name], said, layers.pop("input"), f"Input {one['image']}", layers))
+    return cases
 
 
-def unverified_section(networks: Sequence[NetworkReport]) -> Html:
+def unverified_section(networks: Sequence[NetworkReport]) -> Markup:
     """What has no figure, and why."""
     lines: list[str] = []
     for network in networks:

@@ -16,7 +16,7 @@ from tumorseg_benchmarks.reports.html_findings import (
     parity_section,
     roofline_section,
     unverified_section,
-    worst_section,
+    worst_cases,
 )
 from tumorseg_benchmarks.reports.html_sections import (
     choice_section,
@@ -26,6 +26,7 @@ from tumorseg_benchmarks.reports.html_sections import (
     speed_section,
     stages_section,
 )
+from tumorseg_benchmarks.reports.html_verdict import artefact_table, banner, verdict
 from tumorseg_benchmarks.reports.networks import NetworkReport
 from tumorseg_benchmarks.reports.report import SCHEMA
 from tumorseg_runtime.bundle.bundle import Bundle
@@ -33,9 +34,18 @@ from tumorseg_runtime.cli.main import one_line_errors
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import Fields, Format, to_json
+from tumorseg_train.report.case_view import Words
+from tumorseg_train.report.page import page
 
 PAGE = "bench.html"
 KINDS = ("bench", "parity")
+WORDS = Words(
+    truth="PyTorch's mask",
+    mask="artefact's mask",
+    flips="flipped pixels, drawn larger",
+    extra="only the artefact marks it",
+    missed="only PyTorch marks it",
+)
 _FORMAT = Format("bench.json or parity.json", "measure again", error=InputError, max_bytes=2**28)
 _FIELDS = Fields(schema=int, kind=str, bundle=Fields(name=str, sha256=str), rows=[dict[str, Any]])
 
@@ -83,15 +93,12 @@ def join(reports: Sequence[Mapping[str, Any]]) -> list[NetworkReport]:
 
 def report_page(reports: Sequence[Mapping[str, Any]]) -> str:
     """The whole page as HTML, networks in the order of their bench.json."""
-    from tumorseg_train.report.page import page
-
     networks = join(reports)
     several = len(networks) > 1
-    sections: list[tuple[str, str]] = [("What was measured on what", machine_section(networks))]
-    sections.append(("Dice against latency", pareto_section(networks)))
+    folded = [("Dice against latency", pareto_section(networks))]
     for network in networks:
         after = f": {network.title}" if several else ""
-        sections += [
+        folded += [
             (f"Choice{after}", choice_section(network)),
             (f"Times faster than the reference{after}", speed_section(network)),
             (f"Latency{after}", latency_section(network)),
@@ -99,11 +106,21 @@ def report_page(reports: Sequence[Mapping[str, Any]]) -> str:
             (f"Start and memory{after}", cold_section(network)),
             (f"Roofline{after}", roofline_section(network)),
             (f"Parity{after}", parity_section(network)),
-            (f"Worst images{after}", worst_section(network)),
         ]
-    sections.append(("What is unverified, and why", unverified_section(networks)))
-    title = "Benchmark: " + ", ".join(network.title for network in networks)
-    return page(title, sections, lead=networks[0].lead)
+    folded += [
+        ("What is unverified, and why", unverified_section(networks)),
+        ("What was measured on what", machine_section(networks)),
+    ]
+    return page(
+        "Benchmark",
+        verdict(networks),
+        artefact_table(networks),
+        cases=[case for network in networks for case in worst_cases(network)],
+        words=WORDS,
+        folded=folded,
+        banner=banner(networks),
+        lead=networks[0].lead,
+    )
 
 
 def without_pictures(values: Mapping[str, Any]) -> dict[str, Any]:

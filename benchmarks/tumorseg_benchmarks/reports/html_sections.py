@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from tumorseg_benchmarks.latency.stages import PARTS
 from tumorseg_benchmarks.reports.networks import NetworkReport
-from tumorseg_benchmarks.reports.summaries import choice_line, choice_table, number
+from tumorseg_benchmarks.reports.summaries import choice_line, choice_table
 from tumorseg_train.report.charts import Bar, Point, bars, histogram, scatter
 from tumorseg_train.report.page import (
-    Html,
     bullets,
     details,
     heading,
@@ -18,13 +19,14 @@ from tumorseg_train.report.page import (
     side_by_side,
     table,
 )
+from tumorseg_train.report.tables import number
 
 
 def _gpu(machine: Mapping[str, Any]) -> str:
     return str(machine["gpu"])
 
 
-def machine_section(networks: Sequence[NetworkReport]) -> Html:
+def machine_section(networks: Sequence[NetworkReport]) -> Markup:
     """Machine, versions, load and clocks, and each bundle."""
     machine = networks[0].bench["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
@@ -59,7 +61,7 @@ def machine_section(networks: Sequence[NetworkReport]) -> Html:
         "for a CPU. Speed-ups are paired within rounds; medians of a busy machine are not to be compared "
         "between reports."
     )
-    return Html(bullets(lines) + table(header, rows) + paragraph(note, note=True))
+    return bullets(lines) + table(header, rows) + paragraph(note, note=True)
 
 
 def _clock(cpu: Mapping[str, Any]) -> str:
@@ -68,7 +70,7 @@ def _clock(cpu: Mapping[str, Any]) -> str:
     return f"{text}; governor {cpu['governor']}"
 
 
-def pareto_section(networks: Sequence[NetworkReport]) -> Html:
+def pareto_section(networks: Sequence[NetworkReport]) -> Markup:
     """Dice against latency, of all networks together."""
     points = []
     for network in networks:
@@ -91,19 +93,19 @@ def pareto_section(networks: Sequence[NetworkReport]) -> Html:
     drawn = scatter(
         "Dice against latency", points, x="ms for one image", y="mean Dice", log_x=True, front=True
     )
-    return Html(paragraph(text) + drawn)
+    return paragraph(text) + drawn
 
 
-def choice_section(network: NetworkReport) -> Html:
+def choice_section(network: NetworkReport) -> Markup:
     """Who shall serve and why each other lost."""
     found = choice_table(network.bench)
     text = paragraph(choice_line(network.bench))
-    return Html(text + (table(found.header, found.rows) if found.rows else paragraph("No artefact.")))
+    return text + (table(found.header, found.rows) if found.rows else paragraph("No artefact."))
 
 
-def speed_section(network: NetworkReport) -> Html:
+def speed_section(network: NetworkReport) -> Markup:
     """Speed-ups with their intervals: the network alone beside end to end."""
-    parts: list[str] = []
+    parts: list[Markup] = []
     for batch, threads in network.plans:
         rows = [row for row in network.measured(batch, threads) if row["speed_up"]]
         if not rows:
@@ -121,23 +123,23 @@ def speed_section(network: NetworkReport) -> Html:
         ]
         parts += [
             side_by_side(charts),
-            bullets([f"A/A control, {line}" for line in verdicts]) if verdicts else "",
+            bullets([f"A/A control, {line}" for line in verdicts]),
         ]
     reference = network.bench["reference"]["timed_against"]
     text = (
-        f"ReferenceSet: {reference}. Above 1 is faster. Medians of the ratios within rounds, with 95 % "
+        f"Reference: {reference}. Above 1 is faster. Medians of the ratios within rounds, with 95 % "
         "intervals of a block bootstrap. The A/A control is the reference against itself, and should be 1."
     )
-    return Html(paragraph(text) + "".join(parts))
+    return paragraph(text) + Markup().join(parts)
 
 
-def latency_section(network: NetworkReport) -> Html:
+def latency_section(network: NetworkReport) -> Markup:
     """Distributions: tables of all, histograms at the smallest batch."""
     header = (
         "variant", "p50 ms>", "p25-p75>", "p90>", "p99>", "min>", "max>", "samples>", "images/s>",
         "end to end ms>", "trend",
     )  # fmt: skip
-    parts: list[str] = []
+    parts: list[Markup] = []
     for batch, threads in network.plans:
         rows = []
         for row in network.measured(batch, threads):
@@ -161,17 +163,16 @@ def latency_section(network: NetworkReport) -> Html:
         "p90 is given from 64 samples, p99 from 662 (MLPerf's counts of early stopping). Nothing is clipped. "
         "Trend: Mann and Kendall's test for a trend over the rounds, at the level of 1 %."
     )
-    shown = (
-        details("Distributions of each variant at the smallest batch", side_by_side(charts)) if charts else ""
-    )
-    return Html("".join(parts) + shown + paragraph(note, note=True))
+    title = "Distributions of each variant at the smallest batch"
+    shown = details(title, side_by_side(charts)) if charts else Markup()
+    return Markup().join(parts) + shown + paragraph(note, note=True)
 
 
-def stages_section(network: NetworkReport) -> Html:
+def stages_section(network: NetworkReport) -> Markup:
     """Medians by stage."""
     names = ("decode", "preprocess", "upload", "infer", "download", "postprocess", "end_to_end")
     header = ("variant", *(f"{name.replace('_', ' ')} ms>" for name in names))
-    parts: list[str] = []
+    parts: list[Markup] = []
     for batch, threads in network.plans:
         rows = []
         for row in network.measured(batch, threads):
@@ -184,4 +185,4 @@ def stages_section(network: NetworkReport) -> Html:
         if rows:
             parts += [heading(f"Batch {batch}, threads {threads}"), table(header, rows)]
     note = "Medians of the whole batch. A CPU has no upload and no download: their cells are empty."
-    return Html("".join(parts) + paragraph(note, note=True))
+    return Markup().join(parts) + paragraph(note, note=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from tumorseg_benchmarks.parity.findings import Findings
@@ -15,21 +16,38 @@ SHOWN_EVENTS = 5  # lesions that appeared or vanished, of an image
 SHOWN_LAYERS = 12  # of a file's layers, around the first one that diverges
 
 
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Lines, and a table below them."""
+
+    title: str
+    lines: tuple[str, ...]
+    table: Table | None = None
+
+
+def sections(findings: Findings) -> list[Section]:
+    """All that have something to say."""
+    found = [
+        Section("Bytes to tensor", tuple(vectors_lines(list(findings.vectors)))),
+        Section("Decisions", (), decisions_table(findings.rows)),
+        Section("Acceptance", tuple(acceptance_lines(findings.rows))),
+        Section("Task", tuple(task_lines(findings.rows))),
+        Section("Thinnest margins", tuple(margin_lines(findings))),
+        *(
+            Section(f"Layers of {one.artefact}", _layer_lines(one), layers_table(one))
+            for one in findings.layer_diffs
+        ),
+    ]
+    return [each for each in found if each.lines or (each.table and each.table.rows)]
+
+
 def further_sections(findings: Findings, *, markdown: bool) -> str:
-    """All sections that have something to say, each under its title."""
-    parts = [
-        ("Bytes to tensor", _items(vectors_lines(list(findings.vectors)))),
-        ("Decisions", _table(decisions_table(findings.rows), markdown)),
-        ("Acceptance", _items(acceptance_lines(findings.rows))),
-        ("Task", _items(task_lines(findings.rows))),
-        ("Thinnest margins", _items(margin_lines(findings))),
-    ]
-    parts += [
-        (f"Layers of {layer_diff.artefact}", _layer_diff(layer_diff, markdown))
-        for layer_diff in findings.layer_diffs
-    ]
+    """All sections, each under its title."""
     mark = "## " if markdown else ""
-    return "".join(f"\n{mark}{title}\n\n{text}\n" for title, text in parts if text)
+    return "".join(
+        f"\n{mark}{each.title}\n\n{_items(each.lines)}{_table(each.table, markdown)}\n"
+        for each in sections(findings)
+    )
 
 
 def decisions_table(rows: Sequence[ParityRow]) -> Table:
@@ -135,17 +153,15 @@ def layers_table(layer_diff: LayerDiff) -> Table:
     return Table(header, cells)
 
 
-def _layer_diff(layer_diff: LayerDiff, markdown: bool) -> str:
-    lines = [layer_diff.line + ".", ""]
-    if layer_diff.unmatched:
-        lines += [f"Not matched: {', '.join(layer_diff.unmatched)}.", ""]
-    return "\n".join(lines) + "\n" + _table(layers_table(layer_diff), markdown)
+def _layer_lines(layer_diff: LayerDiff) -> tuple[str, ...]:
+    unmatched = layer_diff.unmatched
+    return (f"{layer_diff.line}.", *([f"Not matched: {', '.join(unmatched)}."] if unmatched else []))
 
 
-def _table(table: Table, markdown: bool) -> str:
-    if not table.rows:
+def _table(table: Table | None, markdown: bool) -> str:
+    if table is None or not table.rows:
         return ""
-    return table.to_markdown() if markdown else table.to_text()
+    return "\n" + (table.to_markdown() if markdown else table.to_text())
 
 
 def _items(lines: Sequence[str]) -> str:

@@ -7,19 +7,13 @@ from typing import Any
 
 from tumorseg_benchmarks.latency.roofline import Bound, Peak, Work, share_text
 from tumorseg_benchmarks.reports.tables import Table
+from tumorseg_train.report.tables import number
 
 BUDGETS = {
     "latency_ms": "latency at most {:g} ms", "memory_mb": "peak memory at most {:g} MB",
     "size_mb": "size at most {:g} MB",
 }  # fmt: skip
 COLD = ("start_ms", "load_ms", "first_ms", "later_ms", "peak_mb", "gpu_mb")
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, or all those before the point: 0.123, 12.3, 1234; '-' for None."""
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def labels(bench: Mapping[str, Any]) -> dict[str, str]:

@@ -31,7 +31,7 @@ from tumorseg_export.references.golden_images import (
 from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
 from tumorseg_export.targets.registry import DEFAULT, Target, choose
 from tumorseg_export.targets.validate_parity import require_validators, validate_parity
-from tumorseg_runtime.bundle.bundle import INDEX, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.bundle.bundle import INDEX, INDEX_HASH, Bundle, FileRecord, index_hash_text, sha256_of
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.yardstick import Yardstick
@@ -172,7 +172,9 @@ def _seal(draft: Bundle) -> None:
         for path in files
     }
     sealed = dataclasses.replace(draft, files=records)
-    write_text(draft.root / INDEX, sealed.to_index(), durable=False)
+    index = sealed.to_index()
+    write_text(draft.root / INDEX, index, durable=False)
+    write_text(draft.root / INDEX_HASH, index_hash_text(index.encode()), durable=False)
     Bundle.open(draft.root)
 
 

@@ -71,7 +71,7 @@ def write_signature(root: Path, key: Ed25519PrivateKey) -> Path:
 def sign_bundle(bundle: Bundle, key: Ed25519PrivateKey) -> Path:
     """Sign an opened bundle; raises InputError where another signature is there already."""
     path = bundle.root / SIGNATURE
-    signature = key.sign((bundle.root / INDEX).read_bytes())
+    signature = key.sign(bundle.index)
     if path.is_symlink() or (path.exists() and path.read_bytes() != signature):
         raise InputError(
             f"{path}: is another signature, expected none or this key's: remove it first if it is to go"

@@ -15,7 +15,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tumorseg_runtime.bundle.bundle import INDEX, SIGNATURE, Bundle
+from tumorseg_runtime.bundle.bundle import INDEX, Bundle
+from tumorseg_runtime.bundle.seal import BESIDE
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.files import locked, move, publish
 
@@ -54,7 +55,7 @@ def new_bundle_folder(out: Path, log: Callable[[str], None]) -> Iterator[Path]:
         if error.errno not in _REFUSALS:
             raise
         raise InputError(
-            f"{out}: cannot be written ({error.strerror}), nothing was changed there: "
+            f"{out}: cannot be written ({error.strerror or error}), nothing was changed there: "
             "free space or rights on that disk, or choose another folder"
         ) from error
 
@@ -69,7 +70,7 @@ def check_replaceable(out: Path) -> None:
     except BundleError as error:
         raise InputError(f"{out}: exists and is no bundle ({error}): {advice}") from error
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
-    if foreign := sorted(found - set(bundle.files) - {INDEX, SIGNATURE}):
+    if foreign := sorted(found - set(bundle.files) - {INDEX, *BESIDE}):
         raise InputError(f"{out}: holds more than a bundle ({', '.join(foreign)}): {advice}")
 
 

@@ -21,7 +21,16 @@ from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
 from tumorseg_runtime.core.records import to_json
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
-from tumorseg_runtime.device.engines import EngineKey, Profile, read_key, read_record, record_of, write_engine
+from tumorseg_runtime.device.engines import (
+    EngineKey,
+    Profile,
+    read_engine,
+    read_key,
+    read_record,
+    record_of,
+    write_engine,
+)
+from tumorseg_runtime.device.trust import PRIVATE
 from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import summary
@@ -93,11 +102,11 @@ def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, log: 
 def _build(
     trt: Any, bundle: Bundle, file: str, path: Path, key: EngineKey, options: BuildOptions, log: Log
 ) -> None:
-    make_folder(path.parent)
+    make_folder(path.parent, PRIVATE)
     cache = path.parent / f"{TOOL}-{key.tool_version}-sm{key.capabilities[0]}.timing"
     known = cache.read_bytes() if cache.is_file() else b""
     options = dataclasses.replace(options, timing_cache=known)
-    graph = (bundle.root / file).read_bytes()
+    graph = bundle.read(file)
     built = build_engine(trt, graph, bundle.contract, options, log, name=file)
     if built.timing_cache is not None:
         write_bytes(cache, built.timing_cache)
@@ -106,7 +115,7 @@ def _build(
 
 def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: float) -> DeviceEngine:
     """Replay the golden images in several batch sizes; keep the certificate, or remove the engine."""
-    session = open_engine(path, key, bundle, gpu, path.parent)
+    session = open_engine(read_engine(path), bundle, gpu, path.parent)
     smallest, largest = key.profile.smallest, min(key.profile.largest, len(bundle.golden))
     if smallest > largest:
         raise ParityError(

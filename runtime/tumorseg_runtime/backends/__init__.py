@@ -26,6 +26,7 @@ _RECORDS = (
         precisions=("fp32", "fp16"),
         label="ONNX {precision}, ONNX Runtime {device}",
         wheels=ONNX_RUNTIME_WHEELS,
+        keeps_engines=("tensorrt",),
     ),
     BackendSpec(
         "onnxruntime-deploy",
@@ -35,6 +36,7 @@ _RECORDS = (
         precisions=("fp32",),
         label="ONNX deploy form, ONNX Runtime {device}",
         wheels=ONNX_RUNTIME_WHEELS,
+        keeps_engines=("tensorrt",),
         output=MASKS,
     ),
     BackendSpec(
@@ -45,6 +47,7 @@ _RECORDS = (
         precisions=("fp32",),
         label="ONNX deploy form for gray, ONNX Runtime {device}",
         wheels=ONNX_RUNTIME_WHEELS,
+        keeps_engines=("tensorrt",),
         output=MASKS,
         options={"channels": 1},
     ),
@@ -90,7 +93,7 @@ _RECORDS = (
         "tensorrt",
         "tumorseg_runtime.backends.tensorrt",
         formats=("tensorrt-rtx",),
-        devices={"cuda": "tensorrt or tensorrt-rtx"},
+        devices={"cuda": "tensorrt-cu12, tensorrt-cu13 or tensorrt-rtx"},
         precisions=("fp32", "fp16"),
         label="TensorRT engine {precision}, {device}",
         device_folder=True,
@@ -128,7 +131,8 @@ def open_session(
             f"{backend} on '{device}' is not available: {reason}; expected a machine that runs it: {remedy}, "
             "or choose another device or backend"
         )
-    folder = {"device_folder": device_folder} if spec.device_folder else {}
+    keeps = spec.device_folder or split_device(device)[0] in spec.keeps_engines
+    folder = {"device_folder": device_folder} if keeps else {}
     module = importlib.import_module(spec.module)
     session: Session = module.open_session(spec, bundle, device, precision, threads, **folder)
     return session
@@ -141,6 +145,13 @@ def why_unavailable(backend: str, device: str) -> str | None:
     """
     reason: str | None = importlib.import_module(BACKENDS[backend].module).why_unavailable(device)
     return reason
+
+
+def files_of(bundle: Bundle, backend: str, precision: str) -> tuple[str, ...]:
+    """The files of the bundle's artefact that the backend would open, none where there is no such one."""
+    formats = BACKENDS[backend].formats if backend in BACKENDS else ()
+    fitting = [one for one in bundle.artefacts if one.format in formats and one.precision == precision]
+    return min(fitting, key=lambda one: formats.index(one.format)).files if fitting else ()
 
 
 def has_artefact(bundle: Bundle, backend: str, precision: str, device_folder: Path | None = None) -> bool:

@@ -28,6 +28,7 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.reading import memory_file
 from tumorseg_runtime.core.session import LOGITS, InputForm, SessionInfo, check_batch
 
 SCRIPT = Path(__file__).with_name("mnn_worker.py")
@@ -100,11 +101,12 @@ def open_session(
     format = next((format for format in spec.formats if format in there), spec.formats[0])
     artefact, contract = bundle.artefact(format, precision), bundle.contract
     size = [contract.height, contract.width]
+    model = memory_file(bundle.read(artefact.file))  # MNN takes nothing but a path
     setup = {
-        "file": str((bundle.root / artefact.file).resolve()),
+        "file": f"/proc/self/fd/{model}",
         "threads": threads or len(os.sched_getaffinity(0)),  # MNN's own default is 4 on any machine
         "winograd_level": spec.options.get("winograd_level"),
         "shapes": {"image": [1, contract.channels, *size], "logits": [1, len(contract.classes), *size]},
     }
-    worker = Worker(spec.name, SCRIPT, setup, LIMIT_S)
+    worker = Worker(spec.name, SCRIPT, setup, LIMIT_S, files=(model,))
     return MnnSession(worker, contract, SessionInfo(spec.name, device, precision, worker.facts["versions"]))

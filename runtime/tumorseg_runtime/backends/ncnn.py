@@ -17,6 +17,7 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.core.reading import sealed_memory
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo, check_batch
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ def open_session(
     _pin_fp32(net.opt)
     if threads is not None:
         net.opt.num_threads = threads
-    graph, *weights = (str(bundle.root / name) for name in artefact.files)
-    if net.load_param(graph) != 0 or len(weights) != 1 or net.load_model(weights[0]) != 0:
+    graph, *weights = (bundle.read(name) for name in artefact.files)
+    text = graph.decode("utf-8", "replace").replace("\0", " ")
+    if net.load_param_mem(text) != 0 or len(weights) != 1 or not _load_weights(net, weights[0]):
         raise BackendError(
             f"ncnn {ncnn.__version__} cannot load {' and '.join(artefact.files)} (see stderr): "
             "check the bundle, or install the version of ncnn that its tools name"
@@ -90,6 +92,12 @@ def open_session(
     session = NcnnSession(net, bundle.contract, SessionInfo(spec.name, device, precision, _versions(ncnn)))
     _check_fit(session, net, artefact.file, bundle.contract)
     return session
+
+
+def _load_weights(net: ncnn.Net, weights: bytes) -> bool:
+    """True where they fit the graph. ncnn takes weights from a path alone, and keeps a copy of them."""
+    with sealed_memory(weights) as path:
+        return bool(net.load_model(path) == 0)
 
 
 def _pin_fp32(options: ncnn.Option) -> None:

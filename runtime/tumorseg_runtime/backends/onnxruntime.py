@@ -8,21 +8,27 @@ GPU providers use by default, is off.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.core.backend import BackendSpec
+from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.records import Format
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
 from tumorseg_runtime.device.driver import why_no_driver
+from tumorseg_runtime.device.tensorrt_provider import engine_options, largest_batch, why_no_tensorrt
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -37,6 +43,9 @@ DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 # NVIDIA's libraries, which is read when the first of them starts, and counts for the whole process.
 TF32_OPTION, TF32_VARIABLE, OFF = "use_tf32", "NVIDIA_TF32_OVERRIDE", "0"
 _PROFILE = Format("profile", "install another version of onnxruntime", error=BackendError)
+# A folder for weights that lie outside of the model's file; they would be no part of what was hashed.
+EXTERNAL_WEIGHTS = "session.model_external_initializers_file_folder_path"
+HELD = (TF32_OPTION, "device_id")  # options that the session must report as they were asked for
 ERRORS_AND_WORSE = 3  # ONNX Runtime's own log level; what matters is raised here
 
 
@@ -72,9 +81,10 @@ class OnnxRuntimeSession(InProcess):
 
 def why_unavailable(device: str) -> str | None:
     """None where this machine can run the device ('cpu', 'cuda', 'tensorrt'), else the reason in short."""
-    if device not in PROVIDERS:
-        raise InputError(f"device is '{device}', expected one of {', '.join(PROVIDERS)}")
-    if device != "cpu" and (reason := why_no_driver()):
+    kind, ordinal = split_device(device)
+    if kind not in PROVIDERS or (kind == "cpu" and device != kind):
+        raise InputError(f"device is '{device}', expected one of {', '.join(PROVIDERS)}, or cuda:1")
+    if kind != "cpu" and (reason := why_no_driver(ordinal)):
         return reason
     try:
         import onnxruntime
@@ -82,30 +92,55 @@ def why_unavailable(device: str) -> str | None:
         return "onnxruntime is not installed"
     except ImportError as error:
         return f"onnxruntime is installed but cannot be imported ({_first_line(error)})"
-    if PROVIDERS[device] not in onnxruntime.get_available_providers():
-        return f"onnxruntime {onnxruntime.__version__} was built without {PROVIDERS[device]}"
+    if PROVIDERS[kind] not in onnxruntime.get_available_providers():
+        return f"onnxruntime {onnxruntime.__version__} was built without {PROVIDERS[kind]}"
+    if kind == "tensorrt":
+        preload()
+        return why_no_tensorrt(Path(onnxruntime.__file__).parent / "capi")
     return None
 
 
 def open_session(
-    spec: BackendSpec, bundle: Bundle, device: str, precision: str, threads: int | None
+    spec: BackendSpec,
+    bundle: Bundle,
+    device: str,
+    precision: str,
+    threads: int | None,
+    device_folder: Path | None = None,
 ) -> OnnxRuntimeSession:
     """A session of this very device and precision; raises BackendError where it cannot be had,
-    BundleError where the bundle has no such artefact or one that does not fit its contract."""
+    BundleError where the bundle has no such artefact or one that does not fit its contract.
+
+    device_folder: where TensorRT's engines are kept; None builds them at each opening.
+    """
     artefact = bundle.artefact(spec.formats[0], precision)
-    path = bundle.root / artefact.file
-    session = open_file(path, device, threads)
-    check_fit(session, path, bundle.contract, bundle.contract.channels)
+    file, channels = artefact.file, bundle.contract.channels
+    engine = engine_options(device, artefact, bundle, channels, versions_of(device), device_folder)
+    session = open_model(bundle.read(file), file, device, threads, engine=engine)
+    check_fit(session, file, bundle.contract, channels)
     info = SessionInfo(spec.name, device, precision, versions_of(device))
-    return OnnxRuntimeSession(session, info, artefact.max_batch)
+    return OnnxRuntimeSession(session, info, largest_batch(device, artefact))
 
 
-def open_file(
-    path: Path, device: str, threads: int | None, *, arena: bool = True
+def open_file(path: Path, device: str, threads: int | None, **options: Any) -> onnxruntime.InferenceSession:
+    """`open_model` on a file that this program has just made."""
+    return open_model(path.read_bytes(), path.name, device, threads, **options)
+
+
+def open_model(
+    model: bytes,
+    name: str,
+    device: str,
+    threads: int | None,
+    *,
+    arena: bool = True,
+    engine: Mapping[str, str] = MappingProxyType({}),
 ) -> onnxruntime.InferenceSession:
-    """ONNX Runtime's own session on a file, with exactly the provider of `device` or BackendError.
+    """ONNX Runtime's own session on a file's bytes, with exactly the provider of `device` or BackendError.
 
+    name: of the file, for messages. A model that keeps weights in another file is refused.
     arena: whether memory once taken from the system is kept, in steps that double; without, the peak is less.
+    engine: of `engine_options`.
 
     For a GPU it has run once: on zeros, profiled, every node on that provider. The profile lies in a folder
     for temporary files, which is removed.
@@ -115,39 +150,48 @@ def open_file(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_AND_WORSE
     options.enable_cpu_mem_arena = arena
+    options.add_session_config_entry(EXTERNAL_WEIGHTS, os.devnull)  # no folder: none can be found
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-    provider = PROVIDERS[device]
-    if device == "cpu":
+    kind, ordinal = split_device(device)
+    if kind == "cpu":
         # Threads that spin after an inference, waiting for the next one, take a core from what follows it.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        return _open(path, device, options, {})
+        return _open(model, name, device, options, {})
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    if device == "tensorrt":
+    if kind == "tensorrt":
         _require_no_tf32()
+    provider, asked = PROVIDERS[kind], {"device_id": str(ordinal), **engine}
+    if kind == "cuda":
+        asked[TF32_OPTION] = OFF
     with tempfile.TemporaryDirectory(prefix="tumorseg-profile-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = _open(path, device, options, {TF32_OPTION: OFF} if device == "cuda" else {})
+        session = _open(model, name, device, options, asked)
         elsewhere = nodes_elsewhere(session, provider)
     if elsewhere:
         raise BackendError(
-            f"{path.name}: {len(elsewhere)} nodes did not run on {provider} ({', '.join(elsewhere[:3])}), "
+            f"{name}: {len(elsewhere)} nodes did not run on {provider} ({', '.join(elsewhere[:3])}), "
             "expected none: choose another device or artefact"
         )
     return session
 
 
 def _open(
-    path: Path, device: str, options: onnxruntime.SessionOptions, provider_options: dict[str, str]
+    model: bytes,
+    name: str,
+    device: str,
+    options: onnxruntime.SessionOptions,
+    provider_options: dict[str, str],
 ) -> onnxruntime.InferenceSession:
     import onnxruntime
 
-    provider = PROVIDERS[device]
+    provider = PROVIDERS[split_device(device)[0]]
+    complaint = preload() if provider != PROVIDERS["cpu"] else ""
     try:
         session = onnxruntime.InferenceSession(
-            str(path),
+            model,
             options,
             providers=[provider],
             provider_options=[provider_options],
@@ -155,7 +199,8 @@ def _open(
         )
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise BackendError(
-            f"onnxruntime cannot open {path.name} on '{device}' ({_first_line(error)}): "
+            f"onnxruntime cannot open {name} on '{device}' "
+            f"({'; '.join(filter(None, (_first_line(error), complaint)))}): "
             "check the bundle (tumorseg predict checks its hashes) and the provider's libraries"
         ) from error
     got = session.get_providers()[0]
@@ -164,12 +209,27 @@ def _open(
             f"onnxruntime gave {got}, expected {provider}: it fell back; check the provider's libraries"
         )
     granted = session.get_provider_options()[provider]
-    if refused := {name: granted.get(name) for name in provider_options if granted.get(name) != OFF}:
+    wanted = {name: provider_options[name] for name in HELD if name in provider_options}
+    if refused := {name: granted.get(name) for name in wanted if granted.get(name) != wanted[name]}:
+        expected = {name: wanted[name] for name in refused}
         raise BackendError(
-            f"onnxruntime on '{device}' has {refused}, expected {provider_options}: install onnxruntime-gpu "
+            f"onnxruntime on '{device}' has {refused}, expected {expected}: install onnxruntime-gpu "
             "1.20 or newer"
         )
     return session
+
+
+@functools.cache
+def preload() -> str:
+    """Load CUDA's and cuDNN's libraries from where pip put them; '' or onnxruntime's first complaint."""
+    import onnxruntime
+
+    if not hasattr(onnxruntime, "preload_dlls"):  # before 1.21
+        return ""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints what it does not find
+        onnxruntime.preload_dlls()
+    return next(iter(said.getvalue().splitlines()), "")
 
 
 def _require_no_tf32() -> None:
@@ -209,7 +269,7 @@ def nodes_elsewhere(session: onnxruntime.InferenceSession, provider: str) -> lis
 
 
 def check_fit(
-    session: onnxruntime.InferenceSession, path: Path, contract: Contract, channels: int, dtype: str = "float"
+    session: onnxruntime.InferenceSession, file: str, contract: Contract, channels: int, dtype: str = "float"
 ) -> None:
     """Raise BundleError unless the file has one input of so many channels and one output of the contract's
     sizes, both tensor(<dtype>)."""
@@ -227,7 +287,7 @@ def check_fit(
         ):
             got = ", ".join(f"{node.type} {node.shape}" for node in nodes)
             raise BundleError(
-                f"{path.name} {verb} {got}, expected one {kind} (N, {', '.join(map(str, sizes))}): "
+                f"{file} {verb} {got}, expected one {kind} (N, {', '.join(map(str, sizes))}): "
                 "the file is not the network of its contract; export it again"
             )
 

@@ -8,11 +8,14 @@ decision, and no mask is made of such an answer (`tumorseg_runtime.core.session.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tumorseg_runtime.backends import onnxruntime as backend
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.session import MASKS, SessionInfo
+from tumorseg_runtime.device.tensorrt_provider import engine_options, largest_batch
 
 __all__ = ["DeploySession", "open_session", "why_unavailable"]
 
@@ -25,7 +28,12 @@ class DeploySession(OnnxRuntimeSession):
 
 
 def open_session(
-    spec: BackendSpec, bundle: Bundle, device: str, precision: str, threads: int | None
+    spec: BackendSpec,
+    bundle: Bundle,
+    device: str,
+    precision: str,
+    threads: int | None,
+    device_folder: Path | None = None,
 ) -> DeploySession:
     """A session on the artefact of the record's format.
 
@@ -34,8 +42,10 @@ def open_session(
     artefact or one that does not fit its contract.
     """
     artefact = bundle.artefact(spec.formats[0], precision)
-    path, channels = bundle.root / artefact.file, spec.options.get("channels", bundle.contract.channels)
-    session = backend.open_file(path, device, threads)
-    backend.check_fit(session, path, bundle.contract, channels, "uint8")
-    info = SessionInfo(spec.name, device, precision, backend.versions_of(device))
-    return DeploySession(session, info, artefact.max_batch, "uint8", channels)
+    file, channels = artefact.file, spec.options.get("channels", bundle.contract.channels)
+    versions = backend.versions_of(device)
+    engine = engine_options(device, artefact, bundle, channels, versions, device_folder)
+    session = backend.open_model(bundle.read(file), file, device, threads, engine=engine)
+    backend.check_fit(session, file, bundle.contract, channels, "uint8")
+    info = SessionInfo(spec.name, device, precision, versions)
+    return DeploySession(session, info, largest_batch(device, artefact), "uint8", channels)

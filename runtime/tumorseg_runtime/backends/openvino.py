@@ -108,14 +108,16 @@ def open_session(
     if threads is not None and device != "cpu":
         raise InputError(f"threads is {threads} on '{device}', expected none: only the CPU has threads")
     openvino = load()
-    file = bundle.artefact(spec.formats[0], precision).file
+    artefact = bundle.artefact(spec.formats[0], precision)
+    file = artefact.file
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": PRECISIONS[precision]}
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     try:
         core = openvino.Core()
         _check_capable(core, device, precision)
-        model = core.read_model(bundle.root / file)
+        graph, *weights = map(bundle.read, artefact.files)
+        model = core.read_model(graph, *weights)
         _check_fit(model, file, bundle.contract)
         model.reshape([1, *model.input(0).partial_shape[1:]])
         compiled = core.compile_model(model, DEVICES[device], options)

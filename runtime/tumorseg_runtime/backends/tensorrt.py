@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
+from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
@@ -25,11 +25,12 @@ from tumorseg_runtime.device.cuda import Gpu, interface_of, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import (
     TOOLS,
-    EngineKey,
+    Engine,
     Profile,
     find_engine,
     latest_engine,
-    read_key,
+    read_engine,
+    record_of,
     require_machine,
 )
 from tumorseg_runtime.device.execution import Execution
@@ -38,7 +39,7 @@ from tumorseg_runtime.device.tensorrt_log import collecting_logger, remedy, why
 FORMAT = "tensorrt-rtx"  # of the bundle's artefact
 DEVICES = ("cuda",)
 ALIGNMENT = 256  # bytes, of an address that TensorRT takes
-EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+EXTRAS = {"tensorrt": "tensorrt-cu13", "tensorrt_rtx": "tensorrt-rtx"}
 
 
 class TensorRtSession(InProcess):
@@ -174,27 +175,29 @@ def open_session(
     """
     if threads is not None:
         raise InputError(f"threads is {threads}, a GPU has no CPU threads to bound: leave it out")
-    path, key = _choose(bundle, precision, device_folder)
-    return open_engine(path, key, bundle, open_gpu(split_device(device)[1]), device_folder)
+    engine = _choose(bundle, precision, device_folder)
+    return open_engine(engine, bundle, open_gpu(split_device(device)[1]), device_folder)
 
 
-def _choose(bundle: Bundle, precision: str, device_folder: Path | None) -> tuple[Path, EngineKey]:
+def _choose(bundle: Bundle, precision: str, device_folder: Path | None) -> Engine:
     """The engine in the device folder before the bundle's own; a folder may hold a ranking and no engine."""
     own = any((one.format, one.precision) == (FORMAT, precision) for one in bundle.artefacts)
     if device_folder is not None and (not own or latest_engine(device_folder, bundle, precision)):
         return find_engine(device_folder, bundle, precision)
-    path = bundle.root / bundle.artefact(FORMAT, precision).file
-    return path, read_key(path)
+    file = bundle.artefact(FORMAT, precision).file
+    path = bundle.root / file
+    return read_engine(path, bundle.read(file), bundle.read(record_of(Path(file)).as_posix()))
 
 
 def open_engine(
-    path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, device_folder: Path | None = None
+    stored: Engine, bundle: Bundle, gpu: Gpu, device_folder: Path | None = None
 ) -> TensorRtSession:
-    """A session on an engine whose key and hash were read; raises like `open_session`.
+    """A session on an engine that was read with its key; raises like `open_session`.
 
     device_folder: where the kernels that TensorRT-RTX compiles at first use are kept; None keeps none.
     """
-    source = sha256_of(bundle.root / bundle.artefact("onnx", key.precision).file)
+    path, key = stored.path, stored.key
+    source = bundle.sha256(bundle.artefact("onnx", key.precision).file)
     foreign = key.bundle_sha256 is not None and key.bundle_sha256 != bundle.digest()
     if key.onnx_sha256 != source or foreign:
         raise BundleError(
@@ -206,7 +209,7 @@ def open_engine(
     logger = collecting_logger(trt)
     with gpu.current():
         runtime = trt.Runtime(logger)
-        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        engine = runtime.deserialize_cuda_engine(stored.data)
         execution = None if engine is None else Execution.of(trt, engine, key, device_folder)
     if execution is None:
         raise BackendError(f"{path.name}: {key.tool} cannot load it ({why(logger)}): {remedy(logger)}")

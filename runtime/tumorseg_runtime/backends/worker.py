@@ -55,11 +55,17 @@ class Worker:
 
     name: for messages. script: the Python file that the child runs. setup: plain values for it.
     limit_s: seconds after which a request counts as hanging.
+    files: open descriptors that the child and those after it get, too; they are closed with the worker.
     facts: what the child answered to the setup.
     Raises BackendError where the child cannot be started.
     """
 
-    def __init__(self, name: str, script: Path, setup: dict[str, Any], limit_s: float) -> None:
+    def __init__(
+        self, name: str, script: Path, setup: dict[str, Any], limit_s: float, files: tuple[int, ...] = ()
+    ) -> None:
+        self._files = files
+        for file in files:  # those of a fork are its own
+            weakref.finalize(self, os.close, file)
         self.name = name
         self.limit_s = limit_s
         self._script = script
@@ -128,7 +134,7 @@ class Worker:
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # of this program, whose output is not a log
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *self._files],
             )
         self._child = _Child(process, ours, os.getpid())
         self._finalizer = weakref.finalize(self, self._child.kill)

@@ -13,13 +13,13 @@ import os
 import zipfile
 from pathlib import Path
 
-from tumorseg_runtime.bundle.bundle import FORMAT, INDEX, SIGNATURE, Bundle, sha256_of
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.bundle.seal import BESIDE, FORMAT, INDEX, sha256_of
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.files import make_folder, staged, write_bytes, writing
 
 TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
 MODE = 0o100644  # a regular file
-SIGNATURE_BYTES = 2**16  # at most
 
 
 def pack(bundle: Path, archive: Path) -> str:
@@ -30,12 +30,12 @@ def pack(bundle: Path, archive: Path) -> str:
     opened = Bundle.open(bundle)
     if archive.resolve().is_relative_to(bundle.resolve()):
         raise InputError(f"{archive}: lies in the bundle, which is sealed: choose another --out")
-    names = [INDEX, *([SIGNATURE] if (bundle / SIGNATURE).is_file() else []), *sorted(opened.files)]
+    first = {INDEX: opened.index, **opened.beside()}
     with writing(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file:
-        for name in names:
+        for name in (*first, *sorted(opened.files)):
             entry = zipfile.ZipInfo(name, TIME)
             entry.create_system, entry.external_attr = 3, MODE << 16  # Unix, wherever it is made
-            file.writestr(entry, (bundle / name).read_bytes())
+            file.writestr(entry, first[name] if name in first else opened.read(name))
     return sha256_of(archive)
 
 
@@ -50,8 +50,8 @@ def unpack(archive: Path, bundle: Path, sha256: str | None = None) -> Bundle:
         archive.open("rb").close()
     except OSError as error:
         raise InputError(
-            f"{archive}: cannot be read ({error.strerror}), expected a file of `tumorseg bundle pack`: "
-            "check the path and its rights"
+            f"{archive}: cannot be read ({error.strerror or error}), expected a file of "
+            "`tumorseg bundle pack`: check the path and its rights"
         ) from error
     if sha256 is not None and (found := sha256_of(archive)) != sha256.lower():
         raise BundleError(f"{archive}: has SHA-256 {found}, expected {sha256.lower()}: fetch it again")
@@ -76,7 +76,7 @@ def _extract(archive: Path, file: zipfile.ZipFile, part: Path) -> None:
         raise BundleError(f"{archive}: has no {INDEX} or a name twice, expected a bundle: fetch it again")
     _write(archive, file, file.getinfo(INDEX), part, FORMAT.max_bytes)
     limits = {name: seal.bytes for name, seal in Bundle.read_index(part).files.items()}
-    limits[SIGNATURE] = SIGNATURE_BYTES
+    limits |= BESIDE
     for entry in entries:
         if entry.filename == INDEX:
             continue

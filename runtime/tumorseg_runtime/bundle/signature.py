@@ -13,8 +13,9 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorseg_runtime.bundle.bundle import INDEX, SIGNATURE, Bundle
+from tumorseg_runtime.bundle.seal import INDEX, SIGNATURE
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
+from tumorseg_runtime.core.reading import read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -24,30 +25,30 @@ MAX_KEY_BYTES = 2**16
 NEW_KEY = "tumorseg sign --new-key FILE"
 
 
-def verify_signature(bundle: Bundle, public_key: str | Path) -> str:
+def verify_signature(root: Path, index: bytes, public_key: str | Path) -> str:
     """Pass if `bundle.json` was signed by the owner of the public key; returns the key's fingerprint.
 
-    bundle: opened, or its files are checked against `bundle.json` by the caller: the signature is of that
-        file alone.
-    Raises CheckFailedError where the signature is missing or is not of this key and this bundle, InputError
+    root: the bundle's folder, for the signature's file. index: the bytes of `bundle.json`.
+    Raises CheckFailedError where the signature is missing or is not of this key and this index, InputError
     for a file that holds no Ed25519 public key, BackendError where the package cryptography is missing.
     """
     key = load_public_key(Path(public_key))
-    path = bundle.root / SIGNATURE
-    if path.is_symlink() or not path.is_file():
-        raise CheckFailedError(
-            f"{bundle.root}: has no {SIGNATURE}, expected a signed bundle: ask its maker for a signed copy"
-        )
-    if path.stat().st_size != LENGTH:
-        raise CheckFailedError(
-            f"{path}: has {path.stat().st_size} bytes, expected the {LENGTH} of an Ed25519 signature: "
-            "copy the bundle again"
-        )
+    path = root / SIGNATURE
     try:
-        key.verify(path.read_bytes(), (bundle.root / INDEX).read_bytes())
+        signature = read_regular(path, LENGTH)
+    except FileNotFoundError:
+        raise CheckFailedError(
+            f"{root}: has no {SIGNATURE}, expected a signed bundle: ask its maker for a signed copy"
+        ) from None
+    except OSError as error:
+        raise _no_signature(path, error.strerror or str(error)) from error
+    if len(signature) != LENGTH:
+        raise _no_signature(path, f"it has {len(signature)} bytes")
+    try:
+        key.verify(signature, index)
     except require("cryptography.exceptions").InvalidSignature:
         raise CheckFailedError(
-            f"{bundle.root}: {SIGNATURE} is not this key's ({fingerprint(key)[:16]}) for this {INDEX}, "
+            f"{root}: {SIGNATURE} is not this key's ({fingerprint(key)[:16]}) for this {INDEX}, "
             "expected it to be: the bundle was altered, or another key signed it; ask its maker"
         ) from None
     return fingerprint(key)
@@ -83,11 +84,11 @@ def check_kind(path: Path, key: Any, expected: str) -> Any:
 def read_key(path: Path) -> bytes:
     """The bytes of a key's file; raises InputError."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_KEY_BYTES:
-            raise InputError(f"{path}: is missing or no key, expected a PEM file: check the path")
-        return path.read_bytes()
+        return read_regular(path, MAX_KEY_BYTES, follow=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): check the path and rights") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}), expected a PEM file: check the path"
+        ) from error
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
@@ -103,3 +104,10 @@ def require(module: str) -> Any:
         raise BackendError(
             "signatures need the package cryptography, which is not installed: pip install 'tumorseg[sign]'"
         ) from error
+
+
+def _no_signature(path: Path, why: str) -> CheckFailedError:
+    return CheckFailedError(
+        f"{path}: is no signature ({why}), expected the {LENGTH} bytes of an Ed25519 signature: "
+        "copy the bundle again"
+    )

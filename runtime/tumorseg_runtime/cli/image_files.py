@@ -64,7 +64,9 @@ def list_images(
 
 
 def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename}: cannot be listed ({error.strerror}): check its rights") from error
+    raise InputError(
+        f"{error.filename}: cannot be listed ({error.strerror or error}): check its rights"
+    ) from error
 
 
 def unique_names(paths: list[Path]) -> list[str]:

@@ -24,6 +24,7 @@ EXTRAS = {"tumorseg_train": "train", "tumorseg_export": "export", "tumorseg_benc
 MODULE_EXTRAS = {
     **{spec.wheels[0]: spec.devices["cpu"] for spec in BACKENDS.values() if spec.wheels},
     "pydicom": "dicom",
+    **dict.fromkeys(("jinja2", "markupsafe"), "pages"),
 }
 WHOLE = 1000  # characters of a first sentence, which is never cut off
 SILENT = 0  # OpenCV's log level

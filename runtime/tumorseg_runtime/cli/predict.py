@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option, spoken
 from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, output_name, stamp
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
-from tumorseg_runtime.core.files import make_folder
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.stop import resumable
-from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
-from tumorseg_runtime.processing.overlay import draw_overlay
 from tumorseg_runtime.processing.postprocess import Lesion
 
 LARGEST = 3  # lesions named in an image's line; predictions.json has all
@@ -175,7 +171,9 @@ def make_line(
     if frame.count > 1 and output.casefold() in taken:
         error = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
         return {"image": result.name, "file": str(path), "error": error}
-    written = write_prediction(result.prediction, result.prediction.contract.classes, outputs, output)
+    written = result.prediction.write(
+        outputs.out, output, overlay=outputs.overlays, probabilities=outputs.probabilities
+    )
     return {
         **result.prediction.to_dict(),
         **written,
@@ -211,32 +209,6 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
         raise CheckFailedError(
             f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"
         )
-
-
-def write_prediction(
-    prediction: Prediction, classes: tuple[str, ...], outputs: Outputs, name: str
-) -> dict[str, Any]:
-    """Write masks and pictures of one image, each whole or not at all; their paths relative to `out`."""
-    masks, pictures = {}, []
-    maps = prediction.probabilities() if outputs.probabilities else None
-    for index, (label, mask) in enumerate(zip(classes, prediction.masks, strict=True)):
-        part = "" if len(classes) == 1 else f"/{label}"
-        masks[label] = f"masks{part}/{name}.png"
-        _write(outputs.out / masks[label], mask.astype(np.uint8) * np.uint8(255))
-        if maps is not None:
-            pictures.append(f"probabilities{part}/{name}.png")
-            _write(outputs.out / pictures[-1], np.rint(maps[index] * np.float32(65535)).astype(np.uint16))
-    written: dict[str, Any] = {"masks": masks, "pictures": pictures}
-    if outputs.overlays:
-        written["overlay"] = f"overlays/{name}.png"
-        pictures.append(written["overlay"])
-        _write(outputs.out / written["overlay"], draw_overlay(prediction.image, prediction.masks))
-    return written
-
-
-def _write(path: Path, pixels: Any) -> None:
-    make_folder(path.parent)
-    write_png(path, pixels)
 
 
 def printable(text: str) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.bundle.signature import verify_signature
+from tumorseg_runtime.bundle.signature import fingerprint, load_public_key
 from tumorseg_runtime.cli.options import (
     Options,
     bundle_argument,
@@ -50,7 +49,7 @@ def verify(options: VerifyOptions) -> None:
     is not there.
     """
     bundle, key = options.bundle, options.public_key
-    signer = None if key is None else verify_signature(Bundle.read_index(bundle), key)
+    signer = None if key is None else fingerprint(load_public_key(key))
     found = verify_bundle(
         bundle,
         door_of,
@@ -58,6 +57,7 @@ def verify(options: VerifyOptions) -> None:
         device=options.device,
         precision=options.precision,
         device_folder=options.device_folder,
+        public_key=key,
     )
     statuses = [check.status for check in found.checks]
     if options.as_json:

@@ -30,6 +30,7 @@ class BackendSpec:
         exclude each other. Empty where a device's own software brings the package.
     output: what its sessions give, LOGITS or MASKS.
     device_folder: True where it also opens engines that were built for this device.
+    keeps_engines: devices for which it keeps in the device folder what it builds at the first opening.
     options: what makes the variant; the module reads them.
     """
 
@@ -42,6 +43,7 @@ class BackendSpec:
     wheels: tuple[str, ...] = ()
     output: str = LOGITS
     device_folder: bool = False
+    keeps_engines: tuple[str, ...] = ()
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def label_of(self, device: str, precision: str) -> str:

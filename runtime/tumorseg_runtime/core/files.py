@@ -33,6 +33,8 @@ def writing(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     path = Path(path)
     part = _part_of(path)
     try:
+        part.unlink(missing_ok=True)  # of a dead process of this number, or a link that somebody put there
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
         try:
             yield part
             if durable:
@@ -86,13 +88,16 @@ def copy(source: Path, path: Path) -> None:
         shutil.copyfile(source, part)
 
 
-def make_folder(path: str | Path) -> None:
-    """Make a folder and those above it where they are missing; raises InputError."""
+def make_folder(path: str | Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it where they are missing; raises InputError.
+
+    mode: of the folder itself, before the process's umask.
+    """
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{path}: the folder cannot be made ({error.strerror}): choose one that you may write to"
+            f"{path}: the folder cannot be made ({error.strerror or error}): choose one that you may write to"
         ) from error
 
 
@@ -141,7 +146,15 @@ def publish(part: Path, path: Path, *, aside: Path | None = None) -> None:
         aside.rename(path)
         raise
     _sync(path.parent)
-    shutil.rmtree(aside)
+    remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file or link, which is not followed; raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def remove_left_overs(folder: Path) -> None:
@@ -175,8 +188,11 @@ def locked(file: Path, what: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def _lock(file: Path, wait: bool) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if file.is_symlink():  # whose target is no business of ours
+            file.unlink(missing_ok=True)
+        handle = os.open(file, flags, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             with contextlib.suppress(FileNotFoundError):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import InputError, OutputError
+from tumorseg_runtime.core.errors import BackendError, InputError, OutputError, TumorsegError
 
 FloatArray = npt.NDArray[np.float32]
 LOGITS, MASKS = "logits", "masks"  # what a session gives
@@ -115,8 +115,9 @@ def checked_infer(session: Session, batch: Any, contract: Contract) -> npt.NDArr
 
     batch: a numpy array or, where the session takes it, a `tumorseg_runtime.device.cuda.DeviceTensor`; what
         is in device memory comes from a table whose values are finite.
-    Raises InputError for a batch of another shape, dtype or with values that are not finite, and
-    OutputError for logits or masks of another shape, dtype or not finite: none of them may become a mask.
+    Raises InputError for a batch of another shape, dtype or with values that are not finite, BackendError for
+    whatever the session raises that is no error of ours, and OutputError for logits or masks of another
+    shape, dtype or not finite: none of them may become a mask.
     """
     check_batch(batch, contract, session.input)
     limit = session.input.max_batch
@@ -128,7 +129,15 @@ def checked_infer(session: Session, batch: Any, contract: Contract) -> npt.NDArr
         raise InputError(
             "batch holds values that are not finite, expected finite numbers: check the contract"
         )
-    answer = session.infer(batch)
+    try:
+        answer = session.infer(batch)
+    except TumorsegError:
+        raise
+    except Exception as error:  # a backend of a device maker, or a library, may raise anything
+        raise BackendError(
+            f"{session.info.backend} on {session.info.device} failed with {type(error).__name__} "
+            f"({' '.join(str(error).split())[:200]}): try again, or check the device"
+        ) from error
     output = session.output
     dtype = np.dtype(np.uint8 if output == MASKS else np.float32)
     expected = (batch.shape[0], len(contract.classes), contract.height, contract.width)

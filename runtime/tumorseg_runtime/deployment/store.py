@@ -1,33 +1,40 @@
 """Bundles in the field: install -> self-test -> activate, and roll back, as one atomic operation each.
 
-    <store>/bundles/<SHA-256 of bundle.json>/    bundles, whole and tested before they get this name
-    <store>/active.json                          {"current": <hash>, "previous": <hash or null>}
-    <store>/lock                                 there and held while somebody changes the store
+    <store>/bundles/<SHA-256 of bundle.json>/           bundles, whole and tested before they get this name
+    <store>/bundles/<SHA-256 of bundle.json>.device/    what this device made for it: never touched here
+    <store>/active.json                                 {"current": <hash>, "previous": <hash or null>}
+    <store>/lock                                        there and held while somebody changes the store
 
-A bundle is copied under a name that starts with '.incoming-', checked against its seal, against its signature
-where a public key is given, tested on this device, and synced to the disk; then it is renamed to its hash;
-then `active.json` is replaced by a rename. The bundle that served until then stays as `previous`. Killed or
-cut off from power at any point, the store still points at a bundle that was tested; what a dead installation
-left behind is removed by the next one.
+A bundle is checked where it lies, against its seal and, where a public key is given, its signature. Then the
+bytes that were hashed are written under a name that starts with '.incoming-', checked once more, tested on
+this device and synced to the disk; then it is renamed to its hash; then a rename replaces `active.json`. The
+bundle that served until then stays as `previous`. Killed or cut off from power at any point, the store still
+points at a bundle that was tested; what a dead installation left behind is removed by the next one.
+
+Whatever is damaged in a store, installing a good bundle puts it right, and `roll_back` finds a whole bundle
+if there is one. Only bundles and what is called '.incoming-' are ever removed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tumorseg_runtime.bundle.bundle import SIGNATURE, Bundle
-from tumorseg_runtime.bundle.signature import verify_signature
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.bundle.seal import INDEX
 from tumorseg_runtime.core.errors import BundleError, InputError
-from tumorseg_runtime.core.files import locked, make_folder, publish, write_bytes, write_text
+from tumorseg_runtime.core.files import locked, make_folder, publish, remove, write_bytes, write_text
 from tumorseg_runtime.core.records import Format, Sha256, to_json
 
 BUNDLES, ACTIVE, LOCK = "bundles", "active.json", "lock"
 INCOMING = ".incoming-"
-FORMAT = Format("pointer of a store", "install a bundle again", max_bytes=2**16)
+FORMAT = Format("pointer of a store", "install a bundle again", max_bytes=2**16, follow_links=False)
+_INSTALLED = re.compile("[0-9a-f]{64}")
 SelfTest = Callable[[Bundle], None]
 
 
@@ -58,23 +65,25 @@ def install(
 
     test: raises where the bundle must not serve; pass your own to test the backend that you use.
     public_key: a PEM file; only a bundle that its owner signed is installed
-    (`tumorseg_runtime.bundle.signature`). Raises BundleError, or what `test` raises, or CheckFailedError
-    where the signature is missing or another key's, or InputError where the disk refuses or another process
-    is changing the store; what served before then still serves.
+    (`tumorseg_runtime.bundle.signature`).
+    Raises BundleError, or what `test` raises, or CheckFailedError where the signature is missing or another
+    key's, or InputError where the disk refuses or another process is changing the store; what served before
+    then still serves.
     """
-    store = Path(store)
+    store, source = Path(store), Path(source)
+    if store.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{store}: lies in the bundle {source}, which is sealed: choose another store")
     make_folder(store / BUNDLES)
     with locked(store / LOCK, store):
         try:
-            _sweep(store)
-            digest = _take_in(store, Path(source), test, public_key)
-            before = read_active(store)
-            if before is None or before.current != digest:
-                _point(store, Active(digest, None if before is None else before.current))
+            for left_over in (store / BUNDLES).glob(f"{INCOMING}*"):
+                remove(left_over)
+            digest = _take_in(store, source, test, public_key)
+            _point(store, digest)
             _sweep(store)
         except OSError as error:
             raise InputError(
-                f"{store}: {source} was not installed ({error.strerror}), what served still serves: "
+                f"{store}: {source} was not installed ({error.strerror or error}), what served still serves: "
                 "free space or rights on that disk"
             ) from error
     return Bundle.read_index(store / BUNDLES / digest)
@@ -83,16 +92,25 @@ def install(
 def roll_back(store: str | Path) -> Bundle:
     """Let the bundle serve again that served before; the present one becomes `previous`.
 
-    Raises BundleError where there is none or it is no longer as it was sealed; nothing changes then.
+    Where the bundle before is damaged or gone, or `active.json` cannot be read, it is the whole bundle that
+    was installed last among the others. Raises BundleError where there is none; nothing changes then.
     """
     store = Path(store)
     with locked(store / LOCK, store):
-        active = read_active(store)
-        if active is None or active.previous is None:
-            raise BundleError(f"{store}: has no earlier bundle to go back to: install one")
-        bundle = _open(store, active.previous)
-        _point(store, Active(active.previous, active.current))
-    return bundle
+        active = _readable(store)
+        previous, current = (None, None) if active is None else (active.previous, active.current)
+        fault = BundleError(f"{store}: has no earlier bundle to go back to: install one")
+        for digest in (previous, *(one for one in _installed(store) if one not in (previous, current))):
+            if digest is None:
+                continue
+            try:
+                bundle = _open(store, digest)
+            except BundleError as error:
+                fault = error if digest == previous else fault
+            else:
+                _write_active(store, Active(digest, current))
+                return bundle
+    raise fault
 
 
 def open_active(store: str | Path) -> Bundle:
@@ -120,39 +138,91 @@ def _open(store: Path, digest: str) -> Bundle:
     return bundle
 
 
+def _readable(store: Path) -> Active | None:
+    """What the store points at; None where it points at nothing that can be read."""
+    try:
+        return read_active(store)
+    except BundleError:
+        return None
+
+
+def _is_whole(store: Path, digest: str) -> bool:
+    try:
+        _open(store, digest)
+    except BundleError:
+        return False
+    return True
+
+
+def _installed(store: Path) -> list[str]:
+    """Names of the bundles in the store, whole or not, the one that was installed last first."""
+    with contextlib.suppress(FileNotFoundError):
+        found = [entry for entry in os.scandir(store / BUNDLES) if _INSTALLED.fullmatch(entry.name)]
+        found.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns, reverse=True)
+        return [entry.name for entry in found]
+    return []
+
+
 def _take_in(store: Path, source: Path, test: SelfTest, public_key: str | Path | None) -> str:
-    """Copy, check, test, rename; returns the bundle's hash."""
-    bundle = Bundle.read_index(source)
-    if public_key is not None:
-        verify_signature(bundle, public_key)
+    """Check, copy, check the copy, test, rename; returns the bundle's hash."""
+    bundle = Bundle.open(source, public_key)
     digest = bundle.digest()
     final = store / BUNDLES / digest
-    if final.is_dir() and not Bundle.read_index(final).problems():
-        if public_key is not None:  # it may have been installed unsigned; the signed bytes are the same
-            write_bytes(final / SIGNATURE, (source / SIGNATURE).read_bytes())
-            verify_signature(Bundle.read_index(final), public_key)
-        test(Bundle.open(final))  # it is there: the device may have changed since it was tested
+    if not final.is_symlink() and _is_whole(store, digest):
+        for name, data in bundle.beside().items():  # it may have been installed unsigned
+            write_bytes(final / name, data)
+        test(Bundle.open(final, public_key))  # the device may have changed since it was tested
         return digest
     part = store / BUNDLES / f"{INCOMING}{os.getpid()}"
-    shutil.copytree(source, part, symlinks=True)
-    copy = Bundle.open(part)
-    if public_key is not None:  # of the copy: the source may have been changed meanwhile
-        verify_signature(copy, public_key)
-    test(copy)
-    damaged = part.with_name(f"{INCOMING}damaged-{os.getpid()}")  # on the disk since it was installed
-    publish(part, final, aside=damaged if final.exists() else None)
+    with _removed_on_failure(part):
+        _copy(bundle, part)
+        test(Bundle.open(part, public_key))
+        damaged = part.with_name(f"{INCOMING}damaged-{os.getpid()}")
+        publish(part, final, aside=damaged if os.path.lexists(final) else None)
     return digest
 
 
-def _point(store: Path, active: Active) -> None:
-    """Replace `active.json`."""
-    write_text(store / ACTIVE, to_json(dataclasses.asdict(active), indent=None))
+def _copy(bundle: Bundle, part: Path) -> None:
+    """Write the bytes that were hashed, and nothing that the bundle does not list."""
+    part.mkdir()
+    beside = {INDEX: bundle.index, **bundle.beside()}
+    for name in (*beside, *sorted(bundle.files)):
+        make_folder((part / name).parent)
+        write_bytes(part / name, beside[name] if name in beside else bundle.read(name), durable=False)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(part: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # KeyboardInterrupt, too
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _point(store: Path, digest: str) -> None:
+    """Let a bundle serve, and keep the one that served before: the first that is whole, where several may
+    have."""
+    active = _readable(store)
+    served = () if active is None else (active.current, active.previous)
+    before = [name for name in (*served, *_installed(store)) if name not in (None, digest)]
+    wanted = Active(digest, next((name for name in before if name and _is_whole(store, name)), None))
+    if wanted != active:
+        _write_active(store, wanted)
+
+
+def _write_active(store: Path, active: Active) -> None:
+    """Replace `active.json`, whatever is there."""
+    path = store / ACTIVE
+    if path.is_dir() and not path.is_symlink():
+        remove(path)
+    write_text(path, to_json(dataclasses.asdict(active), indent=None))
 
 
 def _sweep(store: Path) -> None:
-    """Remove what dead installations left, and bundles that neither serve nor served before."""
-    active = read_active(store)
+    """Remove bundles that neither serve nor served before, and nothing else."""
+    active = _readable(store)
     kept = set() if active is None else {active.current, active.previous}
-    for path in (store / BUNDLES).iterdir():
-        if path.name not in kept:
-            shutil.rmtree(path)
+    for name in _installed(store):
+        if name not in kept:
+            remove(store / BUNDLES / name)

@@ -31,6 +31,7 @@ from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import Format, Pattern, Range, to_json
 from tumorseg_runtime.device.driver import gpu_facts
+from tumorseg_runtime.device.trust import PRIVATE, require_trusted
 
 SCHEMA = 1
 RANKING = "ranking.json"
@@ -107,7 +108,7 @@ def write_ranking(folder: Path, bundle: Bundle, entries: tuple[Entry, ...]) -> R
     """Write the entries in their order, those that were not measured last; raises InputError."""
     entries = tuple(sorted(entries, key=lambda entry: entry.median_s is None))
     ranking = Ranking(bundle.digest(), device_facts(), entries)
-    make_folder(folder)
+    make_folder(folder, PRIVATE)
     write_text(folder / RANKING, to_json({"schema": SCHEMA, **dataclasses.asdict(ranking)}))
     return ranking
 
@@ -115,9 +116,11 @@ def write_ranking(folder: Path, bundle: Bundle, entries: tuple[Entry, ...]) -> R
 def read_ranking(folder: Path, bundle: Bundle) -> Ranking | None:
     """The ranking in a device folder, None where there is none.
 
-    Raises BundleError for one that is damaged, of another schema, or made for another bundle or device.
+    Raises BundleError for one that is damaged, of another schema, made for another bundle or device, or
+    that others may change.
     """
     path = folder / RANKING
+    require_trusted(folder, path)
     ranking = _FORMAT.read_if_there(path, Ranking)
     if ranking is None:
         return None

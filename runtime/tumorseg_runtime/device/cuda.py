@@ -26,6 +26,8 @@ NAME_BYTES = 256
 MAJOR, MINOR = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 DEVICE_ORDINAL = "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL"
+# Errors after which every call of this process on the device fails (CUDA_ERROR_ILLEGAL_ADDRESS and its like).
+BROKEN = frozenset({214, 700, 702, 709, *range(714, 720)})
 NAMES_STREAM = 3  # the version of __cuda_array_interface__ that first names a stream
 TYPES = {np.dtype(np.float32): "<f4", np.dtype(np.float16): "<f2"}
 
@@ -165,6 +167,11 @@ class Gpu:
             raise BackendError(
                 f"{function}: the GPU is out of memory (asked for {arguments[0]}), expected enough for the "
                 "largest batch: take a smaller one, or end other programs on the GPU"
+            )
+        if int(status) in BROKEN:
+            raise BackendError(
+                f"{function} failed ({getattr(status, 'name', status)}): the GPU is lost to this process, "
+                "expected CUDA_SUCCESS: start the process again; if it stays, check the GPU and its driver"
             )
         if int(status) != 0:
             raise BackendError(

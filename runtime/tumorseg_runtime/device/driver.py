@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import uuid
 from pathlib import Path
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
@@ -71,3 +72,13 @@ def gpu_facts() -> GpuFacts | None:
     cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
     driver = _KERNEL_MODULE.read_text(encoding="ascii").strip() if _KERNEL_MODULE.is_file() else None
     return GpuFacts(name.value.decode(), f"{major.value}.{minor.value}", cuda, driver)
+
+
+def gpu_uuid(ordinal: int = 0) -> str | None:
+    """'GPU-...' of a GPU, by which other tools know it; None where the driver does not tell."""
+    if why_no_driver(ordinal) is not None:
+        return None
+    library, device, value = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), (ctypes.c_uint8 * 16)()
+    if library.cuDeviceGet(ctypes.byref(device), ordinal) or library.cuDeviceGetUuid_v2(value, device):
+        return None
+    return f"GPU-{uuid.UUID(bytes=bytes(value))}"

@@ -12,10 +12,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
+from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.files import locked, make_folder, write_bytes, write_text
+from tumorseg_runtime.core.reading import read_regular
 from tumorseg_runtime.core.records import Count, Format, Sha256, to_json
+from tumorseg_runtime.device.trust import PRIVATE, require_trusted
 
 SCHEMA = 1
 SUFFIX = ".engine"
@@ -94,6 +96,15 @@ class EngineRecord:
     key: EngineKey
 
 
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """An engine as it was read: the bytes are those that were hashed."""
+
+    path: Path
+    key: EngineKey
+    data: bytes = dataclasses.field(repr=False)
+
+
 def record_of(engine: Path) -> Path:
     """Where the record of an engine's file lies."""
     return engine.with_name(f"{engine.name}.json")
@@ -101,7 +112,7 @@ def record_of(engine: Path) -> Path:
 
 def write_engine(path: Path, data: bytes, key: EngineKey) -> None:
     """Write an engine, then its record, which makes it valid; raises InputError where the disk refuses."""
-    make_folder(path.parent)
+    make_folder(path.parent, PRIVATE)
     record = EngineRecord(hashlib.sha256(data).hexdigest(), len(data), key)
     with locked(path.with_name(_LOCK), path.parent, wait=True):  # an engine and its record belong together
         record_of(path).unlink(missing_ok=True)
@@ -111,13 +122,28 @@ def write_engine(path: Path, data: bytes, key: EngineKey) -> None:
 
 def read_key(path: Path) -> EngineKey:
     """The key of an engine that is as it was written; raises BundleError where it is not."""
-    record = read_record(path)
-    if not path.is_file() or (path.stat().st_size, sha256_of(path)) != (record.bytes, record.sha256):
+    return read_engine(path).key
+
+
+def read_engine(path: Path, data: bytes | None = None, record: bytes | None = None) -> Engine:
+    """An engine that is as it was written; raises BundleError where it is not.
+
+    data, record: the bytes of both files, where they were read; else they are read here, once.
+    """
+    if record is None:
+        known = read_record(path)
+    else:
+        known = _FORMAT.parse_record(record, record_of(path), EngineRecord)
+    try:
+        data = read_regular(path, known.bytes) if data is None else data
+    except OSError:
+        data = b""
+    if (len(data), hashlib.sha256(data).hexdigest()) != (known.bytes, known.sha256):
         raise BundleError(
             f"{path}: is missing, cut off or altered (SHA-256 differs from {record_of(path).name}): "
             "build the engine again"
         )
-    return record.key
+    return Engine(path, known.key, data)
 
 
 def read_record(engine: Path) -> EngineRecord:
@@ -133,9 +159,10 @@ def engines_in(folder: Path) -> list[Path]:
 def latest_engine(folder: Path, bundle: Bundle, precision: str) -> Path | None:
     """The engine that was built last in a device folder for this very bundle, None where there is none.
 
-    Its own bytes are not looked at; raises BundleError where a record is damaged.
+    Its own bytes are not looked at; raises BundleError where a record is damaged, or others may change them.
     """
     paths = sorted(engines_in(folder), key=lambda path: record_of(path).stat().st_mtime_ns, reverse=True)
+    require_trusted(folder, *paths, *map(record_of, paths))
     wanted = (bundle.digest(), precision)
     for path in paths:
         key = read_record(path).key
@@ -144,7 +171,7 @@ def latest_engine(folder: Path, bundle: Bundle, precision: str) -> Path | None:
     return None
 
 
-def find_engine(folder: Path, bundle: Bundle, precision: str) -> tuple[Path, EngineKey]:
+def find_engine(folder: Path, bundle: Bundle, precision: str) -> Engine:
     """The engine that was built last in a device folder for this very bundle, whole.
 
     Raises BackendError where there is none, BundleError where one of its engines is damaged.
@@ -156,7 +183,7 @@ def find_engine(folder: Path, bundle: Bundle, precision: str) -> tuple[Path, Eng
             f"({len(engines_in(folder))} of others): "
             f"tumorseg build {bundle.root} --device-folder {folder}"
         )
-    return path, read_key(path)
+    return read_engine(path)
 
 
 def require_machine(path: Path, key: EngineKey, versions: dict[str, str], capability: int, gpu: str) -> None:

@@ -56,7 +56,7 @@ def read_file(path: Path, limit: int, kind: str, remedy: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}): check the path and its rights"
+            f"{path}: cannot be read ({error.strerror or error}): check the path and its rights"
         ) from error
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.files import make_folder
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.frames import read_frame
 from tumorseg_runtime.images.read import check_image, write_png
@@ -53,6 +54,36 @@ class Prediction:
         write_png(Path(mask), self.mask.astype(np.uint8) * np.uint8(255))
         if overlay is not None:
             write_png(Path(overlay), draw_overlay(self.image, self.masks))
+
+    def write(
+        self, out: Path, name: str, *, overlay: bool = True, probabilities: bool = False, durable: bool = True
+    ) -> dict[str, Any]:
+        """Write what `tumorseg predict` writes of one image into the folder `out`, each file whole or not at
+        all: a mask per class, and the pictures asked for. Probabilities are PNG of 16 bits, 65535 is 1.
+
+        Returns the files by kind, relative to `out`: masks (by class), pictures, overlay.
+        durable: as in `tumorseg_runtime.core.files`. Raises InputError as `save` and `probabilities`.
+        """
+
+        def put(file: str, pixels: Any) -> None:
+            make_folder((out / file).parent)
+            write_png(out / file, pixels, durable=durable)
+
+        masks, pictures = {}, []
+        maps = self.probabilities() if probabilities else None
+        for index, (label, mask) in enumerate(zip(self.contract.classes, self.masks, strict=True)):
+            part = "" if len(self.contract.classes) == 1 else f"/{label}"
+            masks[label] = f"masks{part}/{name}.png"
+            put(masks[label], mask.astype(np.uint8) * np.uint8(255))
+            if maps is not None:
+                pictures.append(f"probabilities{part}/{name}.png")
+                put(pictures[-1], np.rint(maps[index] * np.float32(65535)).astype(np.uint16))
+        written: dict[str, Any] = {"masks": masks, "pictures": pictures}
+        if overlay:
+            written["overlay"] = f"overlays/{name}.png"
+            pictures.append(written["overlay"])
+            put(written["overlay"], draw_overlay(self.image, self.masks))
+        return written
 
     @property
     def name(self) -> str:

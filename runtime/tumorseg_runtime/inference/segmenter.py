@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.backends import FOLDER_BACKENDS
+from tumorseg_runtime.backends import FOLDER_BACKENDS, files_of
 from tumorseg_runtime.backends.selection import AUTO, Selection, open_auto, open_choice
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
@@ -24,11 +24,7 @@ from tumorseg_runtime.inference.prediction import Image, Prediction, to_frame
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
 from tumorseg_runtime.parity.margin import Band, read_band
 from tumorseg_runtime.processing.batching import open_form
-from tumorseg_runtime.processing.postprocess import (
-    find_lesions,
-    masks_from_logits,
-    resize_masks,
-)
+from tumorseg_runtime.processing.postprocess import find_lesions, masks_from_logits, resize_masks
 from tumorseg_runtime.processing.spacing import measure
 
 if TYPE_CHECKING:
@@ -90,13 +86,14 @@ class Segmenter:
         timeout_s: float | None = None,
         device_folder: str | Path | None = None,
         preprocess: str = "cpu",
+        public_key: str | Path | None = None,
     ) -> Segmenter:
         """Check a bundle's seal and open it on exactly this backend, device and precision.
 
-        bundle: its folder, or the Bundle that `Bundle.open` has checked.
-        backend: a name, or 'auto' for what is fastest here and has passed parity
-        (`tumorseg_runtime.backends.selection`). device, precision: None means 'cpu' and 'fp32', for 'auto'
-        any.
+        bundle: its folder, or the Bundle that `Bundle.open` has checked. What serves are the bytes that
+            were hashed, also where a session is opened again after a fault.
+        backend: a name, or 'auto' for what is fastest here and passed parity (`backends.selection`).
+        device, precision: None means 'cpu' and 'fp32', for 'auto' any.
         device_folder: what was built and measured on this device; by default the one that is found
             (`tumorseg_runtime.device.cache`).
         self_test: 'quick' (or True) or 'full': before serving, push the conformance files and the golden
@@ -105,20 +102,23 @@ class Segmenter:
         timeout_s: most seconds that opening the session and its self-test may take.
         preprocess: 'cuda' makes the batches in the GPU's memory, for a session that reads them there. The
             kernel is compiled for this GPU (half a second) and kept in the device folder, if there is one.
-        Raises BundleError, BackendError, and ParityError where the self-test fails.
+        public_key: a PEM file; only a bundle that its owner signed is opened.
+        Raises BundleError, BackendError, CheckFailedError for the signature, ParityError for the self-test.
         """
         check_timeout(timeout_s)
         level = "quick" if self_test is True else self_test or None
         if level not in (None, *SELF_TESTS):
             raise InputError(f"self_test is {self_test!r}, expected False, True, 'quick' or 'full'")
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-
+        choice = Selection(backend, device or "cpu", precision or "fp32")
+        if isinstance(bundle, Bundle):
+            opened = bundle if public_key is None else Bundle.open(bundle.root, public_key)
+        else:
+            opened = Bundle.open(bundle, public_key, lambda one: files_of(one, backend, choice.precision))
         folder = None if device_folder is None else Path(device_folder)
-        if folder is None and backend in (AUTO, *FOLDER_BACKENDS):  # looking asks the GPU's driver
+        if folder is None and (backend in (AUTO, *FOLDER_BACKENDS) or device == "tensorrt"):
             from tumorseg_runtime.device.cache import find
 
             folder = find(opened)
-        choice = Selection(backend, device or "cpu", precision or "fp32")
 
         def door(
             of: Bundle, session: Session, size: int | None = None, band: Band | None = None, **options: Any

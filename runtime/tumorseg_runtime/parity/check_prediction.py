@@ -32,6 +32,7 @@ from tumorseg_runtime.parity.rules import (
     spacing_rule,
     walk,
 )
+from tumorseg_runtime.parity.written import Written, written_breaches
 from tumorseg_runtime.processing.postprocess import Lesion
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
@@ -40,25 +41,14 @@ FLOAT_ROUNDING = 1e-5  # of a probability, and relative of millimetres and centr
 FloatArray = npt.NDArray[np.float32]
 
 
-class Predicted(Protocol):
+class Predicted(Written, Protocol):
     """What the door gives for one image (`tumorseg_runtime.Prediction`)."""
 
-    frame: Frame
-    masks: npt.NDArray[np.bool_]
-    lesions: tuple[Lesion, ...]
-    own_logits: FloatArray | None
     band: Band | None
 
     @property
-    def name(self) -> str:
-        """The image's name."""
-
-    @property
-    def margin(self) -> float | None:
-        """Share of the pixels near the threshold."""
-
-    def probabilities(self) -> FloatArray:
-        """float32 (K, H, W)."""
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """bool (H, W): pixels of any class."""
 
 
 class Checked(Protocol):
@@ -87,15 +77,24 @@ class Checker:
         )
 
     def check(
-        self, item: Reference, expected: tuple[str, tuple[Spacing, ...]], found: Predicted, call: str
+        self,
+        item: Reference,
+        expected: tuple[str, tuple[Spacing, ...]],
+        found: Predicted,
+        call: str,
+        *,
+        written: bool = False,
     ) -> ImageParity:
-        """expected: the name that the prediction must have, and the spacings."""
+        """expected: the name that the prediction must have, and the spacings. written: its files, too."""
         name, spacings = expected
         lines = []
         if found.name != name:
             lines.append(f"the prediction is named '{found.name}', expected '{name}'")
         if found.frame.spacings != spacings:
             lines.append(f"spacings are {found.frame.spacings}, expected {spacings}")
+        right = (len(self.door.contract.classes), *found.frame.pixels.shape[:2])
+        if written and found.masks.shape == right:  # another shape is a breach of its own
+            lines += written_breaches(found, self.door.contract.classes)
         known = self._checked.setdefault(item.name, [])
         for other, parity in known:
             if _same(other, found):
@@ -123,6 +122,8 @@ class Checker:
             )  # fmt: skip
             if found.own_logits.shape == item.logits.shape and found.masks.shape[1:] == (height, width):
                 lines += _own_breaches(found, contract)
+        if not np.array_equal(found.mask, found.masks.any(axis=0)):
+            lines.append("the mask of all classes is not their union")
         if self.door.gives_masks != (found.own_logits is None):
             lines.append("logits are missing or there where they should not be")
         if found.masks.ndim == 3 and len(found.masks) == len(contract.classes):

@@ -52,6 +52,6 @@ def read_band(bundle: Bundle, precision: str) -> Band:
 
 def _errors(bundle: Bundle, name: str) -> list[float]:
     """Largest logit error of every image in every report of a certificate."""
-    reports = CERTIFICATE.read(bundle.root / name, _ERRORS)["reports"]
+    reports = CERTIFICATE.parse(bundle.read(name), bundle.root / name, _ERRORS)["reports"]
     errors = [image["max_error"] for report in reports for image in report["images"]]
     return [error for error in errors if error is not None]  # a form without logits has none

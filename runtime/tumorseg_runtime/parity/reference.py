@@ -7,7 +7,9 @@ float32 (C, H, W), what preprocessing must make of it, and `logits` float32 (K, 
 from __future__ import annotations
 
 import dataclasses
+import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, Bundle
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.images.frame import Spacing
-from tumorseg_runtime.images.read import read_image
+from tumorseg_runtime.images.read import decode_image
 
 FloatArray = npt.NDArray[np.float32]
 FOLDER = GOLDEN_FOLDER
@@ -53,15 +55,38 @@ def load_golden(bundle: Bundle) -> list[Golden]:
     """All golden images of a bundle; raises BundleError where there is none or one is damaged."""
     if not bundle.golden:
         raise BundleError(f"{bundle.root}: holds no golden images, expected some: export it again")
-    return [_load(bundle.root / FOLDER, name) for name in bundle.golden]
+    return [_load(bundle, name) for name in bundle.golden]
 
 
-def _load(folder: Path, name: str) -> Golden:
+def _load(bundle: Bundle, name: str) -> Golden:
+    inside, contract = f"{FOLDER}/{name}", bundle.contract
+    size = (contract.height, contract.width)
     try:
-        with (folder / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            path = folder / f"{name}.png"
-            return Golden(name, read_image(path), arrays["tensor"], arrays["logits"], path)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, InputError) as error:
+        path = bundle.root / f"{inside}.png"
+        pixels = decode_image(bundle.read(f"{inside}.png"), str(path))
+        with zipfile.ZipFile(io.BytesIO(bundle.read(f"{inside}.npz"))) as arrays:
+            tensor = _array(arrays, "tensor", (contract.channels, *size))
+            logits = _array(arrays, "logits", (len(contract.classes), *size))
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, InputError) as error:
         raise BundleError(
-            f"{folder / name}: golden image is damaged ({error}): export the bundle again"
+            f"{bundle.root / inside}: golden image is damaged ({error}): export the bundle again"
         ) from error
+    return Golden(name, pixels, tensor, logits, path)
+
+
+def _array(arrays: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> FloatArray:
+    """One float32 array of an .npz; what its header promises is looked at before memory is taken for it."""
+    with arrays.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        got, by_columns, dtype = read(file)
+        if (got, by_columns, dtype) != (shape, False, np.dtype(np.float32)):
+            raise ValueError(f"{name} is {dtype} {got}, expected float32 {shape}")
+        expected = 4 * int(np.prod(shape))
+        data = file.read(expected)
+    if len(data) != expected:
+        raise ValueError(f"{name} has {len(data)} bytes, expected {expected}")
+    return np.frombuffer(data, np.float32).reshape(shape)

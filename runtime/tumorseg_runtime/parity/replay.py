@@ -26,6 +26,8 @@ from tumorseg_runtime.parity.compare import ImageParity, ParityReport, logit_sca
 from tumorseg_runtime.parity.reference import Reference
 
 ALL = 10**9  # as many references as there are
+ONE_BY_ONE_STREAMED = 8
+TIME_LIMIT = 600.0  # seconds, more than any inference takes: what has a limit runs on another thread
 
 
 class Door(Protocol):
@@ -43,7 +45,9 @@ class Door(Protocol):
     def predict(self, images: Any, *, timeout_s: float | None = None) -> Any:
         """A prediction of one image, or a list of a list's."""
 
-    def stream(self, images: Iterable[Any], *, batch_size: int) -> Iterator[Any]:
+    def stream(
+        self, images: Iterable[Any], *, batch_size: int, timeout_s: float | None = None
+    ) -> Iterator[Any]:
         """Results of a stream of images, in order."""
 
     def prepare(self, frame: Frame) -> npt.NDArray[Any]:
@@ -54,15 +58,19 @@ class Door(Protocol):
 class Plan:
     """How references go through the door; every number is cut to what there is.
 
-    single: references that go one by one, as files where they are in one. lists: sizes of lists of arrays,
-    each of the next references in turn; a list longer than the door's batch size has a ragged rest.
-    streamed: references that go through `stream`. threads: references that each of two threads is given.
+    single: references that go one by one, as files where they are in one. written: of these so many, taken
+    evenly, are written as `predict` writes them, and read again.
+    lists: sizes of lists of arrays, each of the next references in turn; a list longer than the door's batch
+    size has a ragged rest, and in one of all references arrays and files alternate.
+    streamed: references that go through `stream` in batches, and a few one by one with a time limit.
+    threads: references that each of two threads is given.
     """
 
     single: int = 0
     lists: tuple[int, ...] = ()
     streamed: int = 0
     threads: int = 0
+    written: int = 0
 
 
 ONE_BY_ONE = Plan(single=ALL)
@@ -71,13 +79,13 @@ IN_ONE_LIST = Plan(lists=(ALL,))
 
 def quick_plan(batch_size: int) -> Plan:
     """One file, and all references as a list: what a device can afford at every start."""
-    return Plan(single=1, lists=(ALL,))
+    return Plan(single=1, written=1, lists=(ALL,))
 
 
 def full_plan(batch_size: int) -> Plan:
     """Every batch size up to four and the largest, a stream, and all references as a list."""
     sizes = tuple(size for size in (2, 3) if size < batch_size)
-    return Plan(single=1, lists=(*sizes, ALL), streamed=2)
+    return Plan(single=1, written=1, lists=(*sizes, ALL), streamed=2)
 
 
 def replay(
@@ -114,7 +122,7 @@ def replay(
                 images.append(checker.failed(item, call.label, outcome))
                 continue
             expected = call.expected(place)
-            images.append(checker.check(item, expected, outcome, call.label))
+            images.append(checker.check(item, expected, outcome, call.label, written=call.written))
             each(index, outcome)
     info = door.info
     return ParityReport(
@@ -139,6 +147,7 @@ class _Call:
     run: Callable[[], Sequence[Any]]
     names: tuple[str, ...]
     spacings: tuple[tuple[Spacing, ...], ...]
+    written: bool = False
 
     def outcomes(self) -> Iterator[tuple[int, Any]]:
         """Each reference's place with its prediction, or with the error that the door raised instead."""
@@ -163,14 +172,19 @@ def _calls(door: Door, items: Sequence[Reference], plan: Plan) -> Iterator[_Call
     """The uses of the door that a plan asks for."""
     count, turn = len(items), 0
     alone = [place for place, item in enumerate(items) if item.frames == 1]
-    for place in alone[: plan.single]:
-        yield _single(door, items[place], place)
+    alone = alone[: plan.single]
+    chosen = {alone[number * len(alone) // plan.written] for number in range(plan.written) if alone}
+    for place in alone:
+        yield dataclasses.replace(_single(door, items[place], place), written=place in chosen)
     for size in plan.lists:
         places = tuple((turn + step) % count for step in range(min(size, count)))
         turn += len(places)
-        yield _list(door, items, places)
+        yield _list(door, items, places, files=len(places) == count)
     if plan.streamed:
-        yield _streamed(door, items, tuple(range(min(plan.streamed, count))))
+        places = tuple(range(min(plan.streamed, count)))
+        yield _streamed(door, items, places, door.batch_size, None)
+        if door.batch_size > 1:
+            yield _streamed(door, items, places[:ONE_BY_ONE_STREAMED], 1, TIME_LIMIT)
     if plan.threads:
         yield from _threaded(door, items, min(plan.threads, count))
 
@@ -182,14 +196,20 @@ def _single(door: Door, item: Reference, place: int) -> _Call:
     return _Call("one file", (place,), lambda: [door.predict(path)], (str(path),), (item.spacings,))
 
 
-def _list(door: Door, items: Sequence[Reference], places: tuple[int, ...]) -> _Call:
-    arrays = [items[place].pixels for place in places]
-    names = tuple(f"image {number}" for number in range(len(places)))
+def _list(door: Door, items: Sequence[Reference], places: tuple[int, ...], *, files: bool) -> _Call:
+    sources: list[Any] = [items[place].pixels for place in places]
+    names = [f"image {number}" for number in range(len(places))]
+    spacings: list[tuple[Spacing, ...]] = [()] * len(places)
+    for number, place in list(enumerate(places))[1::2]:
+        if files and (path := items[place].path) is not None and items[place].frames == 1:
+            sources[number], names[number], spacings[number] = path, str(path), items[place].spacings
     label = f"a list of {len(places)} in batches of {min(door.batch_size, len(places))}"
-    return _Call(label, places, lambda: door.predict(arrays), names, ((),) * len(places))
+    return _Call(label, places, lambda: door.predict(sources), tuple(names), tuple(spacings))
 
 
-def _streamed(door: Door, items: Sequence[Reference], places: tuple[int, ...]) -> _Call:
+def _streamed(
+    door: Door, items: Sequence[Reference], places: tuple[int, ...], size: int, timeout_s: float | None
+) -> _Call:
     """Files where there are some; the frames of one file follow each other among the references."""
     sources: list[Any] = []
     names = []
@@ -204,7 +224,7 @@ def _streamed(door: Door, items: Sequence[Reference], places: tuple[int, ...]) -
             names.append(str(item.path) if item.frames == 1 else f"{item.path}[{item.frame}]")
 
     def run() -> list[Any]:
-        results = list(door.stream(sources, batch_size=door.batch_size))
+        results = list(door.stream(sources, batch_size=size, timeout_s=timeout_s))
         if errors := [result.error for result in results if result.error is not None]:
             raise CheckFailedError(f"the stream gave an error, expected predictions: {errors[0]}")
         if dropped := sum(result.dropped for result in results):
@@ -212,7 +232,7 @@ def _streamed(door: Door, items: Sequence[Reference], places: tuple[int, ...]) -
         return [result.prediction for result in results]
 
     spacings = tuple(items[place].spacings for place in places)
-    return _Call(f"a stream of {len(places)}", places, run, tuple(names), spacings)
+    return _Call(f"a stream of {len(places)} in batches of {size}", places, run, tuple(names), spacings)
 
 
 def _threaded(door: Door, items: Sequence[Reference], count: int) -> Iterator[_Call]:

@@ -98,15 +98,18 @@ def verify_bundle(
     device: str | None = None,
     precision: str | None = None,
     device_folder: Path | None = None,
+    public_key: Path | None = None,
 ) -> Verification:
     """Check every hash, then replay the conformance files and the golden images through the door.
 
     make: builds the door that serves on a session, `Segmenter` in a program of one's own.
     backend, device, precision: only these; None for all that the bundle has. A backend whose artefact the
         bundle lacks is reported only where it was asked for by name.
-    Raises BundleError where there is no bundle at all, InputError for an unknown name.
+    public_key: as in `Bundle.open`.
+    Raises BundleError where there is no bundle at all, InputError for an unknown name, CheckFailedError
+    where the signature is not the key's.
     """
-    bundle = Bundle.read_index(root)
+    bundle = Bundle.read_index(root, public_key)
     if backend is not None and backend not in BACKENDS:
         raise InputError(f"backend is '{backend}', expected one of {', '.join(BACKENDS)}")
     if device is not None and device not in DEVICES:

@@ -78,7 +78,7 @@ def test_command_with_a_run_writes_everything(
         assert label in page
     assert "http" not in page.replace("http-equiv", ""), "the page loads nothing"
     assert set(values["worst"]["onnx-fp16-onnxruntime-cpu"]["pictures"]) == {
-        "input", "pytorch", "artefact", "flipped",
+        "input", "truth", "mask", "flips",
     }  # fmt: skip
     assert [one["status"] for one in values["choice"]] == ["won", "lost"]
 

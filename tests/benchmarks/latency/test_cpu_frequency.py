@@ -6,6 +6,9 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tumorseg_benchmarks.latency import cpu_frequency
 from tumorseg_benchmarks.latency.cpu_frequency import cpu_state, gpu_state
 
 
@@ -44,8 +47,8 @@ class Nvml:
     def nvmlInit_v2(self) -> int:
         return self.first
 
-    def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: Any) -> int:
-        return 0
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, handle: Any) -> int:
+        return 0 if uuid == b"GPU-1" else 6
 
     def nvmlDeviceGetClockInfo(self, handle: Any, kind: int, clock: Any) -> int:
         ctypes.cast(clock, ctypes.POINTER(ctypes.c_uint))[0] = 1980
@@ -60,7 +63,15 @@ class Nvml:
         return 0
 
 
-def test_a_gpu_says_clock_reasons_and_memory_and_a_failed_call_its_status() -> None:
+def test_a_gpu_says_clock_reasons_and_memory_and_a_failed_call_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert gpu_state(None) == {"unreadable": "libnvidia-ml.so.1 is not installed"}
+    monkeypatch.setattr(cpu_frequency, "gpu_uuid", lambda: None)
+    assert gpu_state(Nvml()) == {"unreadable": "the driver tells no UUID of the GPU"}
+    monkeypatch.setattr(cpu_frequency, "gpu_uuid", lambda: "GPU-2")
+    assert gpu_state(Nvml()) == {"unreadable": "nvmlDeviceGetHandleByUUID returned 6"}
+    monkeypatch.setattr(cpu_frequency, "gpu_uuid", lambda: "GPU-1")
     assert gpu_state(Nvml()) == {
         "mhz": 1980, "throttled": "software power cap, hardware thermal", "used_mb": 1000.0,
     }  # fmt: skip

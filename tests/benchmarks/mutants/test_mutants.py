@@ -4,8 +4,6 @@ as they are described."""
 from __future__ import annotations
 
 import dataclasses
-import io
-import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +20,17 @@ from tumorseg_benchmarks.mutants.by_command import COMMANDS, Detection, detect
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
 from tumorseg_benchmarks.mutants.negative_controls import FEWEST, NegativeControl, all_controls, all_forms
 from tumorseg_benchmarks.mutants.table import BLIND, KILLED, NAMES, label, verdict
-from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, UNETPP, Size, TestBed, make_test_bed
+from tumorseg_benchmarks.mutants.testbed import (
+    DEEPLAB,
+    FOR_BUGS,
+    UNET,
+    UNETPP,
+    Size,
+    TestBed,
+    make_test_bed,
+    read_test_bed,
+    write_test_bed,
+)
 from tumorseg_benchmarks.mutants.third_party_criteria import (
     CRITERIA,
     allclose,
@@ -36,7 +44,6 @@ from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.device.engines import write_engine
 from tumorseg_train.networks.run import Run
 
-PICKLE = "bed.pickle"
 DOCS = Path(__file__).parents[3] / "docs" / "mutants.md"
 MUST_BE_THERE = (
     "BGR for RGB", "no division by 255", "wrong mean: 0.5", "wrong std: 0.5", "Pillow's resize",
@@ -60,40 +67,12 @@ REFUSED_BY_ALL = (
 def test_bed(tmp_path_factory: pytest.TempPathFactory) -> TestBed:
     """All networks, trained for a moment, exported to ONNX alone."""
     pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
-    size = Size(
-        phantoms=10, passes=6, golden=4, targets=("onnx", "onnx-fp16", "onnx-deploy", "onnx-deploy-gray")
-    )
+    size = Size(phantoms=10, passes=6, golden=4, targets=FOR_BUGS)
 
     def make(folder: Path) -> None:
-        write_test_bed(folder, make_test_bed(folder, size))
+        write_test_bed(make_test_bed(folder, size))
 
     return read_test_bed(kept("test-bed", tmp_path_factory.mktemp("test_bed") / "bed", make))
-
-
-def write_test_bed(folder: Path, test_bed: TestBed) -> None:
-    """Its objects beside its files; paths in the folder are kept as relative ones."""
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, one: object) -> str | None:
-            return str(one.relative_to(folder)) if isinstance(one, Path) else None
-
-    with (folder / PICKLE).open("wb") as file:
-        Pickler(file).dump(test_bed)
-
-
-def read_test_bed(folder: Path) -> TestBed:
-    """What `write_test_bed` wrote, wherever the folder lies now."""
-
-    class Unpickler(pickle.Unpickler):
-        def persistent_load(self, path: str) -> Path:
-            return folder / path
-
-    test_bed: TestBed = Unpickler(io.BytesIO((folder / PICKLE).read_bytes())).load()
-    for name, network in test_bed.networks.items():
-        run = dataclasses.replace(network.run, data={**network.run.data, "root": str(folder / "data")})
-        run.write()
-        test_bed.networks[name] = dataclasses.replace(network, run=run)
-    return test_bed
 
 
 def test_every_bug_has_a_name_of_its_own_and_none_that_must_be_there_is_missing() -> None:

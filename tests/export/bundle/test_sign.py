@@ -11,7 +11,7 @@ from tumorseg_export.bundle.sign import load_private_key, new_key, sign_bundle
 from tumorseg_export.bundle.staging import check_replaceable
 from tumorseg_export.commands.sign import sign
 from tumorseg_runtime.bundle.bundle import INDEX, SIGNATURE, Bundle
-from tumorseg_runtime.bundle.signature import fingerprint, verify_signature
+from tumorseg_runtime.bundle.signature import fingerprint
 from tumorseg_runtime.core.errors import BundleError, CheckFailedError, InputError
 
 pytest.importorskip("cryptography", reason="cryptography is not installed (extra sign)")
@@ -50,9 +50,9 @@ def test_signed_bundle_verifies_with_its_public_key_alone(copied_bundle: Path, t
     assert sign_bundle(Bundle.open(copied_bundle), key) == copied_bundle / SIGNATURE
     bundle = Bundle.open(copied_bundle)
     assert bundle.digest() == digest
-    assert verify_signature(bundle, public) == fingerprint(key.public_key())
+    assert bundle.signed_by(public) == fingerprint(key.public_key())
     with pytest.raises(CheckFailedError, match="is not this key's"):
-        verify_signature(bundle, other)
+        bundle.signed_by(other)
     check_replaceable(copied_bundle)  # a signature does not make it somebody's own folder
 
 
@@ -97,7 +97,7 @@ def test_command_makes_keys_and_signs(copied_bundle: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(sign, ["--new-key", str(key)], catch_exceptions=False)
     assert "key.pub.pem: the public key, for devices" in done.stdout
     done = CliRunner().invoke(sign, [str(copied_bundle), "--key", str(key)], catch_exceptions=False)
-    assert verify_signature(Bundle.open(copied_bundle), tmp_path / "key.pub.pem") in done.stdout
+    assert Bundle.open(copied_bundle).signed_by(tmp_path / "key.pub.pem") in done.stdout
 
 
 @pytest.mark.fault
@@ -134,7 +134,7 @@ def test_openssl_makes_keys_that_sign_and_checks_the_signature(copied_bundle: Pa
     openssl("genpkey", "-algorithm", "ed25519", "-out", "key.pem")
     openssl("pkey", "-in", "key.pem", "-pubout", "-out", "key.pub.pem")
     sign_bundle(Bundle.open(copied_bundle), load_private_key(tmp_path / "key.pem", ask_nothing))
-    verify_signature(Bundle.open(copied_bundle), tmp_path / "key.pub.pem")
+    Bundle.open(copied_bundle).signed_by(tmp_path / "key.pub.pem")
     message, signature = (os.fspath(copied_bundle / name) for name in (INDEX, SIGNATURE))
     key = "pkeyutl", "-verify", "-pubin", "-inkey", "key.pub.pem"
     assert "Success" in openssl(*key, "-rawin", "-in", message, "-sigfile", signature)

@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from tumorseg_export.bundle.sign import new_key
 from tumorseg_export.commands.export import MAX_NOTES, export, parse_size, read_notes, summarise, table
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
-from tumorseg_runtime.bundle.signature import verify_signature
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_train.networks.run import CHECKPOINT, Run
@@ -75,7 +74,7 @@ def test_flags_reach_the_checkpoint_and_the_signature_the_bundle(tiny_run: Run, 
     )
     assert bundle.provenance["golden_images"] == "phantoms, drawn for this export"
     assert "**The golden images are phantoms**" in (out / "MODEL_CARD.md").read_text()
-    verify_signature(bundle, public)
+    bundle.signed_by(public)
 
 
 @pytest.mark.parametrize(

@@ -172,11 +172,11 @@ def test_a_network_of_another_contract_is_refused(
 
 @pytest.mark.fault
 def test_a_broken_file_is_a_backend_error(
-    make_bundle: Maker, convert_bundle: Convert, tmp_path: Path
+    make_bundle: Maker, convert_bundle: Convert, tmp_path: Path, reseal: Callable[[Path], Bundle]
 ) -> None:
     root = make_bundle(tmp_path / "bundle")
     convert_bundle(root, "mnn")
-    opened = Bundle.open(root)
     (root / "model.mnn").write_bytes((root / "model.mnn").read_bytes()[:50])
+    opened = reseal(root)
     with pytest.raises(BackendError, match=r"mnn cannot start .*Invalid model file"):
         open_session(opened, backend="mnn")

@@ -86,7 +86,7 @@ def test_a_network_of_another_contract_is_refused(
 
 
 @pytest.mark.fault
-def test_a_broken_file_is_a_backend_error(bundle: Bundle) -> None:
+def test_a_broken_file_is_a_backend_error(bundle: Bundle, reseal: Callable[[Path], Bundle]) -> None:
     (bundle.root / "model.ncnn.param").write_text("7767517\n1 1\nNoSuchLayer x 0 1 in0\n")
     with pytest.raises(BackendError, match=r"cannot load model.ncnn.param and model.ncnn.bin"):
-        open_session(bundle, backend="ncnn")
+        open_session(reseal(bundle.root), backend="ncnn")

@@ -147,7 +147,7 @@ class Granting:
         return [self.asked["providers"][0]]
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
-        return {self.asked["providers"][0]: {"use_tf32": self.tf32}}
+        return {self.asked["providers"][0]: {"use_tf32": self.tf32, "device_id": "0"}}
 
     def get_inputs(self) -> list[Any]:
         return [SimpleNamespace(name="image", shape=["N", 3, 64, 64], type="tensor(float)")]
@@ -167,15 +167,16 @@ class Granting:
 def test_a_gpu_computes_fp32_without_tf32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = Granting(tmp_path / "profile.json")
     monkeypatch.setattr("onnxruntime.InferenceSession", session)
-    assert backend.open_file(tmp_path / "model.onnx", "cuda", None) is session
+    assert backend.open_model(b"", "model.onnx", "cuda", None) is session
     assert session.asked == {
-        "providers": [CUDA], "provider_options": [{"use_tf32": "0"}], "profiling": True, "enable_fallback": 0,
+        "providers": [CUDA], "provider_options": [{"device_id": "0", "use_tf32": "0"}], "profiling": True,
+        "enable_fallback": 0,
     }  # fmt: skip
     assert backend.versions_of("cuda")["tf32"] == "off"
     assert "tf32" not in backend.versions_of("cpu")
     session.tf32 = "1"
     with pytest.raises(BackendError, match=r"has {'use_tf32': '1'}, expected {'use_tf32': '0'}"):
-        backend.open_file(tmp_path / "model.onnx", "cuda", None)
+        backend.open_model(b"", "model.onnx", "cuda", None)
 
 
 def test_tensorrt_gets_its_tf32_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,11 +185,11 @@ def test_tensorrt_gets_its_tf32_from_the_environment(tmp_path: Path, monkeypatch
     monkeypatch.setattr("onnxruntime.InferenceSession", session)
     monkeypatch.setenv(backend.TF32_VARIABLE, "1")
     with pytest.raises(BackendError, match="NVIDIA_TF32_OVERRIDE is '1', expected it unset or '0'"):
-        backend.open_file(tmp_path / "model.onnx", "tensorrt", None)
+        backend.open_model(b"", "model.onnx", "tensorrt", None)
     monkeypatch.delenv(backend.TF32_VARIABLE)
-    backend.open_file(tmp_path / "model.onnx", "tensorrt", None)
+    backend.open_model(b"", "model.onnx", "tensorrt", None)
     assert os.environ[backend.TF32_VARIABLE] == "0"
-    assert session.asked["provider_options"] == [{}]
+    assert session.asked["provider_options"] == [{"device_id": "0"}]
     monkeypatch.delenv(backend.TF32_VARIABLE)
 
 
@@ -200,10 +201,10 @@ def test_a_node_that_ran_elsewhere_is_refused_by_the_profile(
     with pytest.raises(
         BackendError, match=r"1 nodes did not run on CUDA.*\(node_1 \(CPUExecutionProvider\)\)"
     ):
-        backend.open_file(tmp_path / "model.onnx", "cuda", None)
+        backend.open_model(b"", "model.onnx", "cuda", None)
     session.providers = ()
     with pytest.raises(BackendError, match="profile names no node"):
-        backend.open_file(tmp_path / "model.onnx", "cuda", None)
+        backend.open_model(b"", "model.onnx", "cuda", None)
 
 
 def test_the_profile_of_a_real_session_names_every_node(small_bundle: Path, tmp_path: Path) -> None:

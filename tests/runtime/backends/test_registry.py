@@ -28,7 +28,7 @@ by_name = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_the_module_opens_a_session_of_a_record(spec: BackendSpec) -> None:
     names = list(inspect.signature(importlib.import_module(spec.module).open_session).parameters)
     expected = ["spec", "bundle", "device", "precision", "threads"]
-    assert names == [*expected, *(["device_folder"] if spec.device_folder else [])]
+    assert names == [*expected, *(["device_folder"] if spec.device_folder or spec.keeps_engines else [])]
 
 
 @by_name

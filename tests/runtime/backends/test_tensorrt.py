@@ -19,7 +19,7 @@ from fakes.cuda import FakeDriver
 from fakes.tensorrt import FakeTensorRt
 from tumorseg_runtime.backends import BACKENDS, open_session
 from tumorseg_runtime.backends import tensorrt as backend
-from tumorseg_runtime.bundle.bundle import Artefact, Bundle
+from tumorseg_runtime.bundle.bundle import Artefact, Bundle, FileRecord, sha256_of
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.session import checked_infer
 from tumorseg_runtime.device.cuda import DeviceTensor, Gpu
@@ -295,7 +295,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.why_unavailable("cuda") is None
     with pytest.raises(InputError, match="device is 'cpu', expected cuda"):
         backend.why_unavailable("cpu")
-    for tool, extra in (("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt-rtx")):
+    for tool, extra in (("tensorrt", "tensorrt-cu13"), ("tensorrt_rtx", "tensorrt-rtx")):
         monkeypatch.setitem(sys.modules, tool, None)
         with pytest.raises(BackendError, match=rf"{tool} cannot be imported .*'tumorseg\[{extra}\]'"):
             backend.load_tool(tool)
@@ -318,16 +318,24 @@ def test_a_device_folder_without_an_engine_leaves_the_bundles_own(
     built = (device.folder / device.key.name()).read_bytes()
     write_engine(bundle.root / "model.rtx.engine", built, own)
     artefact = Artefact("model.rtx.engine", backend.FORMAT, "fp32", PROFILE.largest, {}, ())
-    bundle = dataclasses.replace(bundle, artefacts=(*bundle.artefacts, artefact))
+    files = {
+        name: FileRecord(sha256_of(bundle.root / name), (bundle.root / name).stat().st_size)
+        for name in ("model.rtx.engine", "model.rtx.engine.json")
+    }
+    bundle = dataclasses.replace(
+        bundle, artefacts=(*bundle.artefacts, artefact), files={**bundle.files, **files}
+    )
     (tmp_path / "ranking").mkdir()
-    assert backend._choose(bundle, "fp32", tmp_path / "ranking") == (bundle.root / artefact.file, own)
+    chosen = backend._choose(bundle, "fp32", tmp_path / "ranking")
+    assert (chosen.path, chosen.key) == (bundle.root / artefact.file, own)
     assert (
         backend.open_session(
             BACKENDS["tensorrt"], bundle, "cuda", "fp32", None, tmp_path / "ranking"
         ).info.backend
         == "tensorrt"
     )
-    assert backend._choose(bundle, "fp32", device.folder) == (device.folder / device.key.name(), device.key)
+    chosen = backend._choose(bundle, "fp32", device.folder)
+    assert (chosen.path, chosen.key) == (device.folder / device.key.name(), device.key)
 
 
 def test_a_bundle_without_an_engine_says_which_artefacts_it_has(make_device: Callable[..., Device]) -> None:

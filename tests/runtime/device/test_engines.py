@@ -11,6 +11,7 @@ import pytest
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.device.engines import (
+    Engine,
     EngineKey,
     OtherMachineError,
     Profile,
@@ -84,9 +85,11 @@ def test_the_right_engine_is_found(tmp_path: Path, small_bundle: Path) -> None:
         path = tmp_path / key.name()
         write_engine(path, key.name().encode(), key)
         os.utime(record_of(path), ns=(10**18 - age, 10**18 - age))
-    assert find_engine(tmp_path, bundle, "fp16") == (tmp_path / newer.name(), newer)
+    assert find_engine(tmp_path, bundle, "fp16") == Engine(
+        tmp_path / newer.name(), newer, newer.name().encode()
+    )
     record_of(tmp_path / newer.name()).unlink()  # as after a build that was killed
-    assert find_engine(tmp_path, bundle, "fp16") == (tmp_path / ours.name(), ours)
+    assert find_engine(tmp_path, bundle, "fp16") == Engine(tmp_path / ours.name(), ours, ours.name().encode())
     (tmp_path / ours.name()).write_bytes(b"rot")
     with pytest.raises(BundleError, match="altered"):
         find_engine(tmp_path, bundle, "fp16")

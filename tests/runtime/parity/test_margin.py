@@ -42,14 +42,19 @@ def certify(root: Path, errors: list[float], edit_index: Callable[..., None]) ->
 
 
 def test_the_band_is_twice_the_largest_certified_error(
-    make_bundle: Callable[..., Path], edit_index: Callable[..., None], tmp_path: Path
+    make_bundle: Callable[..., Path],
+    edit_index: Callable[..., None],
+    tmp_path: Path,
+    reseal: Callable[[Path], Bundle],
 ) -> None:
     bundle = certify(make_bundle(tmp_path / "b"), [0.01, 0.03, 0.02], edit_index)
     band = read_band(bundle, "fp32")
     assert band == Band(0.06, "twice the largest logit error in certificates/model.onnx.json")
     (bundle.root / "certificates/model.onnx.json").write_text("{}")
-    with pytest.raises(BundleError, match="is no certificate: lacks the field reports"):
+    with pytest.raises(BundleError, match="is no longer as it was sealed"):
         read_band(bundle, "fp32")
+    with pytest.raises(BundleError, match="is no certificate: lacks the field reports"):
+        read_band(reseal(bundle.root), "fp32")
 
 
 def test_without_a_certificate_parity_bounds_the_error(small_bundle: Path) -> None:

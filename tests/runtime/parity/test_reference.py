@@ -38,9 +38,16 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
 @pytest.mark.fault
 @pytest.mark.parametrize(("file", "damage"), DAMAGE)
 def test_damage_is_a_bundle_error(
-    small_bundle: Path, tmp_path: Path, file: str, damage: Callable[[Path], object]
+    small_bundle: Path,
+    tmp_path: Path,
+    file: str,
+    damage: Callable[[Path], object],
+    reseal: Callable[[Path], Bundle],
 ) -> None:
     copy = Path(shutil.copytree(small_bundle, tmp_path / "copy"))
     damage(copy / "golden" / file)
     with pytest.raises(BundleError, match="scene_1"):
         load_golden(Bundle.read_index(copy))
+    if (copy / "golden" / file).exists():
+        with pytest.raises(BundleError, match=r"scene_1: golden image is damaged"):
+            load_golden(reseal(copy))

@@ -17,6 +17,7 @@ from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.core.errors import InputError, ParityError
 from tumorseg_runtime.core.session import InProcess
 from tumorseg_runtime.deployment.store import install
+from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import ParityReport
@@ -28,7 +29,10 @@ from tumorseg_runtime.processing.postprocess import masks_from_logits as decide
 
 pytest.importorskip("onnxruntime")
 SEGMENTER = "tumorseg_runtime.inference.segmenter"
-EVERYTHING = Plan(ALL, (1, 2, 3, 5, ALL), ALL, 3)
+PREDICTION = "tumorseg_runtime.inference.prediction"
+right_line = Prediction.to_dict
+ALL_WRITTEN = 3
+EVERYTHING = Plan(ALL, (1, 2, 3, 5, ALL), ALL, 3, written=2)
 Array = npt.NDArray[Any]
 
 
@@ -46,16 +50,17 @@ def test_a_right_network_passes_in_every_call(small_bundle: Path) -> None:
     calls = {image.call for image in report.images}
     assert {
         "one file",
-        "a stream of 3",
+        "a stream of 3 in batches of 4",
+        "a stream of 3 in batches of 1",
         "a list of 3 in thread 2 of 2",
         "a list of 2 in batches of 2",
     } <= calls
-    assert len(report.images) == 3 + (1 + 2 + 3 + 3 + 3) + 3 + 6
+    assert len(report.images) == 3 + (1 + 2 + 3 + 3 + 3) + 3 + 3 + 6
 
 
 def test_the_plans_cost_what_they_promise(small_bundle: Path) -> None:
     assert len(replayed(small_bundle, quick_plan(4)).images) == 4
-    assert len(replayed(small_bundle, full_plan(4)).images) <= 12
+    assert len(replayed(small_bundle, full_plan(4)).images) <= 13
 
 
 def test_another_network_fails(small_bundle: Path) -> None:
@@ -81,9 +86,20 @@ def turned(lesion: Lesion) -> Lesion:
     return dataclasses.replace(lesion, box=(lesion.box[1], lesion.box[0], *lesion.box[2:]))
 
 
+def changed_file(change: Callable[[Array], Array], kind: str) -> Callable[..., None]:
+    def write(path: Path, pixels: Array, **options: Any) -> None:
+        write_png(path, np.ascontiguousarray(change(pixels)) if kind in path.parts else pixels, **options)
+
+    return write
+
+
 BUGS: dict[str, tuple[str, Any]] = {
     "sigmoid twice": (f"{SEGMENTER}.masks_from_logits", sigmoid_twice),
     "upside down": (f"{SEGMENTER}.masks_from_logits", upside_down),
+    "mask at the network's size": (
+        f"{SEGMENTER}.masks_from_logits",
+        lambda logits, contract, height, width: decide(logits, contract, *logits.shape[1:]),
+    ),
     "box turned": (f"{SEGMENTER}.find_lesions", changed(turned)),
     "centroid turned": (
         f"{SEGMENTER}.find_lesions",
@@ -103,6 +119,10 @@ BUGS: dict[str, tuple[str, Any]] = {
         "tumorseg_runtime.inference.prediction.probabilities",
         lambda logits, height, width: np.full((len(logits), height, width), 0.6, np.float32),
     ),
+    "mask of the first class for all": (
+        f"{PREDICTION}.Prediction.mask",
+        property(lambda self: np.zeros_like(self.masks[0])),
+    ),
     "margin of everything": ("tumorseg_runtime.inference.prediction.close_share", lambda *_: 1.0),
 }
 
@@ -113,7 +133,34 @@ def test_bugs_behind_the_network_are_seen(
 ) -> None:
     target, other = BUGS[bug]
     monkeypatch.setattr(target, other)
-    assert not replayed(small_bundle, ONE_BY_ONE).passed
+    assert not replayed(small_bundle, dataclasses.replace(ONE_BY_ONE, written=ALL_WRITTEN)).passed
+
+
+FILES: dict[str, tuple[str, Any]] = {
+    "mask files inverted": (f"{PREDICTION}.write_png", changed_file(lambda pixels: 255 - pixels, "masks")),
+    "mask files of 1": (f"{PREDICTION}.write_png", changed_file(lambda pixels: pixels // 255, "masks")),
+    "probability files mirrored": (
+        f"{PREDICTION}.write_png",
+        changed_file(lambda pixels: pixels[:, ::-1], "probabilities"),
+    ),
+    "overlay of another image": (
+        f"{PREDICTION}.draw_overlay",
+        lambda image, masks: np.full_like(np.repeat(image[:, :, None], 3, axis=2), 7),
+    ),
+    "height and width exchanged in the JSON": (
+        f"{PREDICTION}.Prediction.to_dict",
+        lambda self: {**right_line(self), "height": -1},
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", FILES)
+def test_bugs_of_what_predict_writes_are_seen(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch, bug: str
+) -> None:
+    target, other = FILES[bug]
+    monkeypatch.setattr(target, other)
+    assert not replayed(small_bundle, quick_plan(4)).passed
 
 
 class Faulty(InProcess):

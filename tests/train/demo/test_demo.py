@@ -62,11 +62,11 @@ def test_two_organs_with_and_without_a_tumour_the_same_each_time(shown: Demo) ->
 def test_the_page_is_one_file_with_its_verdict_first(shown: Demo) -> None:
     page = demo_page(shown, [("my images", "tumorseg predict b scans/ --out masks")])
     body = page[page.index("<body>") :]
-    assert body.index("Passed: ") < body.index("<nav")
-    assert page.count("<img ") == 4 * len(shown.cases)
+    assert body.index('class="verdict passed"') < body.index("<table")
+    assert page.count("<img ") == 4 * len(shown.cases), "input, truth, mask and what differs"
+    assert body.count('class="badge refused"') == len(shown.refusals)
     assert "http://" not in page
     assert "https://" not in page
-    assert "<script" not in page
     assert "prefers-color-scheme: dark" in page
     assert len(page.encode()) < MAX_PAGE
     for refusal in shown.refusals:

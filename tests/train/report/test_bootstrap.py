@@ -68,8 +68,13 @@ def test_what_cannot_be_known_is_nan() -> None:
     nothing = estimate(Ratio(np.zeros(3), np.zeros(3)), ["a", "b", "c"], draw_weights(["a", "b", "c"]))
     assert math.isnan(nothing.value)
     assert math.isnan(nothing.low)
-    one_group = estimate(ratio(np.array([0.5, 0.7])), ["a", "a"], draw_weights(["a", "a"]))
-    assert one_group.value == pytest.approx(0.6)
-    assert math.isnan(one_group.low)
-    assert math.isnan(interval(np.array([np.nan]))[0])
+    assert math.isnan(interval(np.array([np.nan]), 10)[0])
     assert draw_weights([]).shape == (2000, 0)
+
+
+def test_fewer_than_ten_groups_have_no_interval() -> None:
+    for count in (1, 9, 10):
+        groups = [f"g{i // 2}" for i in range(2 * count)]
+        found = estimate(ratio(np.linspace(0.5, 0.7, 2 * count)), groups, draw_weights(groups))
+        assert found.value == pytest.approx(0.6)
+        assert math.isnan(found.low) == math.isnan(found.high) == (count < 10)

@@ -1,4 +1,5 @@
 import base64
+import hashlib
 import re
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_train.report import page
+from tumorseg_train.data.phantoms import draw_breast
+from tumorseg_train.report import case_view, page
 
-VOID = {"meta", "img", "br", "hr"}
+VOID = {"meta", "img", "br", "hr", "input"}
 
 
 class Reader(HTMLParser):
@@ -44,26 +46,67 @@ class Reader(HTMLParser):
         self.texts.append(data)
 
 
+def case(seed: int, size: int = 512) -> case_view.PageCase:
+    pixels, truth = draw_breast(np.random.default_rng(seed), (size, size), 1)
+    return case_view.page_case(f"case {seed}", "figures", pixels, truth, np.roll(truth, 9, axis=1))
+
+
 def test_the_page_is_whole_and_loads_nothing() -> None:
-    pixels = np.zeros((4, 4), np.uint8)
-    body = page.gallery([page.picture(page.image_uri(pixels), "black", "caption")])
-    text = page.page("Title <1>", [("A & B", body), ("A B", "x"), ("…", "y")], lead="what <it> is")
+    text = page.page(
+        "Title <1>",
+        page.Verdict(page.REFUSED, "what <it> is"),
+        page.table(("a", "b"), [("x", "1"), ("y", "2")]),
+        cases=[case(0, 64)],
+        folded=[("A & B", page.paragraph("body"))],
+        banner="busy & loud",
+        lead="about",
+    )
     reader = Reader(text)
-    anchors = [link.removeprefix("#") for link in reader.links]
-    assert anchors == ["main", "s-a-b", "s-a-b--2", "s-section"]
-    assert set(anchors) <= set(reader.ids)
     assert len(set(reader.ids)) == len(reader.ids)
-    assert {"Title <1>", "A & B", "what <it> is", "caption"} <= set(reader.texts)
-    assert "default-src 'none'" in text
-    assert not re.search(r"https?://|url\(|@import|<script|<link", text)
+    assert {"Title <1>", "A & B", " what <it> is", " busy & loud", "about"} <= set(reader.texts)
+    assert (
+        text.index("what &lt;it&gt;")
+        < text.index("<table")
+        < text.index('class="viewer"')
+        < text.index("A &amp; B")
+    )
+    assert not re.search(r"https?://|url\(|@import|<link", text)
     assert "prefers-color-scheme: dark" in text
     assert "width=device-width" in text
     assert '<main id="main" tabindex="-1">' in text  # the skip link's target takes the focus
 
 
+def test_only_our_own_script_may_run() -> None:
+    text = page.page("T", page.Verdict(page.PASSED, "fine"), page.table(("a",), [("x",)]))
+    script = text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+    )
+    assert text.count("<script") == 1
+
+
+def test_forty_cases_stay_below_a_page_s_weight() -> None:
+    cases = [case(seed % 4) for seed in range(40)]
+    text = page.page("T", page.Verdict(page.PASSED, "fine"), page.table(("a",), [("x",)]), cases=cases)
+    assert len(text.encode()) < 1_500_000
+
+
+def test_flips_are_false_positives_and_negatives_in_colours() -> None:
+    truth, mask = np.zeros((2, 8, 9), bool)
+    truth[1, 1:3], mask[1, 2:4] = True, True
+    raw = base64.b64decode(case_view.flips_uri(truth, mask).partition("base64,")[2])
+    pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None
+    found = {(int(y), int(x)): tuple(pixels[y, x, 2::-1].tolist()) for y, x in np.argwhere(pixels[:, :, 3])}
+    assert found == {(1, 1): case_view.TRUTH, (1, 3): case_view.MASK}
+    grown = base64.b64decode(case_view.flips_uri(truth, mask, 3).partition("base64,")[2])
+    larger = cv2.imdecode(np.frombuffer(grown, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert larger is not None
+    assert (larger[:, :, 3] > 0).sum() > 9
+
+
 def test_text_is_escaped_once() -> None:
-    assert page.escape("<b>") == "&lt;b&gt;"
-    assert page.escape(page.escape("<b>")) == "&lt;b&gt;"
     assert page.paragraph(page.code("a<b")) == "<p><code>a&lt;b</code></p>\n"
     assert page.bullets([]) == ""
     assert Reader(page.bullets(["<i>", "two"])).texts.count("<i>") == 1
@@ -84,8 +127,8 @@ def test_a_table_names_its_rows_and_columns_and_can_be_scrolled_by_keyboard() ->
         "x",
         "1",
     ]
-    assert text.count('<th scope="row">') == 2
-    assert text.count('<td class="right">') == 2
+    assert text.count('<th scope="row" role="rowheader">') == 2
+    assert text.count('<td role="cell" class="right">') == 2
     assert 'role="region" tabindex="0" aria-label="Dice &amp; class"' in text
     assert page.table(("a", "b"), [("x", "y" * 40)]).count('class="wide"') == 2  # the header and the cell
     with pytest.raises(InputError, match="has 1 cells, expected 2"):
@@ -102,16 +145,16 @@ def test_pictures_keep_their_pixels() -> None:
         assert image is not None
         return image if image.ndim == 2 else image[:, :, ::-1]
 
-    assert np.array_equal(decode(page.image_uri(pixels)), pixels)
-    assert np.array_equal(decode(page.image_uri(pixels[:, :, 0])), pixels[:, :, 0])
-    assert decode(page.image_uri(pixels, longest=15)).shape == (10, 15, 3)
-    assert decode(page.image_uri(pixels, longest=500)).shape == (20, 30, 3)
+    assert np.array_equal(decode(case_view.image_uri(pixels)), pixels)
+    assert np.array_equal(decode(case_view.image_uri(pixels[:, :, 0])), pixels[:, :, 0])
+    assert decode(case_view.image_uri(pixels, longest=15)).shape == (10, 15, 3)
+    assert decode(case_view.image_uri(pixels, longest=500)).shape == (20, 30, 3)
     flat = np.full((16, 16, 3), (200, 20, 20), np.uint8)
-    jpeg = page.image_uri(flat, jpeg_quality=95)
+    jpeg = case_view.image_uri(flat, jpeg_quality=95)
     assert jpeg.startswith("data:image/jpeg;base64,")
     assert np.abs(decode(jpeg).astype(int) - flat).max() < 10
     with pytest.raises(InputError, match=r"float64 \(20, 30\), expected uint8"):
-        page.image_uri(np.zeros((20, 30)))
+        case_view.image_uri(np.zeros((20, 30)))
 
 
 @pytest.mark.process

@@ -114,7 +114,8 @@ def load_recipe(name: str, **overrides: Any) -> Recipe:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            f"recipe is '{name}', expected auto, {', '.join(NAMES)} or a TOML file ({error.strerror})"
+            f"recipe is '{name}', expected auto, {', '.join(NAMES)} or a TOML file "
+            f"({error.strerror or error})"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not TOML ({error}): correct the file") from error

@@ -1,61 +1,80 @@
-"""The audit as one HTML page with thumbnails."""
+"""The audit as a page: the verdict, images by class, then every finding that can be looked at."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 
 from tumorseg_train.data.audit import Audit, DuplicatePair, SplitCheck, quantiles
 from tumorseg_train.data.checks import KINDS, MEANING
 from tumorseg_train.data.datasets import Sample, UInt8Array, read_pair
+from tumorseg_train.report.case_view import BoolArray, PageCase, Words, page_case
 from tumorseg_train.report.charts import histogram
 from tumorseg_train.report.page import (
-    Html,
+    PASSED,
+    REFUSED,
+    UNVERIFIED,
+    Verdict,
     bullets,
     details,
-    gallery,
-    image_uri,
     page,
     paragraph,
-    picture,
     side_by_side,
     table,
 )
 
-HEIGHT = 150  # pixels of a thumbnail
-QUALITY = 80  # of its JPEG
-PICTURES = 150  # in a section; what is beyond is named
+HEIGHT = 200  # pixels of an image in the viewer
+BESIDE = 4  # images of a cluster that are shown side by side
+CASES = 40  # findings with pictures; the folded lists name all
 SIZES = 12  # most frequent image sizes in the table
-OUTLINE = (255, 200, 0)  # RGB
 
 
 def audit_page(audit: Audit) -> str:
     """The page; reads the pictured images again."""
-    reasons = audit.worthless()
-    verdict = bullets(reasons) if reasons else paragraph("Nothing makes evidence from this data worthless.")
-    sections = [("Verdict", str(verdict)), ("Images", _images(audit))]
-    if audit.split:
-        sections.append(("Split", _split(audit, audit.split)))
-    sections += [
+    folded = [("Split", _split(audit, audit.split))] if audit.split else []
+    folded += [
         ("Problems of files", _problems(audit)),
-        ("One scene in two classes", _pairs(audit, [pair for pair in audit.pairs if pair.conflicting])),
+        ("One scene in two classes", _pairs([pair for pair in audit.pairs if pair.conflicting])),
         ("Near-duplicates", _clusters(audit)),
-        ("Colour among gray", _listed(audit, audit.coloured())),
-        ("Several masks", _listed(audit, [sample.image for sample in audit.several_masks()])),
+        ("Colour among gray", _named(audit.coloured())),
+        ("Several masks", _named([sample.image for sample in audit.several_masks()])),
         ("Sizes of images", _sizes(audit)),
         ("Sizes of lesions", _areas(audit)),
     ]
     lead = f"{len(audit.samples)} images under {audit.root}, {len(audit.facts)} of them sound."
     if audit.phantoms:
         lead += " They are phantoms, drawn of nobody: only files with equal bytes count as duplicates."
-    return page("Data audit", sections, lead=lead)
+    return page(
+        "Data audit",
+        verdict(audit),
+        _images(audit),
+        cases=list(_cases(audit)),
+        words=Words(truth="masks"),
+        folded=folded,
+        lead=lead,
+    )
 
 
-def _images(audit: Audit) -> Html:
+def verdict(audit: Audit) -> Verdict:
+    """Red for what makes evidence worthless, amber for what is left open."""
+    if reasons := audit.worthless():
+        return Verdict(REFUSED, f"Evidence from this data is worthless: {'; '.join(reasons)}.", "worthless")
+    if audit.split is None:
+        return Verdict(
+            UNVERIFIED,
+            "Nothing in the files makes evidence worthless; no split was given to check (--split).",
+        )
+    return Verdict(
+        PASSED, "Nothing in the files or in the split makes evidence from this data worthless.", "sound"
+    )
+
+
+def _images(audit: Audit) -> Markup:
     count = Counter((sample.organ, sample.label) for sample in audit.samples)
     sound = Counter((s.organ, s.label) for s in audit.samples if s.image in audit.facts)
     empty = audit.without_tumour()
@@ -67,18 +86,18 @@ def _images(audit: Audit) -> Html:
     ]
     unread = [f"Not read, no known layout: {name}" for name in audit.unread_folders]
     header = ("organ and class", "images>", "sound>", "without a tumour>", "patients named>")
-    return Html(table(header, rows) + bullets(unread))
+    return table(header, rows, label="Images by class", cards=True) + bullets(unread)
 
 
-def _problems(audit: Audit) -> Html:
+def _problems(audit: Audit) -> Markup:
     blocks = []
     for kind in KINDS:
         lines = [problem.text for problem in audit.problems if problem.kind == kind]
         blocks.append(paragraph(f"{kind} ({MEANING[kind]}): {len(lines)}") + bullets(lines))
-    return Html("".join(blocks))
+    return Markup().join(blocks)
 
 
-def _split(audit: Audit, split: SplitCheck) -> Html:
+def _split(audit: Audit, split: SplitCheck) -> Markup:
     across = [pair for pair in audit.pairs if pair.across]
     lines = [
         f"{split.file}: method {split.method}",
@@ -96,52 +115,43 @@ def _split(audit: Audit, split: SplitCheck) -> Html:
         )
         for leak in split.leaks
     ]
-    leaks = table(("group", "kind", "images"), rows) if rows else Html("")
-    pictures = _pairs(audit, across) if across else Html("")
-    return Html(bullets(lines) + (details(f"{len(rows)} groups", leaks) if rows else "") + pictures)
+    leaks = details(f"{len(rows)} groups", table(("group", "kind", "images"), rows)) if rows else Markup()
+    return bullets(lines) + leaks + bullets([_said(pair) for pair in across])
 
 
-def _pairs(audit: Audit, pairs: Sequence[DuplicatePair]) -> Html:
-    if not pairs:
-        return paragraph("None.")
-    shown = []
-    for pair in pairs[:PICTURES]:
-        names = [
-            f"{image} ({', '.join(filter(None, (label, part)))})"
-            for image, label, part in zip((pair.first, pair.second), pair.classes, pair.parts, strict=True)
-        ]
-        same = "same bytes" if pair.same_bytes else f"similarity {pair.similarity:.2f}"
-        shown.append(_strip(audit, (pair.first, pair.second), f"{' and '.join(names)}: {same}"))
-    rest = [f"{pair.first} and {pair.second}: {pair.similarity:.2f}" for pair in pairs[PICTURES:]]
-    return Html(gallery(shown) + bullets(rest))
+def _said(pair: DuplicatePair) -> str:
+    names = [
+        f"{image} ({', '.join(filter(None, (label, part)))})"
+        for image, label, part in zip((pair.first, pair.second), pair.classes, pair.parts, strict=True)
+    ]
+    same = "same bytes" if pair.same_bytes else f"similarity {pair.similarity:.2f}"
+    return f"{' and '.join(names)}: {same}"
 
 
-def _clusters(audit: Audit) -> Html:
+def _pairs(pairs: Sequence[DuplicatePair]) -> Markup:
+    return _named([_said(pair) for pair in pairs])
+
+
+def _named(lines: Sequence[str]) -> Markup:
+    return bullets(lines) or paragraph("None.")
+
+
+def _clusters(audit: Audit) -> Markup:
     clusters = audit.clusters()
     if not clusters:
         return paragraph("None.")
     copies = sum(pair.same_bytes for pair in audit.pairs)
     said = (
         f"{len(clusters)} clusters of {sum(map(len, clusters))} images, {len(audit.pairs)} pairs, "
-        f"{copies} of them with the same bytes. Outlines are those of the masks."
+        f"{copies} of them with the same bytes."
     )
     similarity = histogram(
         "Similarity of the pairs", [pair.similarity for pair in audit.pairs], x="similarity"
     )
-    shown = [_strip(audit, images, ", ".join(images)) for images in clusters[:PICTURES]]
-    rest = [", ".join(images) for images in clusters[PICTURES:]]
-    return Html(paragraph(said) + similarity + gallery(shown) + bullets(rest))
+    return paragraph(said) + similarity + bullets([", ".join(images) for images in clusters])
 
 
-def _listed(audit: Audit, images: Sequence[str]) -> Html:
-    if not images:
-        return paragraph("None.")
-    sound = [image for image in images if image in audit.facts]
-    rest = [*sound[PICTURES:], *(image for image in images if image not in audit.facts)]
-    return Html(gallery([_strip(audit, (image,), image) for image in sound[:PICTURES]]) + bullets(rest))
-
-
-def _sizes(audit: Audit) -> Html:
+def _sizes(audit: Audit) -> Markup:
     rows = []
     for organ, sizes in sorted(audit.sizes().items()):
         common = sizes.most_common(SIZES)
@@ -152,7 +162,7 @@ def _sizes(audit: Audit) -> Html:
     return table(("organ", "width x height", "images>"), rows)
 
 
-def _areas(audit: Audit) -> Html:
+def _areas(audit: Audit) -> Markup:
     areas = audit.areas()
     rows = [
         (f"{organ} {label}", str(len(values)), *(f"{value:.2%}" for value in quantiles(values).values()))
@@ -163,26 +173,35 @@ def _areas(audit: Audit) -> Html:
         histogram(f"{organ} {label}", [100 * value for value in values], x="% of the image")
         for (organ, label), values in areas.items()
     ]
-    return Html(
-        paragraph("Share of the image that the tumour covers.") + table(header, rows) + side_by_side(charts)
-    )
+    said = paragraph("Share of the image that the tumour covers.")
+    return said + table(header, rows) + side_by_side(charts)
 
 
-def _strip(audit: Audit, images: Sequence[str], caption: str) -> Html:
-    """Images side by side with the outlines of their masks."""
+def _cases(audit: Audit) -> Iterator[PageCase]:
+    """Findings to look at, the worst first, CASES at most."""
+    found: list[tuple[str, str, Sequence[str]]] = []
+    for pair in audit.pairs:
+        title = "One scene in two classes" if pair.conflicting else "Near-duplicates in two parts"
+        if pair.conflicting or pair.across:
+            found.append((title, _said(pair), (pair.first, pair.second)))
+    found += [("Near-duplicates", ", ".join(images), images) for images in audit.clusters()]
+    found += [("Colour among gray", image, (image,)) for image in audit.coloured()]
+    found += [("Several masks", s.image, (s.image,)) for s in audit.several_masks()]
+    found.sort(key=lambda each: each[0] != "One scene in two classes")
     by_name = {sample.image: sample for sample in audit.samples}
-    thumbnails = [_thumbnail(audit.root, by_name[image]) for image in images]
-    return picture(image_uri(np.hstack(thumbnails), jpeg_quality=QUALITY), caption, caption)
+    for title, said, images in found[:CASES]:
+        sound = [image for image in images if image in audit.facts][:BESIDE]
+        if sound:
+            pixels, masks = zip(*(_small(audit.root, by_name[image]) for image in sound), strict=True)
+            yield page_case(title, said, np.hstack(pixels), np.hstack(masks), longest=4 * HEIGHT)
 
 
-def _thumbnail(root: Path, sample: Sample) -> UInt8Array:
-    """uint8 (HEIGHT, w, 3) RGB."""
+def _small(root: Path, sample: Sample) -> tuple[UInt8Array, BoolArray]:
+    """uint8 (HEIGHT, w, 3) RGB and bool (HEIGHT, w)."""
     image, mask = read_pair(root, sample)
     size = (max(1, round(image.shape[1] * HEIGHT / image.shape[0])), HEIGHT)
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     colour = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB) if small.ndim == 2 else small.copy()
-    outline = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(outline, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(colour, contours, -1, OUTLINE, 1)
     colour[:, -1] = 255  # a line between neighbours
-    return np.asarray(colour, np.uint8)
+    shape = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(colour, np.uint8), np.asarray(shape > 0)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tumorseg_runtime.bundle.bundle import INDEX, Artefact, Bundle
+from tumorseg_runtime.bundle.bundle import INDEX, INDEX_HASH, Artefact, Bundle, index_hash_text
 from tumorseg_runtime.core.errors import BundleError, CheckFailedError, ParityError, TumorsegError
 from tumorseg_runtime.core.files import write_bytes, write_text
 from tumorseg_runtime.inference.segmenter import Segmenter
@@ -50,7 +50,9 @@ def shift_mean(bundle: Bundle) -> None:
     """Write an index with another mean: the fault of a program with a preprocessing of its own."""
     mean = tuple(value - SHIFT if value > 0.5 else value + SHIFT for value in bundle.contract.mean)
     changed = dataclasses.replace(bundle, contract=dataclasses.replace(bundle.contract, mean=mean))
-    write_text(bundle.root / INDEX, changed.to_index(), durable=False)
+    index = changed.to_index()
+    write_text(bundle.root / INDEX, index, durable=False)
+    write_text(bundle.root / INDEX_HASH, index_hash_text(index.encode()), durable=False)
 
 
 def _refusal(

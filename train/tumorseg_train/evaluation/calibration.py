@@ -71,7 +71,8 @@ def calibration(images: Sequence[Bins], weights: FloatArray) -> dict[str, Any]:
         if n
     ]
     value = _ece(np.ones((1, len(images))), count, predicted, observed)[0]
-    low, high = interval(_ece(weights, count, predicted, observed))
+    groups = len(np.unique(weights, axis=1).T)  # images of one group are drawn together
+    low, high = interval(_ece(weights, count, predicted, observed), groups)
     return {
         "pixels": int(pixels),
         "ece": {"value": float(value), "low": low, "high": high},

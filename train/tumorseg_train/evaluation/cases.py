@@ -8,27 +8,28 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.processing.overlay import draw_overlay
 from tumorseg_train.evaluation.evaluate import Evaluation
 from tumorseg_train.evaluation.metrics import ImageScore
 from tumorseg_train.evaluation.predictions import ORIGINAL, answer
 
-SHOWN = 4  # of each kind
+SHOWN = 6  # of each kind
 KINDS = {
-    "worst": "Worst cases",
-    "median": "Median cases",
-    "best": "Best cases",
+    "worst": "Among the worst",
+    "median": "Median",
+    "best": "Among the best",
     "false positives": "Marked without a tumour",
 }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """An image at its own size, uint8 (H, W, 3) RGB: the marked pixels in orange, the true ones in blue."""
+    """An image at its own size, uint8 (H, W) or (H, W, 3) RGB, with its masks, bool (H, W)."""
 
     kind: str
     score: ImageScore
     pixels: npt.NDArray[np.uint8]
+    truth: npt.NDArray[np.bool_]
+    marked: npt.NDArray[np.bool_]
 
 
 def choose(scores: Sequence[ImageScore], count: int = SHOWN) -> dict[str, list[ImageScore]]:
@@ -65,6 +66,5 @@ def draw_cases(evaluation: Evaluation, count: int = SHOWN) -> list[Case]:
                 items[score.image],
                 ORIGINAL,
             )
-            pixels = draw_overlay(found.image, np.stack([found.predicted, found.truth]))
-            cases.append(Case(kind, score, pixels))
+            cases.append(Case(kind, score, found.image, found.truth, found.predicted))
     return cases

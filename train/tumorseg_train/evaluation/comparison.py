@@ -69,6 +69,10 @@ class ComparedRun:
         weights = draw_weights(groups, self.evaluation["draws"], seed)
         return ratios(read_scores(self.evaluation))[figure].draws(weights)
 
+    def groups(self) -> set[str]:
+        """Groups of the images with a tumour."""
+        return {i["group"] or i["image"] for i in self.evaluation["images"] if i["truth_px"]}
+
     def value(self, figure: str) -> float:
         """The figure over all images; NaN where it is not defined."""
         value = self.evaluation["strata"]["all"][0]["figures"][figure]["value"]
@@ -172,7 +176,7 @@ def _read(path: Path, advice: str) -> dict[str, Any]:
 def difference(first: ComparedRun, second: ComparedRun, figure: str, *, paired: bool) -> dict[str, float]:
     """first - second with its interval; paired: on the same images, draw by draw."""
     gaps = first.draws(figure, 0) - second.draws(figure, 0 if paired else 1)
-    low, high = interval(gaps)
+    low, high = interval(gaps, min(len(first.groups()), len(second.groups())))
     return {"value": first.value(figure) - second.value(figure), "low": low, "high": high}
 
 

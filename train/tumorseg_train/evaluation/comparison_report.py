@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from tumorseg_train.evaluation.predictions import CONTRACT, ORIGINAL
 from tumorseg_train.evaluation.tables import Table, estimate_cell, known, share
 from tumorseg_train.report.charts import Bar, Point, bars, scatter
-from tumorseg_train.report.page import Html, bullets, page, paragraph, side_by_side, table
-from tumorseg_train.report.plot import number
-from tumorseg_train.report.tables import markdown_table
+from tumorseg_train.report.page import (
+    PASSED,
+    UNVERIFIED,
+    Verdict,
+    bullets,
+    page,
+    paragraph,
+    side_by_side,
+    table,
+)
+from tumorseg_train.report.tables import markdown_table, number
 
 TITLE = "Networks compared"
 METHODS = {
@@ -127,23 +137,81 @@ def comparison_markdown(values: Mapping[str, Any]) -> str:
 
 def comparison_page(values: Mapping[str, Any]) -> str:
     """The page."""
-    sections: list[tuple[str, str]] = []
-    for split in values["splits"]:
-        each = split_table(split)
-        body = _table(each) + side_by_side([_dice(split), *_plots(split["runs"])])
-        sections.append((each.title, Html(body)))
+    folded: list[tuple[str, Markup]] = []
+    for at, split in enumerate(values["splits"], start=1):
+        plain = METHODS[split["method"]]
+        heading = plain if len(values["splits"]) == 1 else f"{at}. {plain}"
+        folded.append(
+            (heading, _table(split_table(split)) + side_by_side([_dice(split), *_plots(split["runs"])]))
+        )
     if values["leaks"]:
-        sections.append(("Clean against random split", _table(leak_table(values))))
-    sections.append(("What the figures mean", bullets(MEANINGS.strip().split("\n\n"))))
-    lead = bullets([_what(values), *values["notes"]])
-    return page(TITLE, sections, lead=lead)
+        folded.append(("Clean against random split", _table(leak_table(values))))
+    folded.append(("What the figures mean", bullets(MEANINGS.strip().split("\n\n"))))
+    if values["notes"]:
+        folded.append(("Notes", bullets(values["notes"])))
+    busy = any(
+        run["latency"] and run["latency"]["busy"] for split in values["splits"] for run in split["runs"]
+    )
+    return page(
+        TITLE,
+        verdict(values),
+        _table(summary_table(values), cards=True),
+        folded=folded,
+        banner="Other programs were running when latencies were measured: measure on a quiet machine." * busy,
+        lead=_what(values),
+    )
 
 
-def _table(each: Table) -> Html:
-    return Html(table(each.header, each.rows, label=each.title) + paragraph(each.note, note=True))
+def verdict(values: Mapping[str, Any]) -> Verdict:
+    """Of the first split: which network is best, and whether the second can be told from it."""
+    split = values["splits"][0]
+    best, *others = split["runs"]
+    said = f"{best['name']} has the best mean Dice, {estimate_cell(best['figures']['mean_dice'])}"
+    if split["method"] != "grouped":
+        return Verdict(UNVERIFIED, f"{said}, but on a split that is not clean.", "doubtful")
+    if not others:
+        return Verdict(UNVERIFIED, f"{said}: no other network is on its split.", "alone")
+    gap = others[0]["against_best"]["mean_dice"]
+    if known(gap["high"]) and gap["high"] < 0:
+        return Verdict(PASSED, f"{said}; {others[0]['name']} is worse by {gap_cell(gap)}.", "told apart")
+    return Verdict(
+        UNVERIFIED, f"{said}, but {others[0]['name']} cannot be told from it: {gap_cell(gap)}.", "undecided"
+    )
 
 
-def _dice(split: Mapping[str, Any]) -> Html:
+def summary_table(values: Mapping[str, Any]) -> Table:
+    """All runs of all splits: the one table of the page."""
+    header = (
+        "network",
+        "split",
+        "mean Dice>",
+        "difference to the best>",
+        "parameters>",
+        "GFLOP>",
+        "latency ms>",
+    )
+    rows = []
+    for index, split in enumerate(values["splits"], start=1):
+        place = {"grouped": "clean", "random": "random", "unknown": "unknown"}[split["method"]]
+        for run in split["runs"]:
+            gaps = run["against_best"]
+            rows.append(
+                (
+                    run["name"], place if len(values["splits"]) == 1 else f"{index}: {place}",
+                    estimate_cell(run["figures"]["mean_dice"]),
+                    "best" if gaps is None else gap_cell(gaps["mean_dice"]),
+                    f"{run['parameters'] / 1e6:.1f} M", f"{run['gflop']:.1f}",
+                    latency_cells(run["latency"])[0],
+                )
+            )  # fmt: skip
+    return Table("Networks", header, tuple(rows), "Differences are within a split.")
+
+
+def _table(each: Table, *, cards: bool = False) -> Markup:
+    return table(each.header, each.rows, label=each.title, cards=cards) + paragraph(each.note, note=True)
+
+
+def _dice(split: Mapping[str, Any]) -> Markup:
     rows = [
         Bar(run["name"], _number(found["value"]), found["low"], found["high"])
         for run in split["runs"]
@@ -152,7 +220,7 @@ def _dice(split: Mapping[str, Any]) -> Html:
     return bars("Mean Dice with 95 % intervals", rows, top=1)
 
 
-def _plots(runs: Sequence[Mapping[str, Any]]) -> list[Html]:
+def _plots(runs: Sequence[Mapping[str, Any]]) -> list[Markup]:
     """Dice against each cost that is known of some network."""
     costs = {
         "latency of the best artefact, ms": [(run["latency"] or {}).get("infer_ms") for run in runs],

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from tumorseg_train.evaluation.cases import KINDS, Case
 from tumorseg_train.evaluation.metrics import ImageScore
 from tumorseg_train.evaluation.tables import (
     Table,
     amount,
     calibration_table,
+    estimate_cell,
     facts,
     healthy_table,
     image_table,
@@ -22,19 +25,21 @@ from tumorseg_train.evaluation.tables import (
     share,
     size_words,
     strata_table,
+    summary_table,
     tables,
     whole,
 )
+from tumorseg_train.report.bootstrap import MIN_GROUPS
+from tumorseg_train.report.case_view import page_case
 from tumorseg_train.report.charts import Bar, bars, histogram, lines
 from tumorseg_train.report.page import (
-    Html,
+    PASSED,
+    REFUSED,
+    UNVERIFIED,
+    Verdict,
     bullets,
-    details,
-    gallery,
-    image_uri,
     page,
     paragraph,
-    picture,
     side_by_side,
     table,
 )
@@ -67,26 +72,55 @@ def evaluation_page(
     values: Mapping[str, Any], cases: Sequence[Case], curves: Mapping[str, list[tuple[float, float]]]
 ) -> str:
     """The page. curves: loss and Dice by epoch as `read_curves` returns them, empty for a bundle."""
-    sections: list[tuple[str, str]] = [
+    folded = [
+        ("What was evaluated, and how", bullets(facts(values))),
         ("Pixels", _table(main_table(values))),
         ("Distances and lesions", _table(lesion_table(values))),
         ("Images without a tumour", _table(healthy_table(values))),
         ("By organ, class and size", _strata(values)),
         ("Spread of the Dice", _stats(values)),
         ("Calibration", _calibration(values)),
-    ]
-    sections += [
-        (title, _pictures([case for case in cases if case.kind == kind], values))
-        for kind, title in KINDS.items()
-    ]
-    if curves:
-        sections.append(("Training", _curves(curves)))
-    every = image_table(values)
-    sections += [
-        ("Every image", details(f"{len(every.rows)} images, the worst first", _table(every))),
+        *([("Training", _curves(curves))] if curves else []),
+        ("Every image", _table(image_table(values))),
         ("What the figures mean", bullets(MEANINGS.strip().split("\n\n"))),
     ]
-    return page(title(values), sections, lead=bullets(facts(values)))
+    shown = [
+        page_case(
+            f"{KINDS[case.kind]}: {case.score.image}", _said(case.score), case.pixels, case.truth, case.marked
+        )
+        for case in cases
+    ]
+    return page(
+        f"Evaluation of {values['predictor']['name']}",
+        verdict(values),
+        _table(summary_table(values), cards=True),
+        cases=shown,
+        folded=folded,
+        lead=f"{whole(values)['images']} images of part '{values['data']['part']}' in "
+        f"{values['data']['groups']} groups; figures at {size_words(values)}, intervals of 95 %.",
+    )
+
+
+def verdict(values: Mapping[str, Any]) -> Verdict:
+    """Red where one intensity threshold does as well, amber where the images say too little."""
+    data, dice = values["data"], whole(values)["figures"]["mean_dice"]
+    baseline = values["threshold_baseline"]["mean_dice"]
+    said = f"Mean Dice {estimate_cell(dice)}"
+    if known(dice["value"]) and known(baseline) and dice["value"] <= baseline:
+        return Verdict(
+            REFUSED, f"{said}: no better than a single intensity threshold ({share(baseline)}).", "useless"
+        )
+    doubts = {
+        "the images are phantoms": data["phantoms"],
+        "the split is random, so near-duplicates lie on both sides": data["method"] == "random",
+        "how the split was made is not known": data["method"] == "unknown",
+        f"there are only {data['groups']} groups": data["groups"] < MIN_GROUPS,
+    }
+    if reasons := [reason for reason, holds in doubts.items() if holds]:
+        return Verdict(
+            UNVERIFIED, f"{said}, which says little about patients: {'; '.join(reasons)}.", "doubtful"
+        )
+    return Verdict(PASSED, f"{said} on a clean split (single threshold: {share(baseline)}).", "measured")
 
 
 def title(values: Mapping[str, Any]) -> str:
@@ -118,14 +152,14 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     return {name: [(float(row["epoch"]), float(row[name])) for row in rows] for name in names}
 
 
-def _table(each: Table, *, caption: bool = False) -> Html:
+def _table(each: Table, *, caption: bool = False, cards: bool = False) -> Markup:
     """caption: also above it, where the section's heading does not say it."""
-    note = paragraph(each.note, note=True) if each.note else Html("")
+    note = paragraph(each.note, note=True) if each.note else ""
     shown = each.title if caption else ""
-    return Html(table(each.header, each.rows, caption=shown, label=each.title) + note)
+    return table(each.header, each.rows, caption=shown, label=each.title, cards=cards) + note
 
 
-def _strata(values: Mapping[str, Any]) -> Html:
+def _strata(values: Mapping[str, Any]) -> Markup:
     charts = []
     for kind in ("organ", "class", "size"):
         rows = [
@@ -139,13 +173,11 @@ def _strata(values: Mapping[str, Any]) -> Html:
             if each["images_with_tumour"]
         ]
         charts.append(bars(f"Mean Dice by {kind}, with 95 % intervals", rows, top=1))
-    return Html(
-        side_by_side(charts)
-        + "".join(_table(strata_table(values, kind), caption=True) for kind in ("organ", "class", "size"))
-    )
+    shown = [_table(strata_table(values, kind), caption=True) for kind in ("organ", "class", "size")]
+    return side_by_side(charts) + Markup().join(shown)
 
 
-def _stats(values: Mapping[str, Any]) -> Html:
+def _stats(values: Mapping[str, Any]) -> Markup:
     sick = [image for image in values["images"] if image["truth_px"]]
     charts = [
         histogram("Dice of the images with a tumour", [i["dice"] for i in sick], x="Dice", edges=TENTHS)
@@ -156,7 +188,7 @@ def _stats(values: Mapping[str, Any]) -> Html:
     return side_by_side(charts)
 
 
-def _calibration(values: Mapping[str, Any]) -> Html:
+def _calibration(values: Mapping[str, Any]) -> Markup:
     series = {
         {"all": "all pixels", "near": "near the tumour"}[where]: [
             (point["predicted"], point["observed"]) for point in found["points"]
@@ -169,44 +201,32 @@ def _calibration(values: Mapping[str, Any]) -> Html:
         series,
         x="mean predicted probability",
         y="share of true pixels",
-        x_range=(0, 1),
-        y_range=(0, 1),
+        limits=(0, 1),
         diagonal=True,
     )
-    return Html(_table(calibration_table(values)) + side_by_side([chart]))
+    return _table(calibration_table(values)) + chart
 
 
-def _pictures(cases: Sequence[Case], values: Mapping[str, Any]) -> Html:
-    if not cases:
-        return paragraph("None.")
-    size = size_words(values)
-    pictures = []
-    for case in cases:
-        score = case.score
-        said = (
-            f"Dice {score.dice:.3f}, {_distance(score)}, lesions {score.matched_lesions} of "
-            f"{score.truth_lesions} found"
-            if score.truth_px
-            else f"{score.predicted_px} pixels marked"
-        )
-        caption = f"{score.image}: {said}"
-        uri = image_uri(case.pixels, longest=480, jpeg_quality=88)
-        pictures.append(picture(uri, f"{caption}; marked in orange, true in blue", caption))
-    note = f"Orange: marked by the network. Blue: true. Drawn at the image's own size; figures at {size}."
-    return Html(gallery(pictures) + paragraph(note, note=True))
+def _said(score: ImageScore) -> str:
+    if not score.truth_px:
+        return f"{score.predicted_px} pixels marked, where there is no tumour"
+    return (
+        f"Dice {score.dice:.3f}, {_distance(score)}, lesions {score.matched_lesions} of "
+        f"{score.truth_lesions} found"
+    )
 
 
 def _distance(score: ImageScore) -> str:
     return f"HD95 {amount(score.hd95_px)} px" if score.predicted_px else "nothing marked"
 
 
-def _curves(curves: Mapping[str, list[tuple[float, float]]]) -> Html:
+def _curves(curves: Mapping[str, list[tuple[float, float]]]) -> Markup:
     charts = []
     for word, y in (("loss", "loss"), ("dice", "Dice")):
         chosen = {name.replace("_", " "): points for name, points in curves.items() if word in name}
         if chosen:
-            y_range = (0.0, 1.0) if word == "dice" else None
-            charts.append(lines(f"{y} by epoch", chosen, x="epoch", y=y, y_range=y_range))
+            limits = (0.0, 1.0) if word == "dice" else None
+            charts.append(lines(f"{y} by epoch", chosen, x="epoch", y=y, limits=limits))
     return side_by_side(charts)
 
 

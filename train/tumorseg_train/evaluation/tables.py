@@ -62,6 +62,21 @@ def whole(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def summary_table(values: Mapping[str, Any]) -> Table:
+    """The few figures that count, of all images and by organ and class: the one table of the page."""
+    header = ("images", "count>", "mean Dice>", "pooled F1>", "lesion F1>", "left empty without a tumour>")
+    strata = {each["name"]: each for kind in ("all", "organ", "class") for each in values["strata"][kind]}
+    rows = [
+        (
+            name, str(each["images"]), estimate_cell(each["figures"]["mean_dice"]),
+            estimate_cell(each["figures"]["pooled_f1"]), share(each["figures"]["lesion_f1"]["value"]),
+            estimate_cell(each["figures"]["specificity"]),
+        )
+        for name, each in strata.items()
+    ]  # fmt: skip
+    return Table("All images, by organ and by class", header, tuple(rows))
+
+
 def main_table(values: Mapping[str, Any]) -> Table:
     """Figures of pixels, per image and pooled."""
     all_images = whole(values)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 DRAWS = 2000
 LEVEL = 0.95
+MIN_GROUPS = 10  # from fewer the interval is too narrow to be shown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class Ratio:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval. low, high: NaN where there are fewer than two groups to draw from."""
+    """A figure with its interval. low, high: NaN where there are too few groups to draw from."""
 
     value: float
     low: float
@@ -61,17 +62,19 @@ def draw_weights(groups: Sequence[str], draws: int = DRAWS, seed: int = 0) -> Fl
     return np.asarray(times[:, member], np.float64)
 
 
-def estimate(ratio: Ratio, groups: Sequence[str], weights: FloatArray) -> Estimate:
-    """The figure, and its interval over the draws in which it is defined."""
+def estimate(ratio: Ratio, groups: Sequence[str], weights: FloatArray, least: int = MIN_GROUPS) -> Estimate:
+    """The figure, and its interval over the draws in which it is defined, from `least` groups on."""
     counted = {group for group, bottom in zip(groups, ratio.bottom, strict=True) if bottom}
-    low, high = interval(ratio.draws(weights)) if len(counted) > 1 else (float("nan"),) * 2
-    return Estimate(ratio.value(), low, high)
+    return Estimate(ratio.value(), *interval(ratio.draws(weights), len(counted), least))
 
 
-def interval(draws: FloatArray) -> tuple[float, float]:
-    """The percentiles that hold 95 % of the draws; draws that are NaN do not count; NaN if none is left."""
+def interval(draws: FloatArray, groups: int, least: int = MIN_GROUPS) -> tuple[float, float]:
+    """The percentiles that hold 95 % of the draws; draws that are NaN do not count.
+
+    NaN if none is left, or where fewer than `least` groups were drawn from.
+    """
     defined = draws[np.isfinite(draws)]
-    if not len(defined):
+    if not len(defined) or groups < least:
         return float("nan"), float("nan")
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(defined, (tail, 100 - tail))

@@ -32,6 +32,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def number(value: float | None) -> str:
+    """Three significant digits, all those before the point, and no trailing zeros; '-' for None and NaN."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; columns whose header ends in '>' are aligned to the right, a pipe in a cell is escaped."""
     marks = ["---:" if title.endswith(">") else "---" for title in header]

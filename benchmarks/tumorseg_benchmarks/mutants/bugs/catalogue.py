@@ -10,6 +10,7 @@ from tumorseg_benchmarks.mutants.bugs import (
     graph,
     images,
     lesions,
+    outputs,
     postprocess,
     preprocessing,
     session,
@@ -29,6 +30,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *lesions.MUTANTS,
     *deploy.MUTANTS,
     *stream.MUTANTS,
+    *outputs.MUTANTS,
     *files.MUTANTS,
 )
 EQUIVALENT: tuple[Mutant, ...] = equivalent.MUTANTS
