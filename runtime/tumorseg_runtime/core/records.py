@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ __all__ = [
 ]  # fmt: skip
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 64
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # left out: bytes of a name of a file that is no UTF-8
 LARGEST_INT = 2**64  # anything beyond is no count, size or seed, and overflows in one library or another
 _T = TypeVar("_T")
 
@@ -171,7 +173,7 @@ def _check_tree(value: Any, left: int) -> None:
         for inner in (*value, *value.values()) if isinstance(value, dict) else value:
             _check_tree(inner, left - 1)
     elif isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value):
+        if not value.isascii() and _HALF.search(value):
             raise Unexpected(f"has the text {value[:20]!a} with half a character (a lone surrogate)")
     elif isinstance(value, float) and not math.isfinite(value):  # such as 1e999
         raise Unexpected("has a number beyond what a float can hold")
