@@ -74,7 +74,7 @@ def test_an_artefact_that_does_not_open_keeps_the_reason(tiny_bundle: Bundle, tm
     broken = dataclasses.replace(tiny_bundle, root=tiny_bundle.root / "nowhere")
     candidate = open_candidate(named("onnx-fp32-onnxruntime-cpu"), broken, None, 1)
     assert candidate.session is None
-    assert "cannot open model.onnx" in candidate.reason
+    assert "model.onnx is no longer as it was sealed" in candidate.reason
 
 
 def test_every_backend_of_the_runtime_that_gives_logits_is_a_variant() -> None:

@@ -112,7 +112,7 @@ def test_certificate_holds_the_figures_of_every_call(tiny_bundle: Bundle) -> Non
         assert [report["batch_size"] for report in reports] == [4, 4]
         golden, others = ({image["image"] for image in report["images"]} for report in reports)
         calls = {image["call"] for image in reports[0]["images"]}
-        assert {"one file", "a list of 2 in batches of 2", "a stream of 2"} <= calls
+        assert {"one file", "a list of 2 in batches of 2", "a stream of 2 in batches of 4"} <= calls
         assert golden == set(tiny_bundle.golden)
         assert len(others - golden) == CALIBRATION  # compared on images that are not in the bundle
         for report in reports:
