@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import re
 
@@ -47,6 +48,11 @@ def test_a_crowd_of_points_names_only_its_front() -> None:
     few = charts.scatter("S", points[:3], x="ms", y="Dice", front=True)
     assert re.findall(r"<li>(.*?)</li>", few) == ["1: point 0", "2: point 1", "3: point 2"]
     assert "<svg" in charts.scatter("S", [], x="ms", y="Dice", log_x=True)
+    kinds = [
+        dataclasses.replace(p, kind="a network with a rather long name " * (1 + i % 3))
+        for i, p in enumerate(points)
+    ]
+    assert "<svg" in charts.scatter("S", kinds, x="ms", y="Dice", log_x=True, front=True)
     unknown = charts.scatter("S", [charts.Point("u", math.nan, 0.9)], x="ms", y="Dice")
     assert "<li>" not in unknown
 

@@ -139,7 +139,7 @@ def scatter(
         if 1 < len(kinds) <= NAMED:
             handles, names = axes.get_legend_handles_labels()
             unique = dict(zip(names, handles, strict=True))
-            axes.legend(unique.values(), unique.keys(), loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
+            axes.legend(unique.values(), unique.keys(), loc="best", fontsize=8)
 
     spoken = "; ".join(f"{p.label}: {number(p.x)}, {number(p.y)}" for p in shown)
     names = bullets([f"{place}: {p.label}" for place, p in enumerate(named, start=1)])
