@@ -18,6 +18,7 @@ def test_a_chart_is_inline_of_both_themes_and_the_same_each_time() -> None:
     assert not re.findall(r"#0000[01][0-9]", text), "no stand-in is left"
     assert not re.findall(r"https?:|xmlns|<metadata", text)
     assert "&lt;b&gt; $x$: 0.25" in text
+    assert "<svg" in charts.bars("Long", [charts.Bar("a name of many words " * 9, 0.5)])
     assert 'aria-label="Dice, bars: a 0.5; &lt;b&gt; $x$ 0.25; c -"' in text
 
 
