@@ -63,7 +63,7 @@ def draw_weights(groups: Sequence[str], draws: int = DRAWS, seed: int = 0) -> Fl
 
 
 def estimate(ratio: Ratio, groups: Sequence[str], weights: FloatArray, least: int | None = None) -> Estimate:
-    """The figure, and its interval over the draws in which it is defined, from `least` groups on (None: MIN_GROUPS)."""
+    """The figure, and its interval over the draws in which it is defined; least: as of `interval`."""
     counted = {group for group, bottom in zip(groups, ratio.bottom, strict=True) if bottom}
     return Estimate(ratio.value(), *interval(ratio.draws(weights), len(counted), least))
 
