@@ -17,6 +17,7 @@ ENCODER_WEIGHTS ?=
 SIZE ?= 512
 RECIPE ?= auto
 EPOCHS ?=
+BATCHES ?= 1
 ARGS ?=
 WORKERS ?= 2
 
@@ -69,13 +70,13 @@ export: $(STAMP) ## RUN -> sealed BUNDLE with ONNX FP32 and FP16
 	$(BIN)/tumorseg export $(RUN) --out $(BUNDLE)
 
 bench: $(STAMP) ## latency of PyTorch, ONNX Runtime, TensorRT; report in build/bench/
-	$(BIN)/tumorseg bench $(BUNDLE) --run $(RUN) --out build/bench
+	$(BIN)/tumorseg bench $(BUNDLE) --run $(RUN) --out build/bench --batches $(BATCHES)
 
 parity: $(STAMP) ## does every artefact of BUNDLE decide what PyTorch decided?
 	$(BIN)/tumorseg parity $(BUNDLE) --run $(RUN) --out build/parity
 
-demo: $(STAMP) ## BUNDLE segments phantoms, broken copies of it are refused; page in build/demo.html
-	$(BIN)/tumorseg demo --bundle $(BUNDLE) --out build/demo.html
+demo: $(STAMP) ## the shipped network segments phantoms, broken copies of it are refused; page in build/demo.html
+	$(BIN)/tumorseg demo --out build/demo.html $(ARGS)
 
 gpu-evidence: ## what only a machine with an NVIDIA GPU can verify, as it is: nothing is installed (docs/gpu.md)
 	PYTHONPATH=$(CURDIR)/train:$(CURDIR)/export:$(CURDIR)/runtime:$(CURDIR)/benchmarks \
@@ -99,10 +100,11 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: SIZE             height and width of the network's input in pixels, a multiple of 32 [512]
 #: RECIPE           auto (full with CUDA, else quick), quick, cpu or full [auto]
 #: EPOCHS           passes over the training images [the recipe's]
+#: BATCHES          batch sizes that bench times, with commas between [1]
 #: PYTHON, VENV     interpreter that makes the environment, and its folder [python3, .venv]
 #: EXTRAS           extras to install; with a GPU: dev,gpu-cu13 [dev,cpu]
 #: CONSTRAINTS      file with tested versions; /dev/null for the newest [constraints.txt]
 #: WORKERS          processes that share the tests of quick and test [2]
-#: ARGS             more arguments for quick, test, data, audit, train and gpu-evidence
+#: ARGS             more arguments for quick, test, data, audit, train, demo and gpu-evidence
 
 .PHONY: help install check format quick test data audit train export bench parity demo gpu-evidence gpu-null clean

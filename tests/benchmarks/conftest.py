@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tumorseg_runtime.bundle.bundle import INDEX, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.bundle.bundle import INDEX, INDEX_HASH, Bundle, FileRecord, index_hash_text, sha256_of
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +31,9 @@ def mutate(tiny_bundle: Bundle, tmp_path: Path) -> Callable[..., Path]:
         onnx.save(model, root / file)
         seal = FileRecord(sha256_of(root / file), (root / file).stat().st_size)
         sealed = dataclasses.replace(tiny_bundle, root=root, files={**tiny_bundle.files, file: seal})
-        (root / INDEX).write_text(sealed.to_index(), encoding="utf-8")
+        index = sealed.to_index()
+        (root / INDEX).write_text(index, encoding="utf-8")
+        (root / INDEX_HASH).write_text(index_hash_text(index.encode()))
         return root
 
     return make

@@ -13,6 +13,7 @@ import pytest
 from gpu_null import providers
 from gpu_null.floor import Floor
 from tumorseg_runtime.conformance import network
+from tumorseg_runtime.core.errors import ParityError
 
 pytestmark = pytest.mark.slow
 GRAPH = next(Path(network.__file__).parent.rglob("*.onnx"))
@@ -69,6 +70,11 @@ def test_a_second_gpu_is_named_by_its_number(toolkit: Floor) -> None:
     there, missing = toolkit.call(providers.reasons, ["cuda:1", "cuda:2"]).value
     assert there is None
     assert missing == "there is no GPU 2, the driver shows 2"
+
+
+def test_what_runs_and_is_wrong_is_refused(toolkit: Floor, tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match="under onnxruntime on cuda an artefact decides other than PyTorch"):
+        toolkit.call(providers.prove, tmp_path)
 
 
 def test_a_missing_library_is_named_and_not_hidden_by_a_second_try(changed: Callable[..., Floor]) -> None:

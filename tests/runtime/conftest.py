@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from tumorseg_runtime.bundle.bundle import (
     GOLDEN_FOLDER,
     INDEX,
+    INDEX_HASH,
     Artefact,
     Bundle,
     FileRecord,
@@ -265,6 +266,7 @@ def edit_index() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
         values = json.loads((root / INDEX).read_text(encoding="utf-8"))
         change(values)
         (root / INDEX).write_text(json.dumps(values), encoding="utf-8")
+        (root / INDEX_HASH).unlink(missing_ok=True)
 
     return edit
 

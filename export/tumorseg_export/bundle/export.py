@@ -58,6 +58,7 @@ def export_checkpoint(
     calibration: int = CALIBRATION,
     rtx: RtxOptions | None = None,
     key: Ed25519PrivateKey | None = None,
+    notes: str = "",
     log: Log = lambda line: None,
 ) -> Bundle:
     """Make the bundle of a checkpoint at `out`: whole and proven, or not at all.
@@ -65,7 +66,8 @@ def export_checkpoint(
     targets: names from `tumorseg_export.targets.registry`. golden: number of golden images, 3 or more.
     calibration: most images beside these to fit FP16 and to prove with; they stay out of the bundle.
     rtx: for the target tensorrt-rtx; None for the defaults. key: signs the bundle, None leaves it unsigned.
-    log: called with one line per finished step. A bundle that stands at `out` is replaced at the very end.
+    notes: Markdown that ends the model card. log: called with one line per finished
+    step. A bundle that stands at `out` is replaced at the very end.
     Raises InputError (targets, golden, out, changed images, full disk), BackendError (nothing here to prove
     with), CheckFailedError and its ParityError (an artefact is not what was asked for).
     """
@@ -90,7 +92,7 @@ def export_checkpoint(
         del context  # the weights are no longer needed; the proofs have their own copy
         draft = _validate_all(draft, list(chosen.values()), more, yardstick, log)
         with _step(log, "sealed"):
-            write_card(draft)
+            write_card(draft, notes)
             write_sbom(draft)
             _seal(draft)
         if key is not None:

@@ -13,9 +13,13 @@ from tumorseg_runtime.core.files import write_text
 FILE = "MODEL_CARD.md"
 
 
-def write_card(draft: Bundle) -> None:
-    """Write the card of a bundle whose artefacts are proven and in its folder."""
-    write_text(draft.root / FILE, "\n".join(_lines(draft)) + "\n", durable=False)
+def write_card(draft: Bundle, notes: str = "") -> None:
+    """Write the card of a bundle whose artefacts are proven and in its folder.
+
+    notes: Markdown of the person who exports (sources, licences, results), which ends the card as it is.
+    """
+    card = "\n".join(_lines(draft)) + "\n"
+    write_text(draft.root / FILE, f"{card}\n{notes.strip()}\n" if notes.strip() else card, durable=False)
 
 
 def _lines(bundle: Bundle) -> Iterator[str]:
@@ -25,7 +29,7 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     yield (
         f"Segments {', '.join(contract.classes)} in images: {model['architecture']} with encoder "
         f"{model['encoder']}, {model['parameters'] / 1e6:.1f} million parameters, "
-        f"{model['gflop']:.1f} GFLOP per image. ExportResult by tumorseg {bundle.provenance['tumorseg']}."
+        f"{model['gflop']:.1f} GFLOP per image. Exported by tumorseg {bundle.provenance['tumorseg']}."
     )
     yield ""
     yield "## Intended use and limits"

@@ -23,6 +23,8 @@ from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.device.engines import Profile
 
+MAX_NOTES = 65536  # bytes
+
 
 @dataclass(frozen=True)
 class ExportOptions(Options):
@@ -43,6 +45,7 @@ class ExportOptions(Options):
     std: str | None
     threshold: float | None
     images: str | None
+    notes: Path | None
     sign: Path | None
 
 
@@ -93,6 +96,11 @@ class ExportOptions(Options):
     "--images",
     help="Images to prove with: a folder, or the word phantoms.  [default: those of the run's split]",
 )
+@click.option(
+    "--notes",
+    type=Existing("a Markdown file"),
+    help="Markdown that ends the bundle's MODEL_CARD.md: sources, licences, results.",
+)
 @click.option("--sign", type=Existing("a private key"), help="Private key (PEM, Ed25519) that signs it.")
 def export(options: ExportOptions) -> None:
     """Export CHECKPOINT to a sealed bundle: every artefact is proven against PyTorch, or it is refused.
@@ -110,6 +118,7 @@ def export(options: ExportOptions) -> None:
         require(Path(options.images), "a folder of images, or the word phantoms", "check --images")
     rtx = RtxOptions(options.compute_capability, Profile.parse(options.batch))
     key = None if options.sign is None else load_private_key(options.sign, ask_passphrase)
+    notes = "" if options.notes is None else read_notes(options.notes)
     size, mean, std, classes = options.size, options.mean, options.std, options.classes
     height_width = None if size is None else parse_size(size)
     means = None if mean is None else parse_numbers("--mean", mean)
@@ -136,12 +145,26 @@ def export(options: ExportOptions) -> None:
         calibration=options.calibration,
         rtx=rtx,
         key=key,
+        notes=notes,
         log=options.step,
     )
     result = summarise(bundle, time.perf_counter() - started)
     click.echo(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
     options.verdict(
         f"{result['bundle']}: {result['name']}, sealed as {result['sha256'][:16]}, {result['seconds']} s"
+    )
+
+
+def read_notes(path: Path) -> str:
+    """The Markdown of `--notes`; raises InputError where it is not UTF-8 text of at most 64 kB."""
+    data = path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_NOTES else None
+    try:
+        if data is not None:
+            return data.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    raise InputError(
+        f"{path}: is not a UTF-8 text of at most {MAX_NOTES} bytes: give --notes a Markdown file"
     )
 
 

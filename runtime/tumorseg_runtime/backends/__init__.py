@@ -93,7 +93,7 @@ _RECORDS = (
         "tensorrt",
         "tumorseg_runtime.backends.tensorrt",
         formats=("tensorrt-rtx",),
-        devices={"cuda": "tensorrt or tensorrt-rtx"},
+        devices={"cuda": "tensorrt-cu12, tensorrt-cu13 or tensorrt-rtx"},
         precisions=("fp32", "fp16"),
         label="TensorRT engine {precision}, {device}",
         device_folder=True,

@@ -39,7 +39,7 @@ from tumorseg_runtime.device.tensorrt_log import collecting_logger, remedy, why
 FORMAT = "tensorrt-rtx"  # of the bundle's artefact
 DEVICES = ("cuda",)
 ALIGNMENT = 256  # bytes, of an address that TensorRT takes
-EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+EXTRAS = {"tensorrt": "tensorrt-cu13", "tensorrt_rtx": "tensorrt-rtx"}
 
 
 class TensorRtSession(InProcess):
@@ -80,20 +80,8 @@ class TensorRtSession(InProcess):
         with self._lock, self._gpu.current():
             read = self._read_host if isinstance(batch, np.ndarray) else self._read_device
             address, shape = read(batch)
-            context, out_shape = self._execution.context, (shape[0], *self._out_shape)
-            ready = (
-                context.set_input_shape(self._input_name, shape)
-                and context.set_tensor_address(self._input_name, address)
-                and context.set_tensor_address(self._output_name, self._out_device.pointer)
-            )
-            if not ready or tuple(context.get_tensor_shape(self._output_name)) != out_shape:
-                raise BackendError(
-                    f"TensorRT refuses a batch of shape {shape}, expected a fit: build the engine again"
-                )
-            if not context.execute_async_v3(self._gpu.stream):
-                raise BackendError(
-                    f"TensorRT failed on a batch of shape {shape}: try a smaller one, or check the GPU"
-                )
+            out_shape = (shape[0], *self._out_shape)
+            self.enqueue(shape[0], address, self._out_device.pointer)
             nbytes = int(np.prod(out_shape)) * 4
             self._gpu.download(self._out_host.pointer, self._out_device.pointer, nbytes)
             self._gpu.synchronise()
@@ -102,6 +90,29 @@ class TensorRtSession(InProcess):
                 self._inferred.add(shape[0])
             logits = self._out_host.array()[:nbytes].view(np.float32).reshape(out_shape)
             return np.array(logits)  # the pinned memory is written again by the next call
+
+    def enqueue(self, count: int, source: int, target: int) -> None:
+        """Queue a batch of `count` images at device address `source` whose logits go to `target`, on the
+        stream of `gpu`; waits for nothing. The context is current. Raises BackendError."""
+        context, shape = self._execution.context, (count, *self._in_shape)
+        ready = (
+            context.set_input_shape(self._input_name, shape)
+            and context.set_tensor_address(self._input_name, source)
+            and context.set_tensor_address(self._output_name, target)
+        )
+        if not ready or tuple(context.get_tensor_shape(self._output_name)) != (count, *self._out_shape):
+            raise BackendError(
+                f"TensorRT refuses a batch of shape {shape}, expected a fit: build the engine again"
+            )
+        if not context.execute_async_v3(self._gpu.stream):
+            raise BackendError(
+                f"TensorRT failed on a batch of shape {shape}: try a smaller one, or check the GPU"
+            )
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU and the stream of its engine."""
+        return self._gpu
 
     def close(self) -> None:
         """Give engine, buffers and stream back, in the engine's own context."""

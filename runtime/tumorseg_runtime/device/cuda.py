@@ -12,7 +12,7 @@ import ctypes
 import dataclasses
 import importlib
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,15 @@ import numpy.typing as npt
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.device.driver import why_no_driver
 
+DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream
 NAME_BYTES = 256
 MAJOR, MINOR = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 DEVICE_ORDINAL = "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL"
+# Errors after which every call of this process on the device fails (CUDA_ERROR_ILLEGAL_ADDRESS and its like).
+BROKEN = frozenset({214, 700, 702, 709, *range(714, 720)})
 NAMES_STREAM = 3  # the version of __cuda_array_interface__ that first names a stream
 TYPES = {np.dtype(np.float32): "<f4", np.dtype(np.float16): "<f2"}
 
@@ -65,7 +69,8 @@ class Gpu:
         self.name = bytes(self._call("cuDeviceGetName", NAME_BYTES, device)).split(b"\0")[0].decode()
         with self.current():
             self._stream = self._call("cuStreamCreate", NON_BLOCKING)
-        release = weakref.finalize(self, _release, driver, device, self._context, self._stream)
+        self._handles: list[tuple[str, Any]] = [("cuStreamDestroy", self._stream)]
+        release = weakref.finalize(self, _release, driver, device, self._context, self._handles)
         release.atexit = False  # at exit the driver takes everything back
 
     @property
@@ -106,13 +111,53 @@ class Gpu:
         getattr(self._driver, function)(pointer)
         self._driver.cuCtxPopCurrent()
 
-    def upload(self, target: int, source: int, nbytes: int) -> None:
-        """Queue a copy from host address `source` to device address `target`."""
-        self._call("cuMemcpyHtoDAsync", target, source, nbytes, self._stream)
+    def upload(self, target: int, source: int, nbytes: int, *, on: Any = None) -> None:
+        """Queue a copy from host address `source` to device address `target`. on: another stream."""
+        self._call("cuMemcpyHtoDAsync", target, source, nbytes, self._stream if on is None else on)
 
-    def download(self, target: int, source: int, nbytes: int) -> None:
-        """Queue a copy from device address `source` to host address `target`."""
-        self._call("cuMemcpyDtoHAsync", target, source, nbytes, self._stream)
+    def download(self, target: int, source: int, nbytes: int, *, on: Any = None) -> None:
+        """Queue a copy from device address `source` to host address `target`. on: another stream."""
+        self._call("cuMemcpyDtoHAsync", target, source, nbytes, self._stream if on is None else on)
+
+    def more_stream(self) -> Any:
+        """Another stream beside the one of all work, for copies that overlap with it."""
+        return self._owned(self._call("cuStreamCreate", NON_BLOCKING), "cuStreamDestroy")
+
+    def event(self) -> Any:
+        """A mark in a stream, without a time."""
+        return self._owned(self._call("cuEventCreate", DISABLE_TIMING), "cuEventDestroy")
+
+    def record(self, event: Any, *, on: Any = None) -> None:
+        """Set the mark behind all that is queued on a stream, None for the one of all work."""
+        self._call("cuEventRecord", event, self._stream if on is None else on)
+
+    def after(self, event: Any, *, on: Any = None) -> None:
+        """What is queued on the stream from now on waits for the mark; the host does not."""
+        self._call("cuStreamWaitEvent", self._stream if on is None else on, event, 0)
+
+    def await_event(self, event: Any) -> None:
+        """The host waits for the mark; an error of what lies before it is raised here."""
+        self._call("cuEventSynchronize", event)
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        """What `work` queues on the stream of all work, as a graph for `replay`; nothing of it is run."""
+        self._call("cuStreamBeginCapture", self._stream, self._driver.CUstreamCaptureMode(THREAD_LOCAL))
+        try:
+            work()
+        finally:
+            graph = self._call("cuStreamEndCapture", self._stream)
+        executable = self._owned(self._call("cuGraphInstantiate", graph, 0), "cuGraphExecDestroy")
+        self._call("cuGraphDestroy", graph)
+        return executable
+
+    def replay(self, graph: Any) -> None:
+        """Queue a captured graph."""
+        self._call("cuGraphLaunch", graph, self._stream)
+
+    def _owned(self, handle: Any, destroy: str) -> Any:
+        """A handle that is given back before the stream and the context are."""
+        self._handles.append((destroy, handle))
+        return handle
 
     def synchronise(self) -> None:
         """Wait until all that was queued is done; an error of any of it is raised here."""
@@ -141,6 +186,10 @@ class Gpu:
             self._call("cuStreamSynchronize", stream)
         return address
 
+    def clear(self, target: int, nbytes: int) -> None:
+        """Queue zeros into device memory."""
+        self._call("cuMemsetD8Async", target, 0, nbytes, self._stream)
+
     def function(self, cubin: bytes, name: str) -> Any:
         """A kernel of a compiled module; the module stays loaded."""
         return self._call("cuModuleGetFunction", self._call("cuModuleLoadData", cubin), name.encode())
@@ -165,6 +214,11 @@ class Gpu:
             raise BackendError(
                 f"{function}: the GPU is out of memory (asked for {arguments[0]}), expected enough for the "
                 "largest batch: take a smaller one, or end other programs on the GPU"
+            )
+        if int(status) in BROKEN:
+            raise BackendError(
+                f"{function} failed ({getattr(status, 'name', status)}): the GPU is lost to this process, "
+                "expected CUDA_SUCCESS: start the process again; if it stays, check the GPU and its driver"
             )
         if int(status) != 0:
             raise BackendError(
@@ -211,9 +265,10 @@ class DeviceTensor:
         return host
 
 
-def _release(driver: Any, device: Any, context: Any, stream: Any) -> None:
+def _release(driver: Any, device: Any, context: Any, handles: list[tuple[str, Any]]) -> None:
     driver.cuCtxPushCurrent(context)
-    driver.cuStreamDestroy(stream)
+    for destroy, handle in reversed(handles):
+        getattr(driver, destroy)(handle)
     driver.cuCtxPopCurrent()
     driver.cuDevicePrimaryCtxRelease(device)
 

@@ -58,6 +58,26 @@ class SourceImage:
         return 0 if self.pixels is None else self.pixels.size
 
 
+class Staging:
+    """What one batch is uploaded from and to: pinned and device memory of one size, which grows."""
+
+    host: Memory
+    device: Memory
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self.nbytes = 0
+
+    def require(self, nbytes: int) -> None:
+        """Make it at least so large; the context is current. Raises BackendError for want of memory."""
+        if self.nbytes < nbytes:
+            if self.nbytes:
+                del self.host, self.device  # the old goes first: both may not fit
+                self.nbytes = 0
+            self.host, self.device = self._gpu.pinned_memory(nbytes), self._gpu.device_memory(nbytes)
+            self.nbytes = nbytes
+
+
 class CudaPreprocessor:
     """Turns images into a tensor on the GPU. Any thread may call it; the calls go one after the other.
 
@@ -80,8 +100,7 @@ class CudaPreprocessor:
             self._table = gpu.device_memory(table.nbytes)
             gpu.upload(self._table.pointer, table.ctypes.data, table.nbytes)
             gpu.synchronise()
-        self._host: Memory | None = None
-        self._device: Memory | None = None
+        self._staging = Staging(gpu)
 
     def __call__(
         self, images: Sequence[Any], names: Sequence[str] | None = None, out: DeviceTensor | None = None
@@ -101,19 +120,29 @@ class CudaPreprocessor:
         shape = (len(images), contract.channels, contract.height, contract.width)
         with self._lock, self.gpu.current():
             target = self._target(shape, out)
-            sources = [self._describe(image, name) for image, name in zip(images, names, strict=True)]
-            first = self._stage(sources)
-            grid = (-(-contract.width // BLOCK[0]), -(-contract.height // BLOCK[1]), len(images))
-            tap_start = first + len(images) * IMAGE.itemsize
-            self.gpu.launch(
-                self._function,
-                grid,
-                BLOCK,
-                addresses=(first, tap_start, self._table.pointer, target.memory.pointer),
-                numbers=(contract.channels, contract.height, contract.width),
-            )
+            nbytes = self.stage(images, names, self._staging)
+            self.gpu.upload(self._staging.device.pointer, self._staging.host.pointer, nbytes)
+            self.launch(len(images), self._staging, target.memory)
             self.gpu.synchronise()
         return target
+
+    def stage(self, images: Sequence[Any], names: Sequence[str], staging: Staging) -> int:
+        """Write descriptions, taps and host pixels into the host's side of `staging`, which grows to fit;
+        returns the bytes to upload. The context is current. Raises InputError as a call does."""
+        sources = [self._describe(image, name) for image, name in zip(images, names, strict=True)]
+        return self._fill(sources, staging)
+
+    def launch(self, count: int, staging: Staging, target: Memory) -> None:
+        """Queue the kernel for `count` images whose staging is, or will be, on the GPU; waits for nothing."""
+        contract, first = self.contract, staging.device.pointer
+        tap_start = first + count * IMAGE.itemsize
+        self.gpu.launch(
+            self._function,
+            (-(-contract.width // BLOCK[0]), -(-contract.height // BLOCK[1]), count),
+            BLOCK,
+            addresses=(first, tap_start, self._table.pointer, target.pointer),
+            numbers=(contract.channels, contract.height, contract.width),
+        )
 
     def _target(self, shape: tuple[int, ...], out: DeviceTensor | None) -> DeviceTensor:
         nbytes = int(np.prod(shape)) * self.dtype.itemsize
@@ -151,8 +180,7 @@ class CudaPreprocessor:
             )
         return SourceImage(shape, None, self.gpu.wait_for(interface, name), int(strides[0]))
 
-    def _stage(self, sources: Sequence[SourceImage]) -> int:
-        """Bring descriptions, taps and host pixels to the GPU in one copy: its address there."""
+    def _fill(self, sources: Sequence[SourceImage], place_for: Staging) -> int:
         contract = self.contract
         per_image = contract.width + contract.height  # taps
         tap_start = len(sources) * IMAGE.itemsize
@@ -160,8 +188,8 @@ class CudaPreprocessor:
         places = [_aligned(tap_end)]
         for source in sources:
             places.append(_aligned(places[-1] + source.nbytes))
-        host, device = self._room(places[-1])
-        staging = host.array()
+        place_for.require(places[-1])
+        device, staging = place_for.device, place_for.host.array()
         records = staging[:tap_start].view(IMAGE)
         tables = staging[tap_start:tap_end].view(TAP)
         for index, (source, place) in enumerate(zip(sources, places[:-1], strict=True)):
@@ -175,15 +203,7 @@ class CudaPreprocessor:
                 staging[place : place + source.nbytes].reshape(source.shape)[...] = source.pixels
                 address = device.pointer + place
             records[index] = (address, source.pitch, 3 if colour else 1, columns, rows, 0)
-        self.gpu.upload(device.pointer, host.pointer, places[-1])
-        return device.pointer
-
-    def _room(self, nbytes: int) -> tuple[Memory, Memory]:
-        """Staging memory of host and GPU with at least this many bytes."""
-        if self._host is None or self._device is None or self._host.nbytes < nbytes:
-            self._host = self._device = None  # the old goes first: both may not fit
-            self._host, self._device = self.gpu.pinned_memory(nbytes), self.gpu.device_memory(nbytes)
-        return self._host, self._device
+        return places[-1]
 
 
 @functools.lru_cache(maxsize=REMEMBERED_SIZES)

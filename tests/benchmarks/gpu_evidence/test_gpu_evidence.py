@@ -44,7 +44,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
         pytest.skip(reason)
     fake = FakeDriver(compile_kernels(tmp_path))
     for module in (kernel, preprocess_cuda, tensorrt_device):
-        monkeypatch.setattr(module, "open_gpu", lambda: Gpu(fake))
+        monkeypatch.setattr(module, "open_gpu", lambda ordinal=0: Gpu(fake))
     monkeypatch.setattr(preprocess_cuda, "cubin_of", lambda capability, cache: b"cubin")
     monkeypatch.setattr(kernel, "why_no_driver", lambda: None)
     monkeypatch.setattr(kernel, "compiles", lambda found: None)

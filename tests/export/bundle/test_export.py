@@ -283,3 +283,10 @@ def test_card_warns_of_phantoms_and_keeps_to_figures(tiny_bundle: Bundle, copied
     card = (copied_bundle / "MODEL_CARD.md").read_text()
     assert "**The training images are phantoms**" in card
     assert "- test.mean_dice: 0.8821\n- test.scores: 1 entries, in `bundle.json`\n" in card
+    assert "Notes of the maker" not in card
+    write_card(dataclasses.replace(tiny_bundle, root=copied_bundle), "\n## Notes of the maker\nCC0.\n\n")
+    assert (
+        (copied_bundle / "MODEL_CARD.md")
+        .read_text()
+        .endswith("these images.\n\n## Notes of the maker\nCC0.\n")
+    )

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from tumorseg_export.bundle.sign import new_key
-from tumorseg_export.commands.export import export, parse_size, summarise, table
+from tumorseg_export.commands.export import MAX_NOTES, export, parse_size, read_notes, summarise, table
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
@@ -18,6 +18,9 @@ from tumorseg_train.networks.run import CHECKPOINT, Run
 def test_json_is_the_result_and_steps_go_elsewhere(tiny_run: Run, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     arguments = [str(tiny_run.root), "--out", str(out), "--targets", "onnx", "--golden", "3", "--json"]
+    notes = tmp_path / "notes.md"
+    notes.write_text("## Sources\nDrawn by a program.\n")
+    arguments += ["--notes", str(notes)]
     done = CliRunner().invoke(export, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     result = json.loads(done.stdout)
@@ -25,6 +28,7 @@ def test_json_is_the_result_and_steps_go_elsewhere(tiny_run: Run, tmp_path: Path
     assert result["bundle"] == str(out)
     assert result["sha256"] == bundle.digest()
     assert result["golden_images"] == 3
+    assert (out / "MODEL_CARD.md").read_text().endswith("\n## Sources\nDrawn by a program.\n")
     (artefact,) = result["artefacts"]
     assert artefact["file"] == "model.onnx"
     assert artefact["bytes"] == (out / "model.onnx").stat().st_size
@@ -92,6 +96,16 @@ def test_unusable_flags_are_bad_input(tiny_run: Run, tmp_path: Path, flags: list
 def test_sizes_are_height_and_width() -> None:
     assert parse_size("512") == (512, 512)
     assert parse_size("480x640") == (480, 640)
+
+
+def test_notes_are_text_of_a_bounded_size(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.md"
+    notes.write_text("## Sources\nCC BY 4.0 é\n", encoding="utf-8")
+    assert read_notes(notes) == "## Sources\nCC BY 4.0 é\n"
+    for content in (b"\xff\xfe", b"x" * (MAX_NOTES + 1)):
+        notes.write_bytes(content)
+        with pytest.raises(InputError, match=r"is not a UTF-8 text of at most 65536 bytes: give --notes"):
+            read_notes(notes)
 
 
 def test_unknown_target_is_bad_input(tiny_run: Run, tmp_path: Path) -> None:

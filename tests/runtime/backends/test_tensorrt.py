@@ -295,7 +295,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.why_unavailable("cuda") is None
     with pytest.raises(InputError, match="device is 'cpu', expected cuda"):
         backend.why_unavailable("cpu")
-    for tool, extra in (("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt-rtx")):
+    for tool, extra in (("tensorrt", "tensorrt-cu13"), ("tensorrt_rtx", "tensorrt-rtx")):
         monkeypatch.setitem(sys.modules, tool, None)
         with pytest.raises(BackendError, match=rf"{tool} cannot be imported .*'tumorseg\[{extra}\]'"):
             backend.load_tool(tool)

@@ -23,6 +23,8 @@ from tumorseg_runtime.cli.store import install, rollback
 from tumorseg_runtime.cli.verify import verify
 from tumorseg_runtime.images.read import write_png
 from tumorseg_train.commands.data import data
+from tumorseg_train.commands.demo import demo
+from tumorseg_train.networks.run import Run
 
 ROOT = Path(__file__).parents[3]
 SCHEMAS = ROOT / "docs" / "schemas"
@@ -92,6 +94,7 @@ def test_what_commands_print_is_what_the_schemas_say(
         ("bundle-pack", bundle, ["pack", made, "--out", "b.zip"]),
         ("bundle-unpack", bundle, ["unpack", "b.zip", "--out", "b"]),
         ("install", install, ["store", made]),
+        ("demo", demo, ["--bundle", made]),
         ("data-phantoms", data, ["phantoms", "d", "--brain", "6", "--breast", "6"]),
         ("data-prepare", data, ["prepare", "d"]),
         ("data-audit", data, ["audit", "d", "--split", "d/split.json"]),
@@ -122,3 +125,20 @@ def test_docs_name_every_schema() -> None:
     page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
     for path in SCHEMAS.glob("*.json"):
         assert f"schemas/{path.name}" in page, path.name
+
+
+def test_a_kept_comparison_validates() -> None:
+    text = (ROOT / "docs/results/cpu-128/comparison.json").read_text(encoding="utf-8")
+    assert faults(json.loads(text), schema("compare")) == []
+
+
+def test_a_run_validates(tiny_run: Run) -> None:
+    text = (tiny_run.root / "run.json").read_text(encoding="utf-8")
+    assert faults(json.loads(text), schema("train")) == []
+
+
+def test_every_command_with_json_has_a_schema_in_the_docs() -> None:
+    listed = set(
+        re.findall(r"schemas/([a-z-]+)\.schema\.json", (ROOT / "docs/cli.md").read_text(encoding="utf-8"))
+    )
+    assert listed == {path.name.removesuffix(".schema.json") for path in SCHEMAS.glob("*.schema.json")}

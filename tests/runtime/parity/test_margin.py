@@ -47,7 +47,7 @@ def test_the_band_is_twice_the_largest_certified_error(
     tmp_path: Path,
     reseal: Callable[[Path], Bundle],
 ) -> None:
-    bundle = certify(make_bundle(tmp_path / "b"), [0.01, 0.03, 0.02], edit_index)
+    bundle = reseal(certify(make_bundle(tmp_path / "b"), [0.01, 0.03, 0.02], edit_index).root)
     band = read_band(bundle, "fp32")
     assert band == Band(0.06, "twice the largest logit error in certificates/model.onnx.json")
     (bundle.root / "certificates/model.onnx.json").write_text("{}")

@@ -122,8 +122,7 @@ def test_output_memory_is_taken_again_and_given_back(gpu: Gpu, driver: FakeDrive
     assert_same_bits(second.numpy(), Preprocessor(CONTRACT)(small)[None])
     with pytest.raises(InputError, match=r"out has 147456 bytes, expected at least 221184 for float32"):
         preprocess([small] * 3, out=first)
-    staging = preprocess._device
-    assert staging is not None
+    staging = preprocess._staging.device
     del first, second
     assert driver.free_bytes == free - staging.nbytes
     del staging, preprocess
