@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.images.dicom.kind import not_an_image
 from tumorseg_runtime.images.frames import DICOM_SUFFIXES, is_dicom
-from tumorseg_runtime.images.read import SUFFIXES
+from tumorseg_runtime.images.read import OTHER_IMAGES, SUFFIXES
 
+_LONGEST_NAME = 180  # bytes; a file's name may have 255, with frame, suffix and temporary name
+_HASH, _SHOWN = 8, 4  # letters of a hash; files named in a line
+_NONE: Mapping[str, str] = MappingProxyType({})
 MASK = re.compile(r".+_mask(_\d+)?")
 
 
@@ -38,29 +45,39 @@ def list_images(
 ) -> list[Path]:
     """Files as given, folders as the images in them, sorted; raises InputError for a folder without any.
 
-    dicom: DICOM files in folders are images, too. Masks in folders (`is_mask`) are not: `log` hears of them.
+    dicom: DICOM files in folders are images, too. Masks in folders (`is_mask`) are not, nor are a study's
+    reports, segmentations and the like (`not_an_image`): `log` hears of them.
     """
     paths: list[Path] = []
     for path in files:
         if not path.is_dir():
             paths.append(path)
             continue
-        found = sorted(
-            Path(base, name)
-            for base, _, names in os.walk(path, onerror=_refuse)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES or (dicom and is_dicom(Path(base, name)))
-        )
+        there = [Path(base, name) for base, _, names in os.walk(path, onerror=_refuse) for name in names]
+        found = sorted(one for one in there if one.suffix.lower() in SUFFIXES or (dicom and is_dicom(one)))
+        unread = Counter(one.suffix.lower() for one in there if one.suffix.lower() in OTHER_IMAGES)
+        if unread:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+            log(f"{path}: skipped images of kinds that are not read: {kinds}; convert them to PNG")
+        others = Counter(kind for kind in map(_other_dicom, found) if kind)
+        if others:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+            log(f"{path}: skipped DICOM files that are no images: {kinds}; to segment one, name its file")
+            found = [one for one in found if not _other_dicom(one)]
         inside = [one for one in found if not is_mask(one)]
         masks = f"{len(found) - len(inside)} masks (NAME_mask, or in masks/ beside images/)"
         if not inside:
             wanted = ", ".join((*SUFFIXES, *(DICOM_SUFFIXES if dicom else ())))
-            but = f" but {masks}" if found else ""
+            but = f" but {masks}" if found else " but other DICOM files" if others else ""
             raise InputError(f"{path}: holds no images{but}, expected files ending in {wanted}")
         if len(inside) < len(found):
             log(f"{path}: skipped {masks}; to segment one, name its file")
         paths.extend(inside)
     return paths
+
+
+def _other_dicom(path: Path) -> str | None:
+    return None if path.suffix.lower() in SUFFIXES else not_an_image(path)
 
 
 def _refuse(error: OSError) -> None:
@@ -69,17 +86,44 @@ def _refuse(error: OSError) -> None:
     ) from error
 
 
-def unique_names(paths: list[Path]) -> list[str]:
-    """A name for each image's outputs: its stem, with as many parent folders before it as tell all apart;
-    with its suffix where the stems never do (a.png beside a.jpg)."""
-    whole = [Path(os.path.abspath(path)) for path in paths]
-    twice = [str(path) for path, count in Counter(whole).items() if count > 1]
+def unique_names(
+    paths: list[Path], earlier: Mapping[str, str] = _NONE, log: Callable[[str], None] = lambda line: None
+) -> list[str]:
+    """A name for each image's outputs: its stem; where several have that, as many parent folders before it
+    as tell them apart, then its suffix, then a hash of its path. What is too long is cut, with a hash.
+
+    earlier: names of files of an earlier run into the same folder: those files keep them, and no other gets
+    one. log: hears which files had to be told apart. Raises InputError for a file that is given twice.
+    """
+    whole = {str(path): Path(os.path.abspath(path)) for path in paths}
+    twice = [str(path) for path, count in Counter(map(os.path.abspath, paths)).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]}: was given twice, expected every file once: remove one")
-    for keep_suffix in (False, True):
-        parts = [(path if keep_suffix else path.with_suffix("")).parts[1:] for path in whole]
-        for depth in range(1, max(map(len, parts)) + 1):
-            names = ["__".join(part[-depth:]) for part in parts]
-            if len({name.casefold() for name in names}) == len(names):
-                return names
-    raise InputError("the files' paths differ only in case or in '__': rename one, or run them apart")
+    names = {key: earlier[key] for key in whole if key in earlier}
+    taken = {name.casefold() for name in earlier.values()}
+    left = [key for key in whole if key not in names]
+    deepest = max((len(path.parts) for path in whole.values()), default=1)
+    told = False
+    for suffix, depth in (*itertools.product((False, True), range(1, deepest)), (True, 0)):
+        wished = {key: _name(whole[key], depth, suffix=suffix) for key in left}
+        counts = Counter(name.casefold() for name in wished.values())
+        for key, name in wished.items():
+            if counts[name.casefold()] == 1 and name.casefold() not in taken:
+                names[key] = name
+        taken |= {names[key].casefold() for key in left if key in names}
+        left = [key for key in left if key not in names]
+        if left and not told:
+            told = True
+            shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
+            log(f"{len(left)} files share names with others, their outputs get longer ones: {shown}")
+    return [names[str(path)] for path in paths]
+
+
+def _name(path: Path, depth: int, *, suffix: bool) -> str:
+    """Name of a path with `depth` of its parts, at most as long as a file's may be; depth 0: with a hash."""
+    name = "__".join((path if suffix else path.with_suffix("")).parts[-max(depth, 1) :])
+    if depth and len(os.fsencode(name)) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:_HASH]
+    start = os.fsencode(name)[: _LONGEST_NAME - _HASH - 1].decode("utf-8", "ignore")
+    return f"{start}-{digest}"

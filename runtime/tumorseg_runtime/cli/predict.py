@@ -13,8 +13,16 @@ import click
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option, spoken
-from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, output_name, stamp
+from tumorseg_runtime.cli.results_log import (
+    FILE,
+    SUMMARY,
+    ResultsLog,
+    earlier_names,
+    output_name,
+    stamp,
+)
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
+from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.inference.prediction import Prediction
@@ -22,6 +30,7 @@ from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
 from tumorseg_runtime.processing.postprocess import Lesion
 
+LOCK = ".predict.lock"
 LARGEST = 3  # lesions named in an image's line; predictions.json has all
 FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
 
@@ -83,14 +92,14 @@ def predict(options: PredictOptions) -> None:
     """Segment FILES (images, DICOM files, or folders of them) with BUNDLE.
 
     Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
-    image, written as it goes) and, at the end, predictions.json. Masks in folders are skipped. A file that
-    cannot be read is listed at the end and does not stop the rest; the exit status is then 1.
+    image, written as it goes) and, at the end, predictions.json. Masks in folders are skipped, and so are
+    DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...). A file that cannot be read is listed at the
+    end and does not stop the rest; the exit status is then 1.
     """
     check_apart(options.out, options.files)
     if not any(path.exists() for path in options.files):
         require(options.files[0], "an image, a DICOM file or a folder of them")
     paths = list_images(options.files, dicom=True, log=options.log)
-    names = dict(zip(map(str, paths), unique_names(paths), strict=True))
     bundle = Bundle.open(options.bundle)
     segmenter = Segmenter.open(
         bundle, backend=options.backend, device=options.device, precision=options.precision,
@@ -111,8 +120,13 @@ def predict(options: PredictOptions) -> None:
     quiet = options.quiet or options.as_json
     again = [argument for argument in sys.argv[1:] if argument != "--resume"]
     how = f"go on with what is left: {spoken(*again, '--resume')}"
-    results_log = ResultsLog(options.out, settings, names, resume=options.resume)
-    with resumable(lambda: how), results_log:
+    make_folder(options.out)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(options.out / LOCK, options.out))
+        stack.enter_context(resumable(lambda: how))
+        earlier = earlier_names(options.out) if options.resume else {}
+        names = dict(zip(map(str, paths), unique_names(paths, earlier, options.log), strict=True))
+        results_log = stack.enter_context(ResultsLog(options.out, settings, names, resume=options.resume))
         todo = [path for path in paths if str(path) not in results_log.done]
         if len(todo) < len(paths):
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")

@@ -37,7 +37,8 @@ class ResultsLog:
     def __init__(self, out: Path, settings: dict[str, Any], names: dict[str, str], *, resume: bool) -> None:
         """names: path -> name of its outputs, for all files of this run.
 
-        resume: keep the lines of complete files; raises InputError where they were made with other settings.
+        resume: keep the lines of complete files, and of those that are not of this run; raises InputError
+        where they were made with other settings.
         """
         self.out = out
         head = _line({"settings": settings})
@@ -47,7 +48,9 @@ class ResultsLog:
         path = out / FILE
         if resume and path.exists():
             self.done = self._complete(names)
-            kept = (_line(line) for line in self.lines() if line["file"] in self.done)
+            kept = (
+                _line(line) for line in self.lines() if line["file"] in self.done or self._other(line, names)
+            )
             write_text(path, itertools.chain([head], kept))
         else:
             write_text(path, head)
@@ -117,6 +120,12 @@ class ResultsLog:
                 wanted[line["file"]] = line["frames"]
         return {name for name, count in frames.items() if count == wanted[name]}
 
+    def _other(self, line: dict[str, Any], names: dict[str, str]) -> bool:
+        """True for an image of a file that is not of this run, whose outputs are there."""
+        if line["file"] in names or "error" in line:
+            return False
+        return all((self.out / output).is_file() for output in (*line["masks"].values(), *line["pictures"]))
+
     def _holds(self, line: dict[str, Any], names: dict[str, str]) -> bool:
         """True if a line's outputs are still what this run would write for the file as it is now."""
         if line["file"] not in names or line["output"] != output_name(
@@ -127,6 +136,19 @@ class ResultsLog:
         return line["stamp"] == stamp(Path(line["file"])) and all(
             (self.out / output).is_file() for output in outputs
         )
+
+
+def earlier_names(out: Path) -> dict[str, str]:
+    """Names of outputs by file, as an earlier run into `out` gave them; empty where there was none."""
+    path = out / FILE
+    names: dict[str, str] = {}
+    if path.exists():
+        for line in itertools.islice(_FORMAT.read_lines(path), 1, None):
+            if isinstance(line, dict) and "error" not in line:
+                line = _FORMAT.check(line, path, _IMAGE)
+                end = output_name("", line["frame"], line["frames"])
+                names[line["file"]] = line["output"].removesuffix(end)
+    return names
 
 
 def output_name(name: str, frame: int, frames: int) -> str:

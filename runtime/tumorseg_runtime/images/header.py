@@ -4,7 +4,8 @@ It tells three things: how many pixels decoding would make (a few kilobytes can 
 the file is gray, and whether OpenCV would decode it to other values than the file holds. Under OpenCV 4.9
 and 5.0 these come back without a complaint: 16-bit TIFFs with separate colour planes (scrambled) or with
 gray and alpha (only the high byte), 16-bit TIFFs in which 0 is white (not inverted), 8-bit TIFFs with a
-separate alpha channel (multiplied in), files with several images (all but the first dropped), and
+separate alpha channel (multiplied in), files with several images (all but the first dropped: TIFF
+pages, animations, MPO, JPEGs behind one another), and
 JPEGs that end too early (filled up with gray).
 """
 
@@ -23,6 +24,8 @@ _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}  # field types of the tags that are read 
 _TIFF_WHITE_IS_ZERO, _TIFF_BLACK_IS_ZERO, _TIFF_RGB = 0, 1, 2
 _TIFF_PHOTOMETRIC = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr"}
 _SEPARATE_ALPHA = 2
+_SMALL_TILE = 32  # pixels; OpenCV 5.0 refuses 8-bit TIFFs in tiles of 16x16
+_MPF = b"MPF\0"  # of a JPEG with further images (cameras' previews, stereo)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +100,8 @@ def _jpeg(data: bytes, name: str) -> ImageHeader:
         mark, marker, length = struct.unpack_from(">BBH", data, position)
         if mark != 0xFF:
             raise KeyError(mark)
+        if marker == 0xE2 and data[position + 4 : position + 8] == _MPF:
+            raise _several_images(name, "several images (MPO)")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame = struct.unpack_from(">BHHB", data, position + 4)
         position += 2 + length
@@ -104,6 +109,8 @@ def _jpeg(data: bytes, name: str) -> ImageHeader:
         raise InputError(
             f"{name}: has no end-of-image mark, expected a whole JPEG: it was cut off; copy the file again"
         )
+    if data.find(b"\xff\xd9\xff\xd8\xff", position) >= 0:
+        raise _several_images(name, "two JPEG images, one behind the other")
     bits, height, width, components = frame
     return ImageHeader("jpeg", width, height, bits, components == 1, data)
 
@@ -148,6 +155,11 @@ def _tiff(data: bytes, name: str, order: str) -> ImageHeader:
             f"{name}: is a TIFF with {samples} samples of {'/'.join(map(str, sorted(set(all_bits))))} bits, "
             f"{colour}{', 0 is white' if photometric == _TIFF_WHITE_IS_ZERO else ''}"
             f"{', in separate planes' if planes != 1 else ''}, which OpenCV decodes wrongly or not at all: "
+            "convert it to PNG"
+        )
+    if bits <= 8 and 322 in tags and min(tags[322] + tags[323]) < _SMALL_TILE:
+        raise InputError(
+            f"{name}: is a TIFF in tiles of {tags[322][0]}x{tags[323][0]}, which OpenCV does not decode: "
             "convert it to PNG"
         )
     if alpha_at is not None and _SEPARATE_ALPHA in tags[338]:

@@ -22,9 +22,13 @@ from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.images.header import ImageHeader, read_header
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff")
+OTHER_IMAGES = (
+    ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".btf",
+)  # fmt: skip  # which are not read: OpenCV's builds differ in them
 MAX_FILE_BYTES = 256 * 2**20
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong, the InputError says
 _MODE = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 
 
@@ -36,7 +40,8 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
-            f"{path}: got a '{path.suffix}' file, expected one of {', '.join(SUFFIXES)} or DICOM: convert it"
+            f"{path}: got a '{path.suffix}' file, expected one of {', '.join(SUFFIXES)} or DICOM: "
+            "convert it to PNG"
         )
     data = read_file(path, MAX_FILE_BYTES, "an image file", "resize it first")
     return decode_image(data, str(path))

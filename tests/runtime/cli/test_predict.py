@@ -37,7 +37,7 @@ def test_masks_overlays_and_json(
     out = tmp_path / "new" / "out"
     result = run_predict(small_bundle, image_folder, "--out", out)
     assert result.exit_code == 0, result.output
-    names = ["a__1", "b__1", "b__2"]
+    names = ["2", "a__1", "b__1"]
     assert files_in(out) == [f"{kind}/{n}.png" for kind in ("masks", "overlays") for n in names] + [
         "predictions.json",
         "predictions.jsonl",

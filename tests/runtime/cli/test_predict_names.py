@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,17 +27,35 @@ def test_names_tell_files_apart(tmp_path: Path) -> None:
         return unique_names([tmp_path / path for path in paths])
 
     assert names("a/1.png", "a/2.png") == ["1", "2"]
-    assert names("a/1.png", "b/1.png", "b/2.png") == ["a__1", "b__1", "b__2"]
-    assert names("a/1.png", "a/1.jpg", "a/2.png") == ["1.png", "1.jpg", "2.png"]
-    assert names("x/1.png", "x/1.jpg", "y/1.png") == ["x__1.png", "x__1.jpg", "y__1.png"]
+    assert names("a/1.png", "b/1.png", "b/2.png") == ["a__1", "b__1", "2"]
+    assert names("a/1.png", "a/1.jpg", "a/2.png") == ["1.png", "1.jpg", "2"]
+    assert names("x/1.png", "x/1.jpg", "y/1.png") == ["1.png", "1.jpg", "y__1"]
     assert names("a.b.png", "a.c.png") == ["a.b", "a.c"]
     assert not any("/" in name for name in names("a/1.png", "1.png", "../1.png", "../../1.png"))
-    with pytest.raises(InputError, match="differ only in case or in '__'"):
-        names("a__b/c.png", "a/b__c.png", "c.png")
+    assert len(set(names("a__b/c.png", "a/b__c.png", "c.png"))) == 3
     with pytest.raises(InputError, match="was given twice"):
         names("a/1.png", "a/../a/1.png")
-    with pytest.raises(InputError, match="differ only in case"):
-        names("a/Scan.png", "a/scan.png")
+    upper, lower = names("a/Scan.png", "a/scan.png")  # the same name on some disks
+    assert re.fullmatch(r"Scan\.png-[0-9a-f]{8}", upper)
+    assert upper.casefold() != lower.casefold()
+
+
+def test_long_names_are_cut_and_get_a_hash(tmp_path: Path) -> None:
+    long = "x" * 245
+    one, two, three = unique_names([tmp_path / f"{long}a.png", tmp_path / f"{long}b.png", tmp_path / "c.png"])
+    assert len(one) == len(two) == 180
+    assert one != two
+    assert three == "c"
+    (umlauts,) = unique_names([tmp_path / ("ä" * 120 + ".png")])
+    assert len(umlauts.encode()) <= 180
+
+
+def test_clashes_are_told_and_names_of_an_earlier_run_stay(tmp_path: Path) -> None:
+    lines: list[str] = []
+    a, b, c = (tmp_path / name for name in ("a/1.png", "b/1.png", "b/2.png"))
+    assert unique_names([a, b, c], {str(a): "1"}, lines.append) == ["1", "b__1", "2"]
+    assert unique_names([b], {str(a): "1"}) == ["b__1"]
+    assert lines == [f"1 files share names with others, their outputs get longer ones: {b}"]
 
 
 def test_listing(image_folder: Path, tmp_path: Path) -> None:
@@ -46,6 +65,12 @@ def test_listing(image_folder: Path, tmp_path: Path) -> None:
     found = list_images((image_folder, tmp_path / "named.dcm"))
     assert found == [image_folder / n for n in ("C.PNG", "a/1.png", "b/1.png", "b/2.png")] + [
         tmp_path / "named.dcm"
+    ]
+    lines: list[str] = []
+    (image_folder / "photo.WEBP").write_bytes(b"RIFF")
+    assert list_images((image_folder,), log=lines.append) == found[:-1]
+    assert lines == [
+        f"{image_folder}: skipped images of kinds that are not read: 1 .webp; convert them to PNG"
     ]
     with pytest.raises(InputError, match="holds no images"):
         list_images((image_folder / "d.png",))

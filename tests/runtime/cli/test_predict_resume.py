@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from click.testing import Result
 
 from tumorseg_runtime import Prediction, Segmenter
 from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
+from tumorseg_runtime.cli.predict import LOCK
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
+from tumorseg_runtime.core.files import locked
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.read import write_png
 
@@ -67,6 +70,33 @@ def test_resume_does_only_what_is_missing(
     ]
     assert report["failed"] == []
     assert (out / "masks/a__1.png").is_file()
+
+
+def test_resume_with_other_files_keeps_the_earlier_lines(
+    run_predict: Run, small_bundle: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run_predict(small_bundle, image_folder / "a", "--out", out)
+    first = json.loads((out / "predictions.json").read_text())["images"]
+    mask = (out / first[0]["masks"]["tumour"]).read_bytes()
+    assert run_predict(small_bundle, image_folder / "b", "--out", out, "--resume").exit_code == 0
+    both = json.loads((out / "predictions.json").read_text())["images"]
+    assert both[:1] == first
+    assert [line["output"] for line in both] == ["1", "b__1", "2"]  # b/1 does not overwrite a/1
+    assert (out / first[0]["masks"]["tumour"]).read_bytes() == mask
+
+
+@pytest.mark.fault
+def test_a_second_run_into_the_same_folder_is_refused(
+    run_predict: Run, small_bundle: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with locked(out / LOCK, out):
+        result = run_predict(small_bundle, image_folder, "--out", out)
+    assert isinstance(result.exception, InputError)
+    assert f"{out}: process {os.getpid()} is changing it, expected to be alone" in str(result.exception)
+    assert not list(out.iterdir())
 
 
 @pytest.mark.fault

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tumorseg_runtime.conformance.file_formats import encode_jpeg, encode_tiff
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images import read as images
 from tumorseg_runtime.images.read import check_image, decode_image, read_image, to_uint8, write_png
@@ -226,3 +227,29 @@ def test_what_is_written_is_read_back(tmp_path: Path, pixels: npt.NDArray[np.uin
     write_png(tmp_path / "a.png", pixels)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_jpegs_of_several_images_are_refused(tmp_path: Path) -> None:
+    one = encode_jpeg(np.zeros((16, 16), np.uint8))
+    with pytest.raises(InputError, match="holds two JPEG images, one behind the other, expected a single"):
+        decode_image(one + one, "a.jpg")
+    mpf = b"\xff\xe2\x00\x08MPF\0II"
+    with pytest.raises(InputError, match=r"holds several images \(MPO\)"):
+        decode_image(one[:2] + mpf + one[2:], "b.jpg")
+    path = tmp_path / "c.jfif"
+    path.write_bytes(one)
+    assert read_image(path).shape == (16, 16)
+
+
+def test_small_tiles_and_damage_give_one_line_and_no_line_of_opencv(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = encode_tiff(np.zeros((40, 40), np.uint8), tile=16)
+    with pytest.raises(InputError, match="TIFF in tiles of 16x16, which OpenCV does not decode: convert it"):
+        decode_image(small, "a.tif")
+    monkeypatch.setattr("tumorseg_runtime.images.header._SMALL_TILE", 0)
+    with pytest.raises(InputError, match="cannot be decoded"):
+        decode_image(small, "b.tif")
+    with pytest.raises(InputError, match=r"got a '.webp' file, expected one of .* convert it to PNG"):
+        read_image(tmp_path / "a.webp")
+    assert capfd.readouterr() == ("", "")

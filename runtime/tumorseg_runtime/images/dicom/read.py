@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.images.dicom.kind import meta_elements, transfer_syntax
 from tumorseg_runtime.images.dicom.lookup_tables import gray_to_uint8, palette_to_uint8
 from tumorseg_runtime.images.dicom.pixel_data import (
     GRAYS,
@@ -124,9 +125,10 @@ def _read(path: Path) -> Dataset:
             f"{path}: lacks the mark of a DICOM file (DICM at byte 128), expected one: export it again"
         )
     try:
-        syntax, start = _transfer_syntax(data)
-    except (struct.error, UnicodeDecodeError):
-        syntax, start = "", 0
+        meta, start = meta_elements(data)
+    except struct.error:
+        meta, start = {}, 0
+    syntax = transfer_syntax(meta)
     if not syntax:
         raise InputError(
             f"{path}: does not say its transfer syntax, so its bytes could mean anything: export it again"
@@ -137,24 +139,6 @@ def _read(path: Path) -> Dataset:
         return pydicom.dcmread(io.BytesIO(data), specific_tags=list(_TAGS))
     except Exception as error:  # see read_dicom
         raise _undecodable(path, "header", error) from error
-
-
-def _transfer_syntax(data: bytes) -> tuple[str, int]:
-    """Transfer syntax UID, empty where it is missing, and where the file meta information ends.
-
-    Its elements are explicit VR, little endian: group, element, two letters, length, value.
-    """
-    syntax, position = "", 132
-    while data[position : position + 2] == b"\x02\0":
-        element, form, length = struct.unpack_from("<2xH2sH", data, position)
-        position += 8
-        if form in (b"OB", b"UN", b"OW", b"SQ", b"UT"):  # two reserved bytes, then a longer length
-            (length,) = struct.unpack_from("<I", data, position)
-            position += 4
-        if element == 0x10:
-            syntax = data[position : position + length].decode("ascii").strip("\0 ")
-        position += length
-    return syntax, position
 
 
 def _check_inflated(deflated: bytes, path: Path) -> None:

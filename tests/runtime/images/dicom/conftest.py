@@ -18,6 +18,7 @@ from tumorseg_runtime.images.frames import read_frames
 
 Array = npt.NDArray[Any]
 PLAIN = "1.2.840.10008.1.2.1"  # explicit VR, little endian, not compressed
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 PATIENT = {
     "PatientName": "Mustermann^Erika",
     "PatientID": "ID-4711-XYZ",
@@ -48,7 +49,9 @@ def patient() -> dict[str, str]:
     return PATIENT
 
 
-def _write(path: Path, stored: Array, *, syntax: str = PLAIN, **elements: Any) -> Path:
+def _write(
+    path: Path, stored: Array, *, syntax: str = PLAIN, sop_class: str = CAPTURE, **elements: Any
+) -> Path:
     """A file of stored values (H, W), (H, W, 3) or (F, H, W), with patient data; `elements` are set last,
     and removed where None."""
     from pydicom.dataset import Dataset, FileMetaDataset
@@ -57,7 +60,7 @@ def _write(path: Path, stored: Array, *, syntax: str = PLAIN, **elements: Any) -
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = sop_class
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     for name, value in PATIENT.items():
         setattr(dataset, name, value)

@@ -31,9 +31,14 @@ def test_dicom_files_frames_and_no_patient_data(
     write(folder / "broken.dcm", scene(30, 30), Rows=90)
     write(folder / "empty.dcm", scene(30, 30), PixelData=None)
     (folder / "notes").write_text("no image")
+    report, dose = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.481.2"
+    write(folder / "report.dcm", scene(30, 30), sop_class=report, PixelData=None)
+    write(folder / "7.7.7", scene(30, 30), sop_class=dose)
+    write(folder / "state.dcm", scene(30, 30), Modality="PR")
     out = tmp_path / "out"
     result = run_predict(small_bundle, folder, "--out", out)
     assert isinstance(result.exception, CheckFailedError)
+    assert "skipped DICOM files that are no images: 1 PR, 1 RTDOSE, 1 SR; to segment" in result.output
     masks = ["1.2.840[0].png", "1.2.840[1].png", "1.2.840[2].png", "one.png"]
     assert sorted(path.name for path in (out / "masks").rglob("*.png")) == masks
     report = json.loads((out / "predictions.json").read_text())
