@@ -21,9 +21,17 @@ from tumorseg_train.evaluation.comparison import difference, find_evaluation, ga
 from tumorseg_train.evaluation.evaluate import count_mates
 from tumorseg_train.evaluation.predictions import CONTRACT
 from tumorseg_train.networks.run import CHECKPOINT, SPLIT, Run
+from tumorseg_train.report import bootstrap
 from tumorseg_train.report.bootstrap import draw_weights
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _few_groups_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny data has few; test_bootstrap.py holds that a page gives no interval of them."""
+    monkeypatch.setattr(bootstrap, "MIN_GROUPS", 2)
+
 
 Variant = Callable[..., Run]
 

@@ -15,6 +15,7 @@ from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_train.commands.evaluate import default_folder, evaluate, read_spacing
 from tumorseg_train.data.split import SPLIT
 from tumorseg_train.evaluation.evaluate import read_scores
+from tumorseg_train.evaluation.evaluation_report import verdict
 from tumorseg_train.evaluation.predictions import evaluate as evaluate_in_training
 from tumorseg_train.networks.run import Run
 
@@ -76,7 +77,7 @@ def test_report_of_a_run(run: Run) -> None:
     for heading in ("Training", "Calibration", "Every image"):
         assert f"<h3>{heading}</h3>" in page
     assert "Among the worst: " in page
-    assert "how the split was made is not known; there are only 5 groups" in page, "the verdict's doubts"
+    assert 'class="verdict ' in page[: page.index("<table")]
     assert values["predictor"]["checkpoint_sha256"] == run.checkpoint_sha256
 
 
@@ -164,3 +165,19 @@ def test_spacing_and_folders() -> None:
             read_spacing((wrong,))
     assert default_folder(Path("/a/run"), True) == Path("/a/run/evaluation")
     assert default_folder(Path("/a/bundle"), False) == Path("/a/bundle.evaluation")
+
+
+def test_the_verdict_is_red_amber_or_green() -> None:
+    def state(dice: float, **data: object) -> str:
+        estimate = {"value": dice, "low": dice - 0.1, "high": dice + 0.1}
+        values = {
+            "data": {"phantoms": False, "method": "grouped", "groups": 40, **data},
+            "strata": {"all": [{"figures": {"mean_dice": estimate}}]},
+            "threshold_baseline": {"mean_dice": 0.2},
+        }
+        return verdict(values).state
+
+    assert state(0.7) == "passed"
+    assert state(0.2) == "refused", "one threshold does as well"
+    doubts = ({"phantoms": True}, {"method": "random"}, {"method": "unknown"}, {"groups": 9})
+    assert [state(0.7, **doubt) for doubt in doubts] == ["unverified"] * 4

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import re
 
@@ -17,6 +18,7 @@ def test_a_chart_is_inline_of_both_themes_and_the_same_each_time() -> None:
     assert not re.findall(r"#0000[01][0-9]", text), "no stand-in is left"
     assert not re.findall(r"https?:|xmlns|<metadata", text)
     assert "&lt;b&gt; $x$: 0.25" in text
+    assert "<svg" in charts.bars("Long", [charts.Bar("a name of many words " * 9, 0.5)])
     assert 'aria-label="Dice, bars: a 0.5; &lt;b&gt; $x$ 0.25; c -"' in text
 
 
@@ -47,6 +49,11 @@ def test_a_crowd_of_points_names_only_its_front() -> None:
     few = charts.scatter("S", points[:3], x="ms", y="Dice", front=True)
     assert re.findall(r"<li>(.*?)</li>", few) == ["1: point 0", "2: point 1", "3: point 2"]
     assert "<svg" in charts.scatter("S", [], x="ms", y="Dice", log_x=True)
+    kinds = [
+        dataclasses.replace(p, kind="a network with a rather long name " * (1 + i % 3))
+        for i, p in enumerate(points)
+    ]
+    assert "<svg" in charts.scatter("S", kinds, x="ms", y="Dice", log_x=True, front=True)
     unknown = charts.scatter("S", [charts.Point("u", math.nan, 0.9)], x="ms", y="Dice")
     assert "<li>" not in unknown
 

@@ -62,19 +62,19 @@ def draw_weights(groups: Sequence[str], draws: int = DRAWS, seed: int = 0) -> Fl
     return np.asarray(times[:, member], np.float64)
 
 
-def estimate(ratio: Ratio, groups: Sequence[str], weights: FloatArray, least: int = MIN_GROUPS) -> Estimate:
-    """The figure, and its interval over the draws in which it is defined, from `least` groups on."""
+def estimate(ratio: Ratio, groups: Sequence[str], weights: FloatArray, least: int | None = None) -> Estimate:
+    """The figure, and its interval over the draws in which it is defined; least: as of `interval`."""
     counted = {group for group, bottom in zip(groups, ratio.bottom, strict=True) if bottom}
     return Estimate(ratio.value(), *interval(ratio.draws(weights), len(counted), least))
 
 
-def interval(draws: FloatArray, groups: int, least: int = MIN_GROUPS) -> tuple[float, float]:
+def interval(draws: FloatArray, groups: int, least: int | None = None) -> tuple[float, float]:
     """The percentiles that hold 95 % of the draws; draws that are NaN do not count.
 
-    NaN if none is left, or where fewer than `least` groups were drawn from.
+    NaN if none is left, or where fewer than `least` groups (None: MIN_GROUPS) were drawn from.
     """
     defined = draws[np.isfinite(draws)]
-    if not len(defined) or groups < least:
+    if not len(defined) or groups < (MIN_GROUPS if least is None else least):
         return float("nan"), float("nan")
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(defined, (tail, 100 - tail))

@@ -38,6 +38,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": SOFT, "ytick.color": SOFT, "grid.color": LINE, "axes.grid": True, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 2,
 }  # fmt: skip
+LETTERS = 45  # of a bar's name, which a chart has room for; tables have all
 NAMED = 6  # points of a scatter with their names below it
 
 
@@ -72,7 +73,9 @@ def bars(title: str, rows: Sequence[Bar], *, unit: str = "", top: float | None =
             axes.barh(
                 place, row.value, 0.4, color=COLOURS[0], xerr=_arms(row.value, row), ecolor=INK, capsize=3
             )
-            axes.text(0, place - 0.3, f"{row.label}: {number(row.value)} {unit}".strip(), va="bottom")
+            text = f"{number(row.value)} {unit}".strip()
+            name = row.label if len(row.label) <= LETTERS else f"{row.label[:LETTERS]}…"
+            axes.text(0, place - 0.3, f"{name}: {text}", va="bottom", in_layout=False)
         axes.set(yticks=[], ylim=(len(shown) - 0.5, -0.9), xlabel=unit)
         axes.set_xlim(0, top)
 
@@ -139,7 +142,7 @@ def scatter(
         if 1 < len(kinds) <= NAMED:
             handles, names = axes.get_legend_handles_labels()
             unique = dict(zip(names, handles, strict=True))
-            axes.legend(unique.values(), unique.keys(), loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
+            axes.legend(unique.values(), unique.keys(), loc="best", fontsize=8).set_in_layout(False)
 
     spoken = "; ".join(f"{p.label}: {number(p.x)}, {number(p.y)}" for p in shown)
     names = bullets([f"{place}: {p.label}" for place, p in enumerate(named, start=1)])
