@@ -88,7 +88,7 @@ def test_files_that_hold_no_private_key_are_refused(tmp_path: Path) -> None:
     public = new_key(tmp_path / "key.pem")
     with pytest.raises(InputError, match="holds no private key in PEM"):
         load_private_key(public, ask_nothing)
-    with pytest.raises(InputError, match="cannot be read .* expected a PEM file"):
+    with pytest.raises(InputError, match=r"cannot be read .* expected a PEM file"):
         load_private_key(tmp_path / "absent.pem", ask_nothing)
 
 
