@@ -62,7 +62,7 @@ def test_the_winograd_level_is_what_the_backends_name_says(
     class Caught(Exception):
         pass
 
-    def catch(name: str, script: Path, setup: dict[str, Any], limit_s: float) -> None:
+    def catch(name: str, script: Path, setup: dict[str, Any], limit_s: float, **_: Any) -> None:
         setups.append((name, setup["winograd_level"], setup["threads"]))
         raise Caught
 

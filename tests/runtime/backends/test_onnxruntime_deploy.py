@@ -120,7 +120,7 @@ def test_verify_and_predict_know_them(root: Path, tmp_path: Path, scene: Scene) 
         ("onnxruntime", *MASK_BACKENDS), "passed"
     )
     assert (
-        "3 golden images through 11 predictions: tensors equal bit for bit, no logits, 0 pixels"
+        "3 golden images through 13 predictions: tensors equal bit for bit, no logits, 0 pixels"
         in checks[NAME]["detail"]
     )
     assert "2 golden images" in checks[GRAY]["detail"]  # one of the three is a colour image

@@ -75,8 +75,10 @@ def test_a_bundle_that_fails_its_test_never_serves(
     (broken / "model.onnx").write_bytes(b"x")
     with pytest.raises(BundleError, match="not as it was sealed"):
         install(store, broken)
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(BundleError, match=r"has no bundle.json"):
-        install(store, tmp_path)
+        install(store, empty)
     assert open_active(store).digest() == digest_of(bundles[0])
     install(store, bundles[1])
     assert not [path for path in (store / BUNDLES).iterdir() if path.name.startswith(".")]
@@ -246,7 +248,7 @@ def test_a_full_disk_changes_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copytree", full)
+        patched.setattr("tumorseg_runtime.deployment.store.write_bytes", full)
         with pytest.raises(InputError, match=r"was not installed \(No space left on device\), what served"):
             install(store, bundles[1], test=no_test)
     assert open_active(store).digest() == digest_of(bundles[0])

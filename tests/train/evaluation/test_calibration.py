@@ -17,8 +17,8 @@ def images(rng: np.random.Generator, count: int, power: float) -> list[tuple[np.
 
 def test_ece_and_brier_as_a_second_implementation() -> None:
     rng = np.random.default_rng(0)
-    pairs = images(rng, 5, 2.0)
-    found = calibration([Bins.of(*pair) for pair in pairs], draw_weights(list("abcde")))
+    pairs = images(rng, 10, 2.0)
+    found = calibration([Bins.of(*pair) for pair in pairs], draw_weights(list("abcdefghij")))
     p = np.concatenate([p.ravel() for p, _ in pairs])
     y = np.concatenate([y.ravel() for _, y in pairs])
     peer = binary_calibration_error(torch.from_numpy(p), torch.from_numpy(y).int(), n_bins=BINS, norm="l1")
