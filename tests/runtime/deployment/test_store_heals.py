@@ -105,7 +105,10 @@ def test_every_file_damaged_in_every_way(template: Path, sources: list[Path], tm
                 damage(store / file)
                 install(store, sources[again], test=no_test)
                 assert open_active(store).digest() == digests[again], (file, name)
-                assert roll_back(store).digest() in digests, (file, name)
+                if (
+                    again == 2 or digests[0] not in file.parts
+                ):  # else the only other bundle is the damaged one
+                    assert roll_back(store).digest() in digests, (file, name)
                 assert Bundle.open(open_active(store).root)
                 shutil.rmtree(store)
 
