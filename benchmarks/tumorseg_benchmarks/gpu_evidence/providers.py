@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from tumorseg_benchmarks.gpu_evidence.stage import Findings, NotPossibleError, Options
+from tumorseg_benchmarks.gpu_evidence.verified import note_verified
 from tumorseg_runtime.backends import BACKENDS, has_artefact, why_unavailable
 from tumorseg_runtime.conformance.files import CONTRACTS
 from tumorseg_runtime.conformance.network import conformance_bundle
@@ -12,7 +13,6 @@ from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.compare import summary
 from tumorseg_runtime.parity.conformance import check_conformance
-from tumorseg_runtime.parity.verify import PASSED, verify_bundle
 
 DEVICES = ("cuda", "tensorrt")
 NAMES = tuple(name for name, spec in BACKENDS.items() if "cuda" in spec.devices and not spec.device_folder)
@@ -33,7 +33,8 @@ def run(options: Options, found: Findings) -> None:
     for device in devices:
         conformance(device, found)
         if options.bundle is not None:
-            prove(options, device, found)
+            for backend in NAMES:
+                note_verified(options.bundle, backend, device, found)
     if options.bundle is None:
         found.lacks("a trained network: --bundle was not given")
 
@@ -55,18 +56,3 @@ def conforms(kind: str, backend: str, device: str, precision: str) -> str:
     if report.breaches:
         raise ParityError(summary(report.breaches))
     return f"{len(report.images)} predictions right"
-
-
-def prove(options: Options, device: str, found: Findings) -> None:
-    """The bundle's own artefacts, as `tumorseg verify` judges them."""
-    assert options.bundle is not None
-    for backend in NAMES:
-        verified = verify_bundle(options.bundle, door_of, backend=backend, device=device)
-        for problem in verified.problems:
-            found.check(f"{options.bundle.name}: seal", False, problem)
-        for one in verified.checks:
-            name = f"{options.bundle.name}, {one.backend} {one.device} {one.precision}"
-            if "has no" in one.detail:
-                found.lacks(f"{name}: {one.detail}")
-            else:
-                found.check(name, one.status == PASSED, one.detail)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from tumorseg_benchmarks.gpu_evidence.engines import KINDS, PRECISIONS, build, prove
 from tumorseg_benchmarks.gpu_evidence.stage import Findings, NotPossibleError, Options
+from tumorseg_benchmarks.gpu_evidence.verified import note_verified
 from tumorseg_export.engine.tensorrt_build import known_capabilities
 from tumorseg_runtime.backends.tensorrt import load_tool
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
-from tumorseg_runtime.inference.segmenter import door_of
-from tumorseg_runtime.parity.verify import PASSED, verify_bundle
 
 
 def run(options: Options, found: Findings) -> None:
@@ -40,13 +39,7 @@ def run(options: Options, found: Findings) -> None:
     elif options.bundle is None:
         found.lacks("a trained network: --bundle was not given")
     else:
-        verified = verify_bundle(options.bundle, door_of, backend="tensorrt")
-        for one in verified.checks:
-            name = f"{options.bundle.name}, {one.backend} {one.precision}"
-            if "has no" in one.detail:
-                found.lacks(f"{name}: {one.detail}")
-            else:
-                found.check(name, one.status == PASSED, one.detail)
+        note_verified(options.bundle, "tensorrt", None, found)
 
 
 def find_gpu(known: dict[int, object]) -> tuple[Gpu | None, str]:
