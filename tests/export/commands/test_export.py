@@ -66,7 +66,7 @@ def test_flags_reach_the_checkpoint_and_the_signature_the_bundle(tiny_run: Run, 
     }  # fmt: skip
     arguments = [str(weights), *(word for pair in flags.items() for word in pair), "--json"]
     done = CliRunner().invoke(export, arguments, catch_exceptions=False)
-    assert json.loads(done.stdout)["artefacts"][0]["pixels"] == 11 * 64 * 96
+    assert json.loads(done.stdout)["artefacts"][0]["pixels"] == 13 * 64 * 96
     assert "foreign checkpoint: unet with resnet18" in done.stderr
     bundle = Bundle.open(out)
     assert bundle.contract == Contract(
