@@ -197,5 +197,6 @@ class Bundle:
                 return artefact
         there = ", ".join(f"{a.format} {a.precision}" for a in self.artefacts)
         raise BundleError(
-            f"{self.root}: has no {precision} {format} artefact, it has {there}: export that target"
+            f"{self.root}: has no {precision} {format} artefact, it has {there}: take one of these "
+            "(--precision, --backend), or export that target"
         )
