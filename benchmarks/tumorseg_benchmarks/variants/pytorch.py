@@ -42,10 +42,7 @@ class PyTorchSession(InProcess):
         """
         precise = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with torch.inference_mode(), precise:
-            own = (
-                batch if batch.flags.writeable else batch.copy()
-            )  # torch warns of arrays that it must not write
-            there = torch.from_numpy(own).to(self._device, memory_format=self._memory)
+            there = torch.from_numpy(batch).to(self._device, memory_format=self._memory)
             logits = self._model(there).cpu()
         return np.asarray(logits.numpy(), np.float32, order="C")
 

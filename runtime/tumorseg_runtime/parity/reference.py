@@ -89,4 +89,4 @@ def _array(arrays: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> FloatA
         data = file.read(expected)
     if len(data) != expected:
         raise ValueError(f"{name} has {len(data)} bytes, expected {expected}")
-    return np.frombuffer(data, np.float32).reshape(shape)
+    return np.frombuffer(bytearray(data), np.float32).reshape(shape)  # writable: torch warns of other arrays
