@@ -54,9 +54,7 @@ def test_bfloat16_is_an_artefact_of_its_own_and_proven_in_its_precision(
     results = TARGETS["openvino-bf16"].make(small_context, tmp_path)
     write_golden(small_context.golden, tmp_path)
     names = tuple(item.name for item in small_context.golden)
-    draft = dataclasses.replace(
-        tiny_bundle, root=tmp_path, contract=contract, artefacts=(results.artefact,), golden=names
-    )
+    draft = tiny_bundle.draft(root=tmp_path, contract=contract, artefacts=(results.artefact,), golden=names)
     proven = validate_parity(draft, results.artefact, TARGETS["openvino-bf16"])
     assert proven.files == ("model.bf16.xml", "model.bf16.bin")
     cpu, gpu = proven.parity
@@ -77,9 +75,7 @@ def test_bfloat16_on_a_cpu_without_is_unverified_and_says_why(
 ) -> None:
     onnx_export.make(small_context, tmp_path)
     artefact = TARGETS["openvino-bf16"].make(small_context, tmp_path).artefact
-    draft = dataclasses.replace(
-        tiny_bundle, root=tmp_path, contract=small_context.contract, artefacts=(artefact,)
-    )
+    draft = tiny_bundle.draft(root=tmp_path, contract=small_context.contract, artefacts=(artefact,))
     monkeypatch.setattr(
         backend.load().Core, "get_property", lambda self, device, name: ["FP32", "INT8"], raising=True
     )
