@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_train.networks.models import is_state_dict, read_weights
+from tumorseg_train.networks.models import check_held, is_state_dict, read_weights
 
 PARTS = ("encoder.", "decoder.", "segmentation_head.")  # of every network of smp
 
@@ -24,6 +24,7 @@ def read_network(file: Path, log: Log) -> State:
     weights that are not finite.
     """
     name, state = _state_in(file, read_weights(file))
+    check_held(file, state)
     if name is not None:
         log(f"weights: entry '{name}' of {file.name}")
     begins = {key: _part_at(key) for key in state}

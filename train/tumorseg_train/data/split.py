@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.files import write_text
-from tumorseg_runtime.core.records import Count, Fields, Format, Sha256, to_json
+from tumorseg_runtime.core.records import Count, Fields, Format, InnerPath, Sha256, to_json
 from tumorseg_train.data.checks import Facts, examine
 from tumorseg_train.data.datasets import PHANTOMS, Sample, find_samples
 from tumorseg_train.data.grouping import Group, group_samples
@@ -47,15 +47,15 @@ class Item:
         empty in a split of schema 1.
     """
 
-    image: str
-    masks: tuple[str, ...]
+    image: InnerPath
+    masks: tuple[InnerPath, ...]
     organ: str
     label: str
     part: str
     height: Count
     width: Count
     tumour_px: Count
-    files: dict[str, Sha256]
+    files: dict[InnerPath, Sha256]
     group: str = ""
     group_kind: str = ""
 
@@ -148,13 +148,12 @@ def make_manifest(
     samples = find_samples(root)
     facts, problems = examine(root, samples)
     if problems:
-        lines = [f"{root}: {len(problems)} problem(s) in {len(samples)} images:"]
-        lines += [problem.text for problem in problems[:SHOWN]]
+        details = [problem.text for problem in problems[:SHOWN]]
         if len(problems) > SHOWN:
-            lines.append(
+            details.append(
                 f"... and {len(problems) - SHOWN} more: `tumorseg data prepare {root}` lists them all"
             )
-        raise InputError("\n  ".join(lines))
+        raise InputError(f"{root}: {len(problems)} problem(s) in {len(samples)} images:", *details)
     return split_samples(root, seed, samples, facts, method=method, folds=folds, fold=fold)
 
 

@@ -154,7 +154,24 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     state = read_weights(path)
     if not is_state_dict(state):
         raise InputError(f"{path}: holds no plain state_dict: save model.state_dict() and give that file")
+    check_held(path, state)
     return dict(state)
+
+
+def check_held(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Raise InputError unless the file holds every number of these tensors.
+
+    One number that is expanded to a shape (stride 0) takes some bytes in a pickle, and terabytes where
+    the shape is made real.
+    """
+    for name, tensor in state.items():
+        plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            kind = "expanded" if plain else "sparse, quantized or without values"
+            raise InputError(
+                f"{path}: {name} of shape {tuple(tensor.shape)} is {kind}, expected a plain tensor whose "
+                "numbers are in the file: save model.state_dict() and give that file"
+            )
 
 
 def is_state_dict(value: object) -> bool:
