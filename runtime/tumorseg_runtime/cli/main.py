@@ -116,7 +116,7 @@ def _printable_usage() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        error.message = printable(error.message)
+        vars(error)["message"] = printable(error.message)  # final for those who derive from it
         with contextlib.redirect_stderr(io.StringIO()) as said:
             error.show()
         say_text(said.getvalue(), err=True, nl=False)
