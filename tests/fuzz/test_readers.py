@@ -50,7 +50,7 @@ def test_sizes_that_no_memory_holds_are_refused() -> None:
     for changes in ({"height": 320_000_000}, {"width": 8224}):
         with pytest.raises(InputError, match="expected at most 8192"):
             Contract(**changes)
-    with pytest.raises(InputError, match="expected one to 256"):
+    with pytest.raises(InputError, match="at most 256"):
         Contract(classes=tuple(f"c{n}" for n in range(257)))
 
 

@@ -101,7 +101,10 @@ def main() -> None:
     fill_closed()
     try:
         with one_line_errors(), _printable_usage():
-            sys.exit(cli.main(prog_name="tumorseg", standalone_mode=False))
+            code = cli.main(
+                prog_name="tumorseg", standalone_mode=False
+            )  # an int after --help, and of ctx.exit
+            sys.exit(code if isinstance(code, int) else 0)
     except ModuleNotFoundError as error:
         remedy = _remedy(error)
         if remedy is None:

@@ -64,8 +64,8 @@ class Contract:
             raise InputError(f"resize rule is '{self.resize}', expected one of {', '.join(RESIZE_RULES)}")
         if not 0 < len(set(self.classes)) == len(self.classes) <= MAX_CLASSES:
             raise InputError(
-                f"got {len(self.classes)} classes ({', '.join(self.classes[:5])}), expected one to "
-                f"{MAX_CLASSES} different names"
+                f"got {len(self.classes)} classes ({', '.join(self.classes[:5])}), expected one or more "
+                f"different names, at most {MAX_CLASSES}"
             )
         if unfit := [name for name in self.classes if not re.fullmatch(r"\w[\w .-]{0,99}", name)]:
             raise InputError(
