@@ -76,8 +76,8 @@ def prepare(options: PrepareOptions) -> None:
     """Check every image and mask under DIR and write the split into training, validation and test.
 
     What is read: as DIR/dataset.toml declares it (`tumorseg data import`), else the flags under Dataset, else
-    the layouts of docs/data.md. Problems are listed for all files at
-    once, and no split is written; the exit status is then 2. Phantoms are drawn where DIR is `data` or --phantoms is given, and DIR does not exist.
+    the layouts of docs/data.md. Problems are listed for all files at once, and no split is written; the exit
+    status is then 2. Phantoms are drawn where DIR is `data` or --phantoms is given, and DIR does not exist.
     """
     folder = options.folder
     if ensure_data(folder, asked=options.phantoms):

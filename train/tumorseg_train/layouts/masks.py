@@ -58,9 +58,6 @@ class MaskRule:
             )
 
 
-PLAIN = MaskRule()
-
-
 def read_tumour(pixels: Pixels, rule: MaskRule) -> BoolArray:
     """Pixels of a mask file, integers (H, W) or (H, W, 3) RGB -> bool (H, W).
 
@@ -166,3 +163,6 @@ def _wanted(tumour: str) -> list[tuple[int, bool]]:
                 f"value such as 255, several of them with commas, or {ANY} (all but black): correct it"
             )
     return found
+
+
+PLAIN = MaskRule()  # where nothing is declared

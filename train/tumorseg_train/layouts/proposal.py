@@ -153,7 +153,7 @@ def _guesses(root: Path, masks: str | None) -> list[_Guess]:
     pairs = []
     for folder in folders:
         at = _mask_part(folder)
-        if at is None and folder not in wanted:
+        if folder not in wanted if wanted else at is None:
             continue
         if (partner := _partner(folder, folders, at, wanted)) is not None:
             pairs.append((partner, folder))
