@@ -153,9 +153,6 @@ def test_refusals(run: Run, tiny_bundle: Bundle, tmp_path: Path) -> None:
     assert "is missing, expected the very data" in refusal(run.root, "--data", tmp_path, *out)
     assert "backend is 'fast'" in refusal(tiny_bundle.root, "--split", run.root, "--backend", "fast", *out)
     assert "expected ORGAN=MM" in refusal(run.root, "--spacing", "brain", *out)
-    assert "spacing is given for brian, expected organs of the split" in refusal(
-        run.root, "--spacing", "brian=1", *out
-    )
     (tmp_path / "split.json").write_text("{}", encoding="utf-8")
     assert "is no split" in refusal(run.root, "--split", tmp_path, *out)
     assert not (tmp_path / "no").exists()

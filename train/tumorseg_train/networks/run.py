@@ -24,7 +24,8 @@ from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.core.records import Fields, Format, Sha256, to_json
 from tumorseg_train.data.split import SPLIT, Manifest
-from tumorseg_train.networks.models import build_model, load_exactly, read_state_dict
+from tumorseg_train.networks.models import build_model, load_exactly
+from tumorseg_train.networks.weights_file import read_state_dict
 
 SCHEMA = 1
 INDEX = "run.json"
