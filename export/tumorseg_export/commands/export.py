@@ -28,7 +28,7 @@ MAX_NOTES = 65536  # bytes
 
 @dataclass(frozen=True)
 class ExportOptions(Options):
-    """Of `tumorseg export`; from arch to threshold only for a foreign checkpoint, None: as the file says."""
+    """Of `tumorseg export`; from arch to entry only for a foreign checkpoint, None: as the file says."""
 
     checkpoint: Path
     out: Path
@@ -44,6 +44,7 @@ class ExportOptions(Options):
     mean: str | None
     std: str | None
     threshold: float | None
+    entry: str | None
     images: str | None
     notes: Path | None
     sign: Path | None
@@ -55,7 +56,7 @@ class ExportOptions(Options):
     sections={
         "Proof": ("images", "golden", "calibration"),
         "TensorRT-RTX": ("compute_capability", "batch"),
-        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold"),
+        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold", "entry"),
     },
 )
 @click.argument("checkpoint", type=Existing("a run or a checkpoint"))
@@ -92,6 +93,7 @@ class ExportOptions(Options):
 @click.option("--mean", help="Foreign: per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
 @click.option("--std", help="Foreign: like --mean.")
 @click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
+@click.option("--entry", help="Foreign: which network, where a file holds several; the message lists them.")
 @click.option(
     "--images",
     help="Images to prove with: a folder, or the word phantoms.  [default: those of the run's split]",
@@ -136,6 +138,7 @@ def export(options: ExportOptions) -> None:
         std=stds,
         threshold=options.threshold,
         images=options.images,
+        entry=options.entry,
     )
     bundle = export_checkpoint(
         open_checkpoint(options.checkpoint, foreign, options.step),
