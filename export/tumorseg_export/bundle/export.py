@@ -28,6 +28,7 @@ from tumorseg_export.references.golden_images import (
     noise_in,
     write_golden,
 )
+from tumorseg_export.references.judged_images import Judged, choose_judged, make_judged
 from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
 from tumorseg_export.targets.registry import DEFAULT, Target, choose
 from tumorseg_export.targets.validate_parity import require_validators, validate_parity
@@ -78,7 +79,8 @@ def export_checkpoint(
     if "tensorrt-rtx" in chosen:
         tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
     with new_bundle_folder(Path(out), log) as folder:
-        context, model_facts = _load(checkpoint, golden, calibration, rtx, log)
+        asked = any(target.judged for target in chosen.values())
+        context, judged, model_facts = _load(checkpoint, golden, calibration, rtx, log, judged=asked)
         with _step(log, f"{len(context.golden)} golden images"):
             write_golden(context.golden, folder)
         results = [_make(name, target, context, folder, log) for name, target in chosen.items()]
@@ -90,7 +92,7 @@ def export_checkpoint(
         with _step(log, "PyTorch on the same images with a grey level of noise"):
             yardstick = noise_in(context.model, (*context.golden, *more), context.contract)
         del context  # the weights are no longer needed; the proofs have their own copy
-        draft = _validate_all(draft, list(chosen.values()), more, yardstick, log)
+        draft = _validate_all(draft, list(chosen.values()), more, yardstick, judged, log)
         with _step(log, "sealed"):
             write_card(draft, notes)
             write_sbom(draft)
@@ -102,9 +104,9 @@ def export_checkpoint(
 
 
 def _load(
-    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, log: Log
-) -> tuple[ExportContext, dict[str, Any]]:
-    """The network with its golden and calibration images, and first facts about it."""
+    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, log: Log, *, judged: bool
+) -> tuple[ExportContext, Judged | None, dict[str, Any]]:
+    """The network with its golden and calibration images, those that judge INT8 if asked, and first facts."""
     contract, name = checkpoint.contract, f"{checkpoint.architecture} with {checkpoint.encoder}"
     with checkpoint.images() as manifest:
         items = choose_items(manifest, golden)
@@ -112,13 +114,19 @@ def _load(
         with _step(log, f"loaded {name}, ran {len(items)} images in PyTorch"):
             model = checkpoint.load()
             images = make_golden(model, manifest, items, contract)
+        jury = None
+        if judged:
+            chosen = choose_judged(manifest, items[golden:])
+            with _step(log, f"ran {len(chosen)} more images in PyTorch, to judge INT8 by"):
+                jury = make_judged(model, manifest, chosen, contract)
     facts: dict[str, Any] = {
         "architecture": checkpoint.architecture,
         "encoder": checkpoint.encoder,
         **({"options": checkpoint.options} if checkpoint.options else {}),
         "parameters": count_parameters(model),
     }
-    return ExportContext(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:]), facts
+    context = ExportContext(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:])
+    return context, jury, facts
 
 
 def _make(name: str, target: Target, context: ExportContext, folder: Path, log: Log) -> ExportResult:
@@ -155,12 +163,17 @@ def _draft(
 
 
 def _validate_all(
-    draft: Bundle, targets: Sequence[Target], calibration: Sequence[Golden], yardstick: Yardstick, log: Log
+    draft: Bundle,
+    targets: Sequence[Target],
+    calibration: Sequence[Golden],
+    yardstick: Yardstick,
+    judged: Judged | None,
+    log: Log,
 ) -> Bundle:
     proven = []
     for artefact, target in zip(draft.artefacts, targets, strict=True):
         with _step(log, f"proved {artefact.file}"):
-            proven.append(validate_parity(draft, artefact, target, calibration, yardstick))
+            proven.append(validate_parity(draft, artefact, target, calibration, yardstick, judged))
     return dataclasses.replace(draft, artefacts=tuple(proven))
 
 
