@@ -25,6 +25,7 @@ from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputEr
 from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.stop import resumable
+from tumorseg_runtime.images import decoder_lines
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
@@ -93,8 +94,8 @@ def predict(options: PredictOptions) -> None:
 
     Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
     image, written as it goes) and, at the end, predictions.json. Masks in folders are skipped, and so are
-    DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...). A file that cannot be read is listed at the
-    end and does not stop the rest; the exit status is then 1.
+    DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...); one that is named itself is refused. A file
+    that cannot be read is listed at the end and does not stop the rest; the exit status is then 1.
     """
     check_apart(options.out, options.files)
     if not any(path.exists() for path in options.files):
@@ -122,6 +123,7 @@ def predict(options: PredictOptions) -> None:
     how = f"go on with what is left: {spoken(*again, '--resume')}"
     make_folder(options.out)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(decoder_lines.owned())
         stack.enter_context(locked(options.out / LOCK, options.out))
         stack.enter_context(resumable(lambda: how))
         earlier = earlier_names(options.out) if options.resume else {}
@@ -215,10 +217,11 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
                 click.echo(piece, nl=False)
     count = sum(1 for _ in results_log.images())
     options.verdict(f"{count} images -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
-    failed = 0
+    failed, of_this_run = 0, set(map(str, paths))
     for line in results_log.failed():
-        failed += 1
-        click.echo(f"error: {printable(line['error'])}", err=True)
+        if line["file"] in of_this_run:
+            failed += 1
+            click.echo(f"error: {printable(line['error'])}", err=True)
     if failed:
         raise CheckFailedError(
             f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"

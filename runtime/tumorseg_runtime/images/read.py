@@ -20,15 +20,20 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import write_bytes
-from tumorseg_runtime.images.header import ImageHeader, read_header
+from tumorseg_runtime.images.header import read_header
+from tumorseg_runtime.images.image_header import ImageHeader
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".btf", ".webp", ".jp2", ".j2k", ".avif",
+    ".pbm", ".pgm", ".ppm", ".pnm",
+)  # fmt: skip
 OTHER_IMAGES = (
-    ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".btf",
-)  # fmt: skip  # which are not read: OpenCV's builds differ in them
+    ".mpo", ".heic", ".heif", ".gif", ".jpx", ".jxl", ".pam", ".pfm", ".psd", ".svg", ".exr", ".hdr", ".tga",
+)  # fmt: skip  # which are not read; named where a folder holds some
 MAX_FILE_BYTES = 256 * 2**20
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong, the InputError says
+# What is wrong, the InputError says; OpenCV 4 has this function under another name.
+(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 _MODE = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 
 
@@ -71,15 +76,30 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
         raise InputError(f"{name}: is empty, expected an image: copy the file again")
     header = read_header(data, name)
     try:
-        raw = cv2.imdecode(np.frombuffer(header.data, np.uint8), _MODE)
+        mode = _MODE if header.orientation is None else _MODE | cv2.IMREAD_IGNORE_ORIENTATION
+        raw = cv2.imdecode(np.frombuffer(header.data, np.uint8), mode)
     except cv2.error as error:
         raise InputError(
             f"{name}: cannot be decoded ({error.err.strip()}): copy or export the file again"
         ) from error
+    if raw is None and header.doubt:
+        raise InputError(
+            f"{name}: {header.doubt}, which OpenCV {cv2.__version__} does not decode, or is damaged: "
+            "convert it to PNG"
+        )
     if raw is None:
         raise InputError(f"{name}: cannot be decoded, expected a whole image: copy or export the file again")
-    pixels = to_uint8(_as_promised(raw, header, name), name)
-    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
+    pixels = oriented(to_uint8(_as_promised(raw, header, name), name), header.orientation or 1)
+    return np.ascontiguousarray(pixels if pixels.ndim == 2 else pixels[:, :, ::-1])
+
+
+def oriented(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """What is to be shown of stored pixels (H, W) or (H, W, 3), by the orientation of EXIF, 1 to 8."""
+    if orientation >= 5:  # stored rows are columns
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
 
 
 def _as_promised(raw: npt.NDArray[np.generic], header: ImageHeader, name: str) -> npt.NDArray[np.generic]:

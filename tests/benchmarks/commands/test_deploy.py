@@ -118,7 +118,10 @@ def check_schema(result: dict[str, object]) -> None:
 
 @no_gpu
 @pytest.mark.slow
-def test_nothing_is_chosen_for_a_machine_that_is_elsewhere(tiny_run: Run, tmp_path: Path) -> None:
+def test_nothing_is_chosen_for_a_machine_that_is_elsewhere(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PLACES, "jetson", dataclasses.replace(PLACES["jetson"], targets=("onnx",)))
     out = tmp_path / "bundle"
     given = [str(tiny_run.root), "--out", str(out), "--for", "jetson"]
     done = click.testing.CliRunner().invoke(deploy, given)
