@@ -214,7 +214,8 @@ def time_rows(
 def judged(rows: Sequence[BenchRow], bundle: Bundle) -> tuple[list[Outcome], Variant | None]:
     """The outcome of every row, the winner first, and the winner."""
     by_name = {row.variant.name: row for row in rows if row.role != "control"}
-    outcomes, winner = [], None
+    outcomes: list[Outcome] = []
+    winner = None
     for choice in choose(rows, bundle, {}, Budgets()):
         row = by_name[choice.name]
         if row.status == "measured":
