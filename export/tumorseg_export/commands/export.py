@@ -32,8 +32,8 @@ MAX_NOTES = 65536  # bytes
 
 @dataclass(frozen=True)
 class BundleOptions(Options):
-    """What makes a bundle of any targets; from arch to threshold only for a foreign checkpoint, None: as the
-    file says."""
+    """What makes a bundle of any targets; from arch to entry only for a foreign checkpoint, None: as the file
+    says."""
 
     checkpoint: Path
     out: Path
@@ -48,6 +48,7 @@ class BundleOptions(Options):
     mean: str | None
     std: str | None
     threshold: float | None
+    entry: str | None
     images: str | None
     notes: Path | None
     sign: Path | None
@@ -66,7 +67,7 @@ class ExportOptions(BundleOptions):
     sections={
         "Proof": ("images", "golden", "calibration"),
         "TensorRT-RTX": ("compute_capability", "batch"),
-        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold"),
+        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold", "entry"),
     },
 )
 @click.argument("checkpoint", type=Existing("a run or a checkpoint"))
@@ -103,6 +104,7 @@ class ExportOptions(BundleOptions):
 @click.option("--mean", help="Foreign: per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
 @click.option("--std", help="Foreign: like --mean.")
 @click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
+@click.option("--entry", help="Foreign: which network, where a file holds several; the message lists them.")
 @click.option(
     "--images",
     help="Images to prove with: a folder, or the word phantoms.  [default: those of the run's split]",
@@ -160,6 +162,7 @@ def make_bundle(options: BundleOptions, targets: Sequence[str], refuse: Refuse |
         std=stds,
         threshold=options.threshold,
         images=options.images,
+        entry=options.entry,
     )
     return export_checkpoint(
         open_checkpoint(options.checkpoint, foreign, options.step),

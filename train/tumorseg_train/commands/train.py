@@ -74,7 +74,7 @@ class TrainOptions(Options):
 @click.option(
     "--init", type=Existing("a run or a file of weights"), metavar="RUN|FILE",
     help="Start from the weights of a run, finished or broken off, or of a file (.safetensors), of the same "
-    "architecture and encoder, at any size.",
+    "architecture and encoder, at any size. With --epochs 0 they are taken as they are.",
 )  # fmt: skip
 @click.option(
     "--arch", default="unetplusplus", show_default=True,
@@ -189,6 +189,8 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         load_recipe(options.recipe, **changes)
     if options.init and options.encoder_weights:
         raise InputError("--init brings the encoder's weights, got also --encoder-weights: leave one out")
+    if options.epochs == 0 and not options.init:
+        raise InputError("--epochs is 0, expected 1 or more without --init: there are no weights to take")
     Contract(height=options.size, width=options.size)
     if ensure_data(data, asked=options.phantoms):
         log(f"{data} did not exist: phantoms were drawn into it (docs/data.md)")
@@ -269,10 +271,15 @@ def describe(run: Run) -> str:
     baseline = test["threshold_baseline"]
     organs = ", ".join(f"{organ} {dice:.3f}" for organ, dice in test["by_organ"].items())
     healthy = test["images"] - test["images_with_tumour"]
+    trained = "initial weights as they are"
+    if training["epochs"]:
+        trained = (
+            f"{training['steps']} steps in {training['seconds']:.0f} s "
+            f"on {training['device']}; best epoch {chosen} of {training['recipe']['epochs']}, "
+            f"validation Dice {run.metrics['validation']['mean_dice']:.3f}"
+        )
     return (
-        f"{run.architecture} {run.encoder}: {training['steps']} steps in {training['seconds']:.0f} s "
-        f"on {training['device']}; best epoch {chosen} of {training['recipe']['epochs']}, "
-        f"validation Dice {run.metrics['validation']['mean_dice']:.3f}\n"
+        f"{run.architecture} {run.encoder}: {trained}\n"
         f"test at {run.contract.height}x{run.contract.width}: mean Dice {test['mean_dice']:.3f} "
         f"over {test['images_with_tumour']} images with a tumour ({organs}), "
         f"pooled F1 {test['pooled_f1']:.3f}; "
