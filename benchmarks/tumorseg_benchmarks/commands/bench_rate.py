@@ -21,6 +21,7 @@ from tumorseg_runtime.inference.stream import StreamResult
 
 TRIAL = 0.1  # of the seconds: each trial of the bisection
 LEAST_TRIAL_S = 5.0
+LEAST_FRAMES = 20  # of a trial, however long that takes
 BOUND = 1.5  # the search begins at so many times the rate of one frame after the other
 
 
@@ -47,7 +48,7 @@ def bench_rate(
             return segmenter.stream(frames, max_pending=MAX_PENDING, drop="oldest")
 
         def trial(at: float) -> bool:
-            run = run_rate(stream, paths, at, max(LEAST_TRIAL_S, TRIAL * seconds))
+            run = run_rate(stream, paths, at, max(LEAST_TRIAL_S, TRIAL * seconds, LEAST_FRAMES / at))
             options.log(f"{at:.3g} frames/s: {run.dropped} of {run.frames} dropped")
             return run.held
 
@@ -91,4 +92,5 @@ def lines(run: RateRun, values: dict[str, Any]) -> Iterator[str]:
     read = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in run.sensors.items()]
     yield f"temperature, watts: {'; '.join(read) or 'not readable here'}"
     above = "the highest tried" if highest["not_held"] is None else f"{highest['not_held']:.3g} does not hold"
-    yield f"highest rate without a drop in {highest['trial_s']:g} s: {highest['held']:.3g} frames/s ({above})"
+    trial = f"{highest['trial_s']:g} s and {LEAST_FRAMES} frames"
+    yield f"highest rate without a drop, in trials of {trial} at least: {highest['held']:.3g}/s ({above})"
