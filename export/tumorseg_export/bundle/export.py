@@ -28,6 +28,7 @@ from tumorseg_export.references.golden_images import (
     noise_in,
     write_golden,
 )
+from tumorseg_export.references.judged_images import Judged, choose_judged, make_judged
 from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
 from tumorseg_export.targets.registry import DEFAULT, Target, choose
 from tumorseg_export.targets.validate_parity import require_validators, validate_parity
@@ -92,7 +93,8 @@ def export_checkpoint(
     if "tensorrt-rtx" in chosen:
         tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
     with new_bundle_folder(Path(out), log) as folder:
-        context, model_facts = _load(checkpoint, golden, calibration, rtx, log)
+        asked = any(target.judged for target in chosen.values())
+        context, judged, model_facts = _load(checkpoint, golden, calibration, rtx, log, judged=asked)
         with _step(log, f"{len(context.golden)} golden images"):
             write_golden(context.golden, folder)
         results = _make_all(chosen, context, folder, log, refuse)
@@ -104,7 +106,7 @@ def export_checkpoint(
         with _step(log, "PyTorch on the same images with a grey level of noise"):
             yardstick = noise_in(context.model, (*context.golden, *more), context.contract)
         del context  # the weights are no longer needed; the proofs have their own copy
-        draft = _validate_all(draft, chosen, results, more, yardstick, log, refuse)
+        draft = _validate_all(draft, chosen, results, more, yardstick, judged, log, refuse)
         with _step(log, "sealed"):
             write_card(draft, notes)
             write_sbom(draft)
@@ -116,9 +118,9 @@ def export_checkpoint(
 
 
 def _load(
-    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, log: Log
-) -> tuple[ExportContext, dict[str, Any]]:
-    """The network with its golden and calibration images, and first facts about it."""
+    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, log: Log, *, judged: bool
+) -> tuple[ExportContext, Judged | None, dict[str, Any]]:
+    """The network with its golden and calibration images, those that judge INT8 if asked, and first facts."""
     contract, name = checkpoint.contract, f"{checkpoint.architecture} with {checkpoint.encoder}"
     with checkpoint.images() as manifest:
         items = choose_items(manifest, golden)
@@ -126,13 +128,19 @@ def _load(
         with _step(log, f"loaded {name}, ran {len(items)} images in PyTorch"):
             model = checkpoint.load()
             images = make_golden(model, manifest, items, contract)
+        jury = None
+        if judged:
+            chosen = choose_judged(manifest, items[golden:])
+            with _step(log, f"ran {len(chosen)} more images in PyTorch, to judge INT8 by"):
+                jury = make_judged(model, manifest, chosen, contract)
     facts: dict[str, Any] = {
         "architecture": checkpoint.architecture,
         "encoder": checkpoint.encoder,
         **({"options": checkpoint.options} if checkpoint.options else {}),
         "parameters": count_parameters(model),
     }
-    return ExportContext(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:]), facts
+    context = ExportContext(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:])
+    return context, jury, facts
 
 
 def _make_all(
@@ -207,6 +215,7 @@ def _validate_all(
     results: dict[str, ExportResult],
     calibration: Sequence[Golden],
     yardstick: Yardstick,
+    judged: Judged | None,
     log: Log,
     refuse: Refuse | None,
 ) -> Bundle:
@@ -218,7 +227,9 @@ def _validate_all(
             with _or_refuse(name, refuse):
                 _require(target, proven)
                 with _step(log, f"proved {result.artefact.file}"):
-                    proven[name] = validate_parity(draft, result.artefact, target, calibration, yardstick)
+                    proven[name] = validate_parity(
+                        draft, result.artefact, target, calibration, yardstick, judged
+                    )
         if name not in proven:  # refused, or not needed
             _remove(draft.root / file for file in result.artefact.files)
     kept = {fact for name in proven for fact in results[name].facts}

@@ -81,7 +81,7 @@ class ExportOptions(BundleOptions):
     default=CALIBRATION,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Most images beside these to fit FP16 and to prove with; they stay out of the bundle.",
+    help="Most images beside these to fit FP16 and INT8 and to prove with; they stay out of the bundle.",
 )
 @click.option(
     "--compute-capability",
