@@ -44,6 +44,14 @@ FOLDER = "certificates"
 THREADS: dict[str, tuple[int | None, ...]] = {"mnn": (None, 1)}
 
 
+class BreachError(ParityError):
+    """An artefact that is refused, with the report that refuses it."""
+
+    def __init__(self, message: str, report: ParityReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 def require_validators(name: str, target: Target) -> None:
     """Raise BackendError where this machine cannot make the target or run its first proof, and must."""
     backend, device = target.validated_on[0]
@@ -138,10 +146,11 @@ def refuse_breach(report: ParityReport, threads: int | None = None) -> None:
     if not report.passed:
         others = [name for name, target in TARGETS.items() if target.instead_of == report.backend]
         remedy = f"take the target {others[0]} in its place" if others else "leave out its target"
-        raise ParityError(
+        raise BreachError(
             f"under {report.backend} on {report.device}"
             f"{f' with {threads} thread' if threads else ''} an artefact decides other than "
-            f"PyTorch, no bundle was written: {summary(report.breaches)}: {remedy}"
+            f"PyTorch, no bundle was written: {summary(report.breaches)}: {remedy}",
+            report,
         )
 
 
