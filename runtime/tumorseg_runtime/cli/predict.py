@@ -84,7 +84,9 @@ class PredictOptions(Options):
     "--backend", default="onnxruntime", show_default=True, help="A name, or auto; never substituted."
 )
 @click.option("--device", help="cpu, cuda, ...; never substituted.  [default: cpu; any for auto]")
-@click.option("--precision", help="fp32, fp16 or bf16: which artefact runs.  [default: fp32; any for auto]")
+@click.option(
+    "--precision", help="fp32, fp16, bf16 or int8: which artefact runs.  [default: fp32; any for auto]"
+)
 @click.option("--threads", type=int, help="CPU threads of one inference [default: the backend's].")
 @click.option("--batch", default=1, show_default=True, help="Most images in one inference.")
 @click.option(
