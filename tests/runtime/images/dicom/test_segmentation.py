@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ from click.testing import Result
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
-from tumorseg_runtime.images.dicom.segmentation import Maker
+from tumorseg_runtime.images.dicom.segmentation import Maker, encode_segmentation
+from tumorseg_runtime.images.frames import read_frame
 from tumorseg_runtime.images.read import read_image, write_png
 
 MR, ULTRASOUND = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.6.1"
@@ -139,6 +141,22 @@ def test_what_cannot_be_referenced_is_refused_with_one_line_and_the_rest_goes_on
         assert reason in line
         assert "without --dicom-seg" in line
     assert sorted(path.name for path in (out / "masks").iterdir()) == ["one.png", "one.seg.dcm"]
+
+
+def test_each_class_is_a_segment_in_the_order_of_the_contract(source: Path) -> None:
+    import pydicom
+
+    masks = np.random.default_rng(1).random((3, 60, 70)) > 0.7
+    masks[1] = False  # an empty one keeps its frame
+    maker = Maker("net", "0" * 64, "1", ("edema", "Tumour", "necrosis"), 0.5)
+    data = encode_segmentation(source, read_frame(source), masks, maker)
+    made = pydicom.dcmread(io.BytesIO(data))
+    np.testing.assert_array_equal(made.pixel_array, masks)
+    frames = made.PerFrameFunctionalGroupsSequence
+    assert [one.SegmentIdentificationSequence[0].ReferencedSegmentNumber for one in frames] == [1, 2, 3]
+    meanings = [one.SegmentedPropertyTypeCodeSequence[0].CodeMeaning for one in made.SegmentSequence]
+    assert meanings == ["Edema", "Neoplasm", "Necrosis"]
+    assert [one.SegmentLabel for one in made.SegmentSequence] == list(maker.classes)
 
 
 def test_without_highdicom_or_a_code_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
