@@ -68,7 +68,7 @@ def test_a_split_stays_in_its_data(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("kind", ["expanded", "meta", "sparse"])
 def test_weights_that_the_file_does_not_hold(tmp_path: Path, kind: str) -> None:
     torch = pytest.importorskip("torch")
-    from tumorseg_train.networks.models import read_state_dict
+    from tumorseg_train.networks.weights_file import read_state_dict
 
     make: dict[str, Callable[[], Any]] = {
         "expanded": lambda: torch.zeros(1).expand(10**13),

@@ -13,6 +13,7 @@ What a header tells is checked before decoding (`image_header`), and the decoded
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,14 +43,27 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
 
     Raises InputError if the file is missing, too large, damaged or of a kind that is not read.
     """
-    path = Path(path)
+    return decode_image(_read_bytes(Path(path)), str(path))
+
+
+def read_stored(path: str | Path) -> npt.NDArray[Any]:
+    """The integers of an image file as it stores them, never windowed: (H, W), or (H, W, 3) in RGB order.
+
+    Raises InputError as `read_image` does.
+    """
+    raw = _in_rgb(_decode(_read_bytes(Path(path)), str(path)))
+    if not np.issubdtype(raw.dtype, np.integer):
+        raise InputError(f"{path}: has {raw.dtype} values, expected integers: save it as PNG")
+    return raw
+
+
+def _read_bytes(path: Path) -> bytes:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
             f"{path}: got a '{path.suffix}' file, expected one of {', '.join(SUFFIXES)} or DICOM: "
             "convert it to PNG"
         )
-    data = read_file(path, MAX_FILE_BYTES, "an image file", "resize it first")
-    return decode_image(data, str(path))
+    return read_file(path, MAX_FILE_BYTES, "an image file", "resize it first")
 
 
 def read_file(path: Path, limit: int, kind: str, remedy: str) -> bytes:
@@ -72,6 +86,11 @@ def read_file(path: Path, limit: int, kind: str, remedy: str) -> bytes:
 
 def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
     """Pixels of an encoded image, as `read_image` returns them; `name` is used in messages."""
+    return _in_rgb(to_uint8(_decode(data, name), name))
+
+
+def _decode(data: bytes, name: str) -> npt.NDArray[Any]:
+    """What a file stores: (H, W), or (H, W, 3) in the order B, G, R."""
     if not data:
         raise InputError(f"{name}: is empty, expected an image: copy the file again")
     header = read_header(data, name)
@@ -89,11 +108,14 @@ def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
         )
     if raw is None:
         raise InputError(f"{name}: cannot be decoded, expected a whole image: copy or export the file again")
-    pixels = oriented(to_uint8(_as_promised(raw, header, name), name), header.orientation or 1)
+    return oriented(_as_promised(raw, header, name), header.orientation or 1)
+
+
+def _in_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(pixels if pixels.ndim == 2 else pixels[:, :, ::-1])
 
 
-def oriented(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+def oriented(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """What is to be shown of stored pixels (H, W) or (H, W, 3), by the orientation of EXIF, 1 to 8."""
     if orientation >= 5:  # stored rows are columns
         pixels = pixels.swapaxes(0, 1)

@@ -13,6 +13,7 @@ import torch
 
 from tumorseg_runtime.core.contract import IMAGENET_MEAN, IMAGENET_STD
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_train.networks.weights_file import read_state_dict
 
 ARCHITECTURES = {
     "unetplusplus": smp.UnetPlusPlus,
@@ -144,62 +145,6 @@ def _download(architecture: str, encoder: str) -> dict[str, torch.Tensor]:
         ) from error
     assert isinstance(source.encoder, torch.nn.Module)
     return source.encoder.state_dict()
-
-
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name from a .safetensors file or a pickle, which is read with weights_only.
-
-    Raises InputError for a missing or damaged file, and for a pickle that holds anything but tensors.
-    """
-    state = read_weights(path)
-    if not is_state_dict(state):
-        raise InputError(f"{path}: holds no plain state_dict: save model.state_dict() and give that file")
-    check_held(path, state)
-    return dict(state)
-
-
-def check_held(path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Raise InputError unless the file holds every number of these tensors.
-
-    One number that is expanded to a shape (stride 0) takes some bytes in a pickle, and terabytes where
-    the shape is made real.
-    """
-    for name, tensor in state.items():
-        plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
-        if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            kind = "expanded" if plain else "sparse, quantized or without values"
-            raise InputError(
-                f"{path}: {name} of shape {tuple(tensor.shape)} is {kind}, expected a plain tensor whose "
-                "numbers are in the file: save model.state_dict() and give that file"
-            )
-
-
-def is_state_dict(value: object) -> bool:
-    """True for tensors by name."""
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
-    )
-
-
-def read_weights(path: Path) -> Any:
-    """What a .safetensors file or a pickle holds; a pickle is read with weights_only, and runs no code.
-
-    Raises InputError for a missing or damaged file, and for a pickle of other things than plain values.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: is not a file, expected weights (.safetensors, .pth, .pt or .bin)")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors and pickle raise many kinds; all mean the same to the caller
-        first_line = str(error).partition("\n")[0]
-        raise InputError(
-            f"{path}: cannot be read as weights ({type(error).__name__}: {first_line}): "
-            "copy the file again, or save a plain state_dict"
-        ) from error
 
 
 def load_exactly(module: torch.nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
