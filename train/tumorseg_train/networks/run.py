@@ -92,7 +92,8 @@ class Run:
             classes=len(self.contract.classes),
         )
         load_exactly(model, read_state_dict(self.root / CHECKPOINT), str(self.root / CHECKPOINT))
-        if self.training["recipe"].get("mirror"):
+        recipe = self.training.get("recipe")
+        if isinstance(recipe, dict) and recipe.get("mirror"):  # a run made by hand may name it alone
             model = Mirrored(model)
         return model.eval()
 
