@@ -20,6 +20,7 @@ from tumorseg_benchmarks.variants.machine import machine_facts, set_threads, usa
 from tumorseg_benchmarks.variants.places import PLACES, Place
 from tumorseg_benchmarks.variants.variants import BUILT, VARIANTS, Variant
 from tumorseg_export.commands.export import BundleOptions, export, make_bundle
+from tumorseg_export.targets.judge import SlowError
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_export.targets.validate_parity import BreachError, require_validators
 from tumorseg_runtime.backends import MASK_BACKENDS, why_unavailable
@@ -163,6 +164,8 @@ def outcome_of(name: str, error: TumorsegError) -> Outcome:
     match error:
         case BreachError():
             return Outcome(name, REFUSED, error.report.in_words, str(error))
+        case SlowError():
+            return Outcome(name, REFUSED, "not faster here", str(error))
         case ParityError():
             return Outcome(name, REFUSED, "differs from PyTorch", str(error))
         case CheckFailedError():

@@ -255,7 +255,7 @@ def write_run(
             "phantoms": True,
             "images": {part: len(manifest.part(part)) for part in ("train", "val", "test")},
         },
-        training={"recipe": "for the mutants", "seed": SEED, "passes": passes},
+        training={"recipe": {"name": "for the mutants"}, "seed": SEED, "passes": passes},
         metrics={"best_epoch": passes, "validation": {}},
     )
     run.write()

@@ -123,10 +123,14 @@ def time_against(
     return Times.of(*seconds)
 
 
+class SlowError(ParityError):
+    """An artefact that decides rightly and gains nothing here."""
+
+
 def refuse_slow(times: Times, artefact: str, report: ParityReport) -> None:
-    """Raise ParityError where the artefact is not faster than FP32 here."""
+    """Raise SlowError where the artefact is not faster than FP32 here."""
     if times.high >= 1:
-        raise ParityError(
+        raise SlowError(
             f"{artefact} under {report.backend} on {report.device}: takes {times.ratio:.2f} "
             f"({times.low:.2f}-{times.high:.2f}) of the time of FP32 under ONNX Runtime on this machine, "
             "expected less than 1 with the whole interval: leave out its target, or export on the machine "

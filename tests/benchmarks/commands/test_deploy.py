@@ -17,10 +17,17 @@ from tumorseg_benchmarks.variants.places import PLACES
 from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_export.bundle import export as export_module
 from tumorseg_export.targets import onnx_deploy, openvino
+from tumorseg_export.targets.judge import SlowError
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_export.targets.validate_parity import BreachError
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError, TumorsegError
+from tumorseg_runtime.core.errors import (
+    BackendError,
+    CheckFailedError,
+    InputError,
+    ParityError,
+    TumorsegError,
+)
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -50,6 +57,8 @@ def report(error: float, flipped: int) -> ParityReport:
         (BreachError("a", report(0.1, 0)), "refused", "only logits differ"),
         (BreachError("a", report(0.1, 3)), "refused", "masks differ"),
         (BreachError("a", report(float("inf"), 0)), "refused", "logits not comparable"),
+        (SlowError("takes 1.2"), "refused", "not faster here"),
+        (ParityError("no"), "refused", "differs from PyTorch"),
         (CheckFailedError("no"), "refused", "cannot be made"),
         (InputError("gray"), "refused", "does not fit"),
         (BackendError("no ncnn"), "unverified", "cannot run here"),
