@@ -47,7 +47,7 @@ class Outputs:
     out: Path
     overlays: bool
     probabilities: bool
-    maker: Maker | None
+    maker: Maker | None = None
 
 
 @dataclasses.dataclass(frozen=True)

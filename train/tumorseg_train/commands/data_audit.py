@@ -50,7 +50,8 @@ def audit(options: AuditOptions) -> None:
     if out:
         make_folder(out.parent)
         write_text(out, audit_page(found))
-    say_text(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.as_json else describe(found))
+    report = json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
+    say_text(report if options.as_json else describe(found))
     if out:
         options.log(f"report: {out}")
     reasons = found.worthless()
