@@ -27,6 +27,7 @@ from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, 
 from tumorseg_runtime.device.cuda import Gpu
 from tumorseg_runtime.device.engines import Profile, read_key, record_of
 from tumorseg_runtime.images.read import write_png
+from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 OPTIONS = DeviceOptions(profile=Profile(1, 2, 4), workspace_mb=512)
@@ -72,6 +73,11 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     monkeypatch.setattr(build_module, "open_gpu", lambda ordinal=0: Gpu(driver))
     monkeypatch.setattr(backend, "why_unavailable", lambda device: None)
     monkeypatch.setattr(backend, "open_gpu", lambda ordinal=0: Gpu(driver))
+
+    def door(bundle: Bundle, session: Any, size: int, logits: bool) -> Segmenter:
+        return Segmenter(bundle.contract, session, size, preprocess="cpu")  # the fake has no streams
+
+    monkeypatch.setattr(build_module, "door_of", door)
     return fake
 
 
