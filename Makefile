@@ -78,6 +78,11 @@ parity: $(STAMP) ## does every artefact of BUNDLE decide what PyTorch decided?
 demo: $(STAMP) ## the shipped network segments phantoms, broken copies of it are refused; page in build/demo.html
 	$(BIN)/tumorseg demo --out build/demo.html $(ARGS)
 
+docs: ## the documentation as a site, in an environment of its own; a warning ends it; build/site/index.html
+	test -x build/docs-env/bin/python || $(PYTHON) -m venv build/docs-env
+	build/docs-env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 build/docs-env/bin/mkdocs build --strict
+
 gpu-evidence: ## what only a machine with an NVIDIA GPU can verify, as it is: nothing is installed (docs/gpu.md)
 	PYTHONPATH=$(CURDIR)/train:$(CURDIR)/export:$(CURDIR)/runtime:$(CURDIR)/benchmarks \
 	  $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m tumorseg_benchmarks.gpu_evidence $(ARGS)
@@ -107,4 +112,4 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: WORKERS          processes that share the tests of quick and test [2]
 #: ARGS             more arguments for quick, test, data, audit, train, demo and gpu-evidence
 
-.PHONY: help install check format quick test data audit train export bench parity demo gpu-evidence gpu-null clean
+.PHONY: help install check format quick test data audit train export bench parity demo docs gpu-evidence gpu-null clean

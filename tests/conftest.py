@@ -138,7 +138,7 @@ def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
             "phantoms": False,
             "images": {part: len(manifest.part(part)) for part in ("train", "val", "test")},
         },
-        training={"recipe": "a few steps on all images, for tests", "seed": 7, "steps": STEPS},
+        training={"recipe": {"name": "a few steps, for tests"}, "seed": 7, "steps": STEPS},
         metrics={"best_epoch": 0, "validation": {"mean_dice": 0.0}},
     )
     run.write()

@@ -35,17 +35,22 @@ def test_the_device_reacts_to_lesions_and_to_what_is_wrong(
     folder = tmp_path / "frames"
     folder.mkdir()
     write_png(folder / "2.png", scene(80, 90))
-    write_png(folder / "3.png", np.zeros((40, 50), np.uint8))
+    for number in range(3, 33):  # far faster read than judged
+        write_png(folder / f"{number}.png", np.zeros((40, 50), np.uint8))
     (folder / "1.png").write_bytes(b"nothing")
     done = run(small_bundle, folder, cache=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     first, *lines = done.stdout.splitlines()
     assert first.startswith("onnxruntime {'onnxruntime': ")
     by_name = {Path(line.partition(":")[0]).name: line for line in lines}
-    if "1.png" in by_name:  # the oldest of those that wait may be dropped
-        assert "not judged" in by_name["1.png"]
-    assert "nothing found" in by_name["3.png"]
-    assert "LESION at (" in by_name.get("2.png", "LESION at (")
+    assert set(by_name) == {path.name for path in folder.iterdir()}, "every frame is judged"
+    assert "not judged" in by_name["1.png"]
+    assert "LESION at (" in by_name["2.png"]
+    assert all("nothing found" in by_name[name] for name in by_name if name not in ("1.png", "2.png"))
+    for given in ([], [small_bundle], [small_bundle, tmp_path / "absent"], [small_bundle, folder, "more"]):
+        wrong = run(*given, cache=tmp_path)
+        assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+        assert "expected a bundle and a folder of frames" in wrong.stderr
     broken = run(tmp_path, folder, cache=tmp_path)
     assert broken.returncode == 1
     assert broken.stderr.startswith("this device does not serve: ")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tumorseg_benchmarks.commands.bench_rate import bench_rate
 from tumorseg_benchmarks.latency.bench import run_bench
 from tumorseg_benchmarks.latency.choice import BATCH, UNFIT, WON, Budgets, choose
 from tumorseg_benchmarks.latency.cold_start import ColdStart, measure_cold
@@ -16,7 +17,7 @@ from tumorseg_benchmarks.latency.cpu_frequency import cpu_frequency_state
 from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, TimingPlan
 from tumorseg_benchmarks.latency.ranking import make_ranking_folder, ranking_entries, ranking_line
 from tumorseg_benchmarks.latency.roofline import Peak, Work, count_work, measure_peak
-from tumorseg_benchmarks.latency.rows import BenchRow
+from tumorseg_benchmarks.latency.rows import BenchRow, reference_facts
 from tumorseg_benchmarks.parity.parity import check_provenance
 from tumorseg_benchmarks.reports.bench_report import bench_markdown, bench_text
 from tumorseg_benchmarks.reports.html_report import PAGE, read_report, report_page
@@ -67,6 +68,9 @@ class BenchOptions(Options):
     seed: int
     out: Path
     rank_too: bool
+    rate: float | None
+    seconds: float
+    backend: str
     device_folder: Path | None
 
 
@@ -76,6 +80,7 @@ class BenchOptions(Options):
     sections={
         "Timing": ("batches", "rounds", "threads_text", "budget_seconds", "cold_start", "seed"),
         "Images": ("images", "max_images"),
+        "Rate": ("rate", "seconds", "backend"),
         "Budgets": ("max_latency_ms", "max_memory_mb", "max_size_mb"),
         "Compared with": ("run_folder", "third_party", "parity_file"),
     },
@@ -125,6 +130,13 @@ class BenchOptions(Options):
     help="Begin no round after so many seconds; a batch size that cannot have eight rounds is not timed.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the order of the variants in each round.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="In place of latencies: frames per second through stream, drops, and the highest rate that holds.",
+)
+@click.option("--seconds", default=60.0, show_default=True, help="Of the frames at --rate.")
+@click.option("--backend", default="auto", show_default=True, help="What --rate runs on.")
 @out_option(default=Path("build/bench"), help="Folder for bench.html, bench.md and bench.json.")
 @click.option(
     "--rank",
@@ -145,6 +157,12 @@ def bench(options: BenchOptions) -> None:
     """
     sizes = parse_numbers("batches", options.batches)
     counts = parse_numbers("threads", options.threads_text) if options.threads_text else [usable_cores()]
+    if options.rate is not None:
+        if len(counts) > 1:
+            raise InputError(f"threads is '{options.threads_text}', expected one number for --rate")
+        args = (options.backend, counts[0], options.images, options.max_images, options.out)
+        bench_rate(options, options.bundle, options.rate, options.seconds, *args)
+        return
     if options.rank_too and BATCH not in sizes:
         raise InputError(f"batches is '{options.batches}', expected {BATCH} among them for --rank: add it")
     budgets = Budgets(options.max_latency_ms, options.max_memory_mb, options.max_size_mb)
@@ -210,7 +228,7 @@ def bench(options: BenchOptions) -> None:
             "settle_seconds": plan.settle_s,
             "budget_seconds": options.budget_seconds,
         },
-        "reference": reference_facts(rows, run),
+        "reference": reference_facts(rows, run is not None),
         "left_out": left_out,
         "work": dataclasses.asdict(work) if isinstance(work, Work) else {"reason": work},
         "peaks": [dataclasses.asdict(peak) for peak in peaks],
@@ -277,17 +295,3 @@ def choose_inputs(bundle: Bundle, run: Run | None, files: tuple[Path, ...], limi
     if files:
         return file_inputs(files, limit)
     return golden_inputs(bundle)[:limit] if run is None else split_inputs(run, "test", limit)
-
-
-def reference_facts(rows: Sequence[BenchRow], run: Run | None) -> dict[str, str]:
-    """In words: what the speed-ups are against, and where the right logits come from."""
-    names = dict.fromkeys(row.label for row in rows if row.role == "reference")
-    if run is None:
-        return {
-            "timed_against": " and ".join(names) + " (no run was given, so PyTorch was not timed)",
-            "logits_from": "PyTorch's at export, on the golden images; on other images ONNX FP32's",
-        }
-    return {
-        "timed_against": " and ".join(names),
-        "logits_from": "PyTorch's FP32 on the CPU, on the timed images",
-    }

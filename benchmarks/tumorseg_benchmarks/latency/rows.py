@@ -103,3 +103,17 @@ def rank(rows: Sequence[BenchRow]) -> list[BenchRow]:
             dataclasses.replace(row, rank=None if row.role == "control" else place, within_noise=noise)
         )
     return ranked + [row for row in rows if row.status != "measured"]
+
+
+def reference_facts(rows: Sequence[BenchRow], has_run: bool) -> dict[str, str]:
+    """In words: what the speed-ups are against, and where the right logits come from."""
+    names = dict.fromkeys(row.label for row in rows if row.role == "reference")
+    if not has_run:
+        return {
+            "timed_against": " and ".join(names) + " (no run was given, so PyTorch was not timed)",
+            "logits_from": "PyTorch's at export, on the golden images; on other images ONNX FP32's",
+        }
+    return {
+        "timed_against": " and ".join(names),
+        "logits_from": "PyTorch's FP32 on the CPU, on the timed images",
+    }

@@ -44,11 +44,13 @@ Log = Callable[[str], None]
 CONTRACT = Contract(height=64, width=96)  # not square: an exchange of the axes must show
 ENCODER = "resnet18"
 UNET, DEEPLAB, UNETPP = "unet", "deeplabv3", "unetplusplus"
-# all that run on any CPU, which bfloat16 does not
+# all that run on any CPU, which bfloat16 does not, and are made of any network, which INT8 is not
 CHOSEN = tuple(
     name
     for name, target in TARGETS.items()
-    if target.must_run and not target.instead_of and target.options.get("precision") != "bf16"
+    if target.must_run
+    and not (target.instead_of or target.judged)
+    and target.options.get("precision") != "bf16"
 )
 FOR_BUGS = ("onnx", "onnx-fp16", "onnx-deploy", "onnx-deploy-gray")  # what the mutants are made of
 PICKLE = "bed.pickle"
@@ -253,7 +255,7 @@ def write_run(
             "phantoms": True,
             "images": {part: len(manifest.part(part)) for part in ("train", "val", "test")},
         },
-        training={"recipe": "for the mutants", "seed": SEED, "passes": passes},
+        training={"recipe": {"name": "for the mutants"}, "seed": SEED, "passes": passes},
         metrics={"best_epoch": passes, "validation": {}},
     )
     run.write()

@@ -26,7 +26,7 @@ NAME = "edge cases"
 # FP32 has its own budget here. What rounding to halves does far from any real image is no fault, as long as
 # the answer is finite and about as large; a right network in FP16 erred by 0.62 on a step (docs/parity.md).
 _HALVES = Budget(relative_error=2.0, free_pixels=8)
-_BUDGETS = {**BUDGETS, "fp16": _HALVES, "bf16": _HALVES}
+_BUDGETS = {**BUDGETS, "fp16": _HALVES, "bf16": _HALVES, "int8": _HALVES}
 # Every file costs an answer of PyTorch and of every variant: one of each kind that differs to the network.
 _FILES = (
     "gray.png", "rgb.png", "wide-rgb.png", "tall-gray.png", "1x1-gray.png", "1x1-rgb.png", "1x300-gray.png",

@@ -19,8 +19,7 @@ import numpy.typing as npt
 from tumorseg_benchmarks.parity.deploy_parity import deploy_candidates
 from tumorseg_benchmarks.parity.edge_cases import edge_reference
 from tumorseg_benchmarks.parity.fp16_reference import is_asked, rounded_reference
-from tumorseg_benchmarks.parity.noninferiority import REFUSED as INFERIOR
-from tumorseg_benchmarks.parity.noninferiority import DiceScores, NonInferiority
+from tumorseg_benchmarks.parity.noninferiority import DiceScores
 from tumorseg_benchmarks.parity.references import (
     Margin,
     ReferenceSet,
@@ -46,6 +45,8 @@ from tumorseg_runtime.parity.compare import ParityReport
 from tumorseg_runtime.parity.conformance import check_conformance
 from tumorseg_runtime.parity.replay import IN_ONE_LIST, replay
 from tumorseg_runtime.parity.yardstick import Yardstick
+from tumorseg_train.report.noninferiority import REFUSED as INFERIOR
+from tumorseg_train.report.noninferiority import NonInferiority
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run

@@ -21,8 +21,10 @@ from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
-# all that run on any machine; what takes another's place has its bytes
-MADE = tuple(name for name, target in TARGETS.items() if target.must_run and not target.instead_of)
+# all that run on any machine; what takes another's place has its bytes, and what is judged needs more images
+MADE = tuple(
+    name for name, target in TARGETS.items() if target.must_run and not (target.instead_of or target.judged)
+)
 IMAGES = ("gray.png", "network-size-gray.png", "1-bit.png")  # what a target proves itself with
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,20 @@ from tumorseg_export.references.golden_images import (
     noise_in,
     write_golden,
 )
+from tumorseg_export.references.judged_images import Judged, choose_judged, make_judged
 from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
 from tumorseg_export.targets.registry import DEFAULT, Target, choose
 from tumorseg_export.targets.validate_parity import require_validators, validate_parity
-from tumorseg_runtime.bundle.bundle import INDEX, INDEX_HASH, Bundle, FileRecord, index_hash_text, sha256_of
+from tumorseg_runtime.bundle.bundle import (
+    INDEX,
+    INDEX_HASH,
+    Artefact,
+    Bundle,
+    FileRecord,
+    index_hash_text,
+    sha256_of,
+)
+from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError, TumorsegError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.yardstick import Yardstick
@@ -42,6 +52,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Log = Callable[[str], None]
+Refuse = Callable[[str, TumorsegError], None]
+ROOT = "onnx"  # what every other target is made from, or timed against: it is never left out
 
 
 def export_run(run: Run, out: Path, **options: Any) -> Bundle:
@@ -60,6 +72,7 @@ def export_checkpoint(
     key: Ed25519PrivateKey | None = None,
     notes: str = "",
     log: Log = lambda line: None,
+    refuse: Refuse | None = None,
 ) -> Bundle:
     """Make the bundle of a checkpoint at `out`: whole and proven, or not at all.
 
@@ -68,6 +81,8 @@ def export_checkpoint(
     rtx: for the target tensorrt-rtx; None for the defaults. key: signs the bundle, None leaves it unsigned.
     notes: Markdown that ends the model card. log: called with one line per finished
     step. A bundle that stands at `out` is replaced at the very end.
+    refuse: told the name of a target that cannot be made, or is not proven, with the error; the bundle is
+        then sealed without it. None: the first such error is raised, and no bundle is written.
     Raises InputError (targets, golden, out, changed images, full disk), BackendError (nothing here to prove
     with), CheckFailedError and its ParityError (an artefact is not what was asked for).
     """
@@ -78,19 +93,20 @@ def export_checkpoint(
     if "tensorrt-rtx" in chosen:
         tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
     with new_bundle_folder(Path(out), log) as folder:
-        context, model_facts = _load(checkpoint, golden, calibration, rtx, log)
+        asked = any(target.judged for target in chosen.values())
+        context, judged, model_facts = _load(checkpoint, golden, calibration, rtx, log, judged=asked)
         with _step(log, f"{len(context.golden)} golden images"):
             write_golden(context.golden, folder)
-        results = [_make(name, target, context, folder, log) for name, target in chosen.items()]
-        for one in results:
+        results = _make_all(chosen, context, folder, log, refuse)
+        for one in results.values():
             model_facts.update(one.facts)
-        model_facts["gflop"] = round(_flops(results, folder) / 1e9, 3)
-        draft = _draft(checkpoint, folder, context, results, model_facts)
+        model_facts["gflop"] = round(_flops(list(results.values()), folder) / 1e9, 3)
+        draft = _draft(checkpoint, folder, context, list(results.values()), model_facts)
         more = context.calibration
         with _step(log, "PyTorch on the same images with a grey level of noise"):
             yardstick = noise_in(context.model, (*context.golden, *more), context.contract)
         del context  # the weights are no longer needed; the proofs have their own copy
-        draft = _validate_all(draft, list(chosen.values()), more, yardstick, log)
+        draft = _validate_all(draft, chosen, results, more, yardstick, judged, log, refuse)
         with _step(log, "sealed"):
             write_card(draft, notes)
             write_sbom(draft)
@@ -102,9 +118,9 @@ def export_checkpoint(
 
 
 def _load(
-    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, log: Log
-) -> tuple[ExportContext, dict[str, Any]]:
-    """The network with its golden and calibration images, and first facts about it."""
+    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, log: Log, *, judged: bool
+) -> tuple[ExportContext, Judged | None, dict[str, Any]]:
+    """The network with its golden and calibration images, those that judge INT8 if asked, and first facts."""
     contract, name = checkpoint.contract, f"{checkpoint.architecture} with {checkpoint.encoder}"
     with checkpoint.images() as manifest:
         items = choose_items(manifest, golden)
@@ -112,18 +128,57 @@ def _load(
         with _step(log, f"loaded {name}, ran {len(items)} images in PyTorch"):
             model = checkpoint.load()
             images = make_golden(model, manifest, items, contract)
+        jury = None
+        if judged:
+            chosen = choose_judged(manifest, items[golden:])
+            with _step(log, f"ran {len(chosen)} more images in PyTorch, to judge INT8 by"):
+                jury = make_judged(model, manifest, chosen, contract)
     facts: dict[str, Any] = {
         "architecture": checkpoint.architecture,
         "encoder": checkpoint.encoder,
         **({"options": checkpoint.options} if checkpoint.options else {}),
         "parameters": count_parameters(model),
     }
-    return ExportContext(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:]), facts
+    context = ExportContext(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:])
+    return context, jury, facts
 
 
-def _make(name: str, target: Target, context: ExportContext, folder: Path, log: Log) -> ExportResult:
-    with _step(log, f"made {name}"):
-        return target.make(context, folder)
+def _make_all(
+    chosen: dict[str, Target], context: ExportContext, folder: Path, log: Log, refuse: Refuse | None
+) -> dict[str, ExportResult]:
+    made: dict[str, ExportResult] = {}
+    for name, target in chosen.items():
+        before = set(folder.rglob("*"))
+        with _or_refuse(name, refuse):
+            _require(target, made)
+            with _step(log, f"made {name}"):
+                made[name] = target.make(context, folder)
+        if name not in made:
+            _remove(set(folder.rglob("*")) - before)
+    return made
+
+
+def _remove(files: Iterable[Path]) -> None:
+    """What is left of a target that was refused."""
+    for path in files:
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _or_refuse(name: str, refuse: Refuse | None) -> Iterator[None]:
+    """What the block raises on purpose is told to `refuse`, where there is one and the target is not ROOT."""
+    try:
+        yield
+    except (CheckFailedError, BackendError, InputError) as error:
+        if refuse is None or name == ROOT:
+            raise
+        refuse(name, error)
+
+
+def _require(target: Target, there: Collection[str]) -> None:
+    """Raise CheckFailedError where what the target is made from was refused."""
+    if lost := [need for need in target.needs if need not in there]:
+        raise CheckFailedError(f"is made from {', '.join(lost)}, which was refused: put that right first")
 
 
 def _flops(results: Sequence[ExportResult], folder: Path) -> int:
@@ -155,13 +210,32 @@ def _draft(
 
 
 def _validate_all(
-    draft: Bundle, targets: Sequence[Target], calibration: Sequence[Golden], yardstick: Yardstick, log: Log
+    draft: Bundle,
+    chosen: dict[str, Target],
+    results: dict[str, ExportResult],
+    calibration: Sequence[Golden],
+    yardstick: Yardstick,
+    judged: Judged | None,
+    log: Log,
+    refuse: Refuse | None,
 ) -> Bundle:
-    proven = []
-    for artefact, target in zip(draft.artefacts, targets, strict=True):
-        with _step(log, f"proved {artefact.file}"):
-            proven.append(validate_parity(draft, artefact, target, calibration, yardstick))
-    return dataclasses.replace(draft, artefacts=tuple(proven))
+    """The draft with the artefacts that passed, their certificates and facts; files of others are removed."""
+    proven: dict[str, Artefact] = {}
+    for name, result in results.items():
+        target = chosen[name]
+        if refuse is None or target.instead_of not in proven:
+            with _or_refuse(name, refuse):
+                _require(target, proven)
+                with _step(log, f"proved {result.artefact.file}"):
+                    proven[name] = validate_parity(
+                        draft, result.artefact, target, calibration, yardstick, judged
+                    )
+        if name not in proven:  # refused, or not needed
+            _remove(draft.root / file for file in result.artefact.files)
+    kept = {fact for name in proven for fact in results[name].facts}
+    lost = {fact for result in results.values() for fact in result.facts} - kept
+    facts = {fact: value for fact, value in draft.model.items() if fact not in lost}
+    return dataclasses.replace(draft, artefacts=tuple(proven.values()), model=facts)
 
 
 def _seal(draft: Bundle) -> None:

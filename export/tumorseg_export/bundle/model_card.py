@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tumorseg_export.targets import onnx_fp16 as fp16
+from tumorseg_export.targets import onnx_int8 as int8
 from tumorseg_export.targets.validate_parity import worst_figures
 from tumorseg_runtime.bundle.bundle import INDEX, Artefact, Bundle
 from tumorseg_runtime.core.files import write_text
@@ -55,6 +56,9 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     yield ""
     if "fp16" in model:
         yield from fp16.describe(model["fp16"])
+        yield ""
+    if "int8" in model:
+        yield from int8.describe(model["int8"])
         yield ""
     yield (
         f"The golden images ({bundle.provenance['golden_images']}) are in this bundle, in `golden/`: a "

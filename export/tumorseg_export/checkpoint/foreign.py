@@ -1,20 +1,19 @@
 """Checkpoints that `tumorseg train` did not write: state dicts, and folders that smp's save_pretrained wrote.
 
 What the file says is believed, what a flag says must not contradict it, and what neither says is refused or
-follows a rule that is printed. Nothing is dropped: the network's keys and the file's must be the same.
-
-Known forms: tensors by name in .safetensors or a pickle (.pth, .pt, .bin, .ckpt; read with weights_only);
-the same in one entry of a dictionary (`state_dict`, `model_state_dict`, `model` ...); a prefix before every
-key (`module.` of DataParallel, `model.` of a Lightning module, `_orig_mod.` of torch.compile).
+follows a rule that is printed. Nothing is dropped unsaid: the network's keys and the file's must be the same,
+and what lies beside it is named (`state_file`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tumorseg_export.checkpoint.normalisation import choose_normalisation
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
 from tumorseg_export.checkpoint.smp_config import CONFIG, Config, Log, read_config, weights_in
 from tumorseg_export.checkpoint.state_file import State, read_network
@@ -25,11 +24,12 @@ from tumorseg_export.checkpoint.state_fit import (
     fitting_network,
     with_present_names,
 )
+from tumorseg_export.checkpoint.transform_config import Transform, read_transforms
 from tumorseg_export.references.folder_images import PHANTOMS, describe, open_images
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
-from tumorseg_train.networks.models import ARCHITECTURES, encoder_normalisation
+from tumorseg_train.networks.models import ARCHITECTURES
 from tumorseg_train.networks.run import INDEX, Run
 
 SIZE, THRESHOLD = (512, 512), 0.5  # where neither file nor flag says them
@@ -43,6 +43,7 @@ class CheckpointOptions:
 
     size: height and width in pixels. mean, std: per channel, for intensities scaled to 0..1.
     images: a folder, or 'phantoms' (`tumorseg_export.references.folder_images`).
+    entry: which network, where a file holds several.
     """
 
     architecture: str | None = None
@@ -53,6 +54,7 @@ class CheckpointOptions:
     std: tuple[float, ...] | None = None
     threshold: float | None = None
     images: str | None = None
+    entry: str | None = None
 
 
 def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: None) -> Checkpoint:
@@ -69,12 +71,27 @@ def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: N
     golden_from = describe(given.images)
     config = read_config(path / CONFIG, log) if path.is_dir() else None
     file = weights_in(path) if path.is_dir() else path
-    state = read_network(file, log)
-    architecture, encoder = _network_of(file, state, config, given)
-    state = with_present_names(state, architecture)
+    stored = read_network(file, log, given.entry)
+    transforms = read_transforms(path) if path.is_dir() else []
+    architecture, encoder = _network_of(file, stored.state, config, given)
+    state = with_present_names(stored.state, architecture)
     options = {} if config is None else config.options
     channels, model = fitting_network(file, state, architecture, encoder, options)
-    contract = _contract(file, state, config, given, encoder, channels, log)
+    count = len(state[HEAD])
+    if config is not None and (config.channels, config.classes) != (channels, count):
+        raise InputError(
+            f"{file}: has {channels} channels and {count} classes, {CONFIG} says {config.channels} and "
+            f"{config.classes}: the two do not belong together; save the model again"
+        )
+    classes = _class_names(file, count, given, log)
+    mean_std = choose_normalisation(
+        file, (given.mean, given.std), stored.beside, transforms, encoder, channels, log
+    )
+    if given.threshold is None:
+        log(f"no --threshold: a pixel belongs to a class from probability {THRESHOLD} on")
+    threshold = THRESHOLD if given.threshold is None else given.threshold
+    size = _size(given, transforms, log)
+    contract = Contract(*size, *mean_std, classes=classes, threshold=threshold)
     check_runs(file, model, contract)
     images = given.images
     sha256 = sha256_of(file)
@@ -123,21 +140,7 @@ def _network_of(file: Path, state: State, config: Config | None, given: Checkpoi
     return given.architecture, given.encoder
 
 
-def _contract(
-    file: Path,
-    state: State,
-    config: Config | None,
-    given: CheckpointOptions,
-    encoder: str,
-    channels: int,
-    log: Log,
-) -> Contract:
-    count = len(state[HEAD])
-    if config is not None and (config.channels, config.classes) != (channels, count):
-        raise InputError(
-            f"{file}: has {channels} channels and {count} classes, {CONFIG} says {config.channels} and "
-            f"{config.classes}: the two do not belong together; save the model again"
-        )
+def _class_names(file: Path, count: int, given: CheckpointOptions, log: Log) -> tuple[str, ...]:
     classes = given.classes
     if classes is None and count == 1:
         classes = ("tumour",)
@@ -149,48 +152,27 @@ def _contract(
             f"{count} classes: each is a mask of its own, by its own probability (sigmoid, not softmax or "
             "argmax over the classes)"
         )
-    mean, std = _normalisation(file, given, encoder, channels, log)
-    height, width = given.size or SIZE
-    if given.size is None:
-        log(
-            f"no --size: the input has {height}x{width} pixels; a network decides best at its training's size"
-        )
-    if given.threshold is None:
-        log(f"no --threshold: a pixel belongs to a class from probability {THRESHOLD} on")
-    threshold = THRESHOLD if given.threshold is None else given.threshold
-    return Contract(height, width, mean, std, classes=classes, threshold=threshold)
+    return classes
 
 
-def _normalisation(
-    file: Path, given: CheckpointOptions, encoder: str, channels: int, log: Log
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if given.mean is not None and given.std is not None:
-        for flag, values in (("--mean", given.mean), ("--std", given.std)):
-            if len(values) != channels:
-                raise InputError(
-                    f"{file}: takes {channels} channel(s), {flag} has {len(values)} number(s): give one each"
-                )
-        return given.mean, given.std
-    if given.mean is not None or given.std is not None:
-        raise InputError("got one of --mean and --std, expected both or none: give the other, too")
-    if channels == 1:
-        raise InputError(
-            f"{file}: takes 1 channel, for which no encoder has a normalisation: give --mean and --std of "
-            "its training, for intensities scaled to 0..1 (0 and 1 if they were only divided by 255)"
-        )
-    try:
-        mean, std = encoder_normalisation(encoder, "imagenet")
-    except InputError as error:
-        raise InputError(
-            f"{file}: the normalisation of encoder '{encoder}' is not known here: give --mean and --std of "
-            "its training, for intensities scaled to 0..1"
-        ) from error
-    log(f"no --mean and --std: those of {encoder}'s own training, mean {_plain(mean)} and std {_plain(std)}")
-    return mean, std
-
-
-def _plain(values: tuple[float, ...]) -> str:
-    return ",".join(f"{value:g}" for value in values)
+def _size(given: CheckpointOptions, transforms: Sequence[Transform], log: Log) -> tuple[int, int]:
+    """Height and width: of the flag, of the folder's transform, or by the rule, which is said."""
+    for one in transforms:
+        if given.size is None and one.geometry:
+            raise InputError(
+                f"{one.file}: places the image by {', '.join(one.geometry)}, expected Resize alone, since "
+                "here every image is stretched to one size: give --size if that will do"
+            )
+        if one.size is not None and given.size is None:
+            log(f"size: {one.size[0]}x{one.size[1]}, of {one.file.name}")
+            return one.size
+        if one.geometry or (one.size is not None and one.size != given.size):
+            log(f"--size takes the place of what {one.file.name} says: {', '.join(one.geometry) or one.size}")
+    if given.size is not None:
+        return given.size
+    height, width = SIZE
+    log(f"no --size: the input has {height}x{width} pixels; a network decides best at its training's size")
+    return SIZE
 
 
 def _summary(architecture: str, encoder: str, contract: Contract, options: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # newest form first
 # Entries that are not options of the network.
 NOT_OPTIONS = ("encoder_name", "encoder_weights", "in_channels", "classes")
-# Options that change what comes out: probabilities, a second output, another size.
-KEPT = ("activation", "aux_params", "upsampling")
+# Options that change what comes out: probabilities, another size.
+KEPT = ("activation", "upsampling")
 
 _FORMAT = Format(
     "config of smp's save_pretrained",
@@ -68,6 +68,8 @@ def _options(path: Path, values: dict[str, Any], architecture: str, log: Log) ->
     if given.get("activation") == "sigmoid":
         log("the activation sigmoid is left off: artefacts give logits, and the threshold is a probability")
         given["activation"] = None
+    if given.pop("aux_params", None) is not None:
+        log("aux_params are left off: the classification head is a second output, which is not exported")
     changed = {name: value for name, value in given.items() if not _same(value, defaults.get(name, ...))}
     unfit = sorted(name for name in changed if name in KEPT or name not in defaults)
     if unfit:

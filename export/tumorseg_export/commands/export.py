@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,16 +24,19 @@ from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.device.engines import Profile
 
+if TYPE_CHECKING:
+    from tumorseg_export.bundle.export import Refuse
+
 MAX_NOTES = 65536  # bytes
 
 
 @dataclass(frozen=True)
-class ExportOptions(Options):
-    """Of `tumorseg export`; from arch to threshold only for a foreign checkpoint, None: as the file says."""
+class BundleOptions(Options):
+    """What makes a bundle of any targets; from arch to entry only for a foreign checkpoint, None: as the file
+    says."""
 
     checkpoint: Path
     out: Path
-    targets: str
     golden: int
     calibration: int
     compute_capability: tuple[int, ...]
@@ -44,9 +48,17 @@ class ExportOptions(Options):
     mean: str | None
     std: str | None
     threshold: float | None
+    entry: str | None
     images: str | None
     notes: Path | None
     sign: Path | None
+
+
+@dataclass(frozen=True)
+class ExportOptions(BundleOptions):
+    """Of `tumorseg export`."""
+
+    targets: str
 
 
 @command(
@@ -55,7 +67,7 @@ class ExportOptions(Options):
     sections={
         "Proof": ("images", "golden", "calibration"),
         "TensorRT-RTX": ("compute_capability", "batch"),
-        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold"),
+        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold", "entry"),
     },
 )
 @click.argument("checkpoint", type=Existing("a run or a checkpoint"))
@@ -69,7 +81,7 @@ class ExportOptions(Options):
     default=CALIBRATION,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Most images beside these to fit FP16 and to prove with; they stay out of the bundle.",
+    help="Most images beside these to fit FP16 and INT8 and to prove with; they stay out of the bundle.",
 )
 @click.option(
     "--compute-capability",
@@ -92,6 +104,7 @@ class ExportOptions(Options):
 @click.option("--mean", help="Foreign: per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
 @click.option("--std", help="Foreign: like --mean.")
 @click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
+@click.option("--entry", help="Foreign: which network, where a file holds several; the message lists them.")
 @click.option(
     "--images",
     help="Images to prove with: a folder, or the word phantoms.  [default: those of the run's split]",
@@ -114,6 +127,19 @@ def export(options: ExportOptions) -> None:
     started = time.perf_counter()
     targets = [name.strip() for name in options.targets.split(",") if name.strip()]
     choose(targets)
+    bundle = make_bundle(options, targets)
+    result = summarise(bundle, time.perf_counter() - started)
+    click.echo(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
+    options.verdict(
+        f"{result['bundle']}: {result['name']}, sealed as {result['sha256'][:16]}, {result['seconds']} s"
+    )
+
+
+def make_bundle(options: BundleOptions, targets: Sequence[str], refuse: Refuse | None = None) -> Bundle:
+    """The bundle of the options' checkpoint at `options.out`; refuse, errors: as for `export_checkpoint`.
+
+    Flags and paths are judged before torch is loaded.
+    """
     if options.images not in (None, "phantoms"):
         require(Path(options.images), "a folder of images, or the word phantoms", "check --images")
     rtx = RtxOptions(options.compute_capability, Profile.parse(options.batch))
@@ -136,8 +162,9 @@ def export(options: ExportOptions) -> None:
         std=stds,
         threshold=options.threshold,
         images=options.images,
+        entry=options.entry,
     )
-    bundle = export_checkpoint(
+    return export_checkpoint(
         open_checkpoint(options.checkpoint, foreign, options.step),
         options.out,
         targets=targets,
@@ -147,11 +174,7 @@ def export(options: ExportOptions) -> None:
         key=key,
         notes=notes,
         log=options.step,
-    )
-    result = summarise(bundle, time.perf_counter() - started)
-    click.echo(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
-    options.verdict(
-        f"{result['bundle']}: {result['name']}, sealed as {result['sha256'][:16]}, {result['seconds']} s"
+        refuse=refuse,
     )
 
 

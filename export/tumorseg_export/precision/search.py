@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Callable, Sequence, Set
 
 import numpy as np
+import onnx
 
 from tumorseg_export.precision.fp16_graph import Graph, to_mixed
 from tumorseg_export.precision.trial import FloatArray, Trials
@@ -95,8 +96,12 @@ def search(
     trials: Trials,
     goal: Budget,
     log: Callable[[str], None] = lambda line: None,
+    to_mixed: Callable[[Graph, Set[str]], onnx.ModelProto] = to_mixed,
 ) -> Found:
-    """The units to keep in FP32 beside the forced nodes, so that the goal is met on all images."""
+    """The units to keep in FP32 beside the forced nodes, so that the goal is met on all images.
+
+    to_mixed: gives the graph in the lower precision but for some nodes, FP16's unless another is named.
+    """
     run = 1
     before = trials.compare_all(to_mixed(graph, with_moves(graph, forced)), goal)
     if not any(image.breaches for image in before):
@@ -104,7 +109,8 @@ def search(
     log(f"FP16 misses its goal ({_worst_first(before)[0].breaches[0]}): ranking layers")
     units = units_of(graph, multiplications)
     worst = [image.image for image in _worst_first(before)[:RANKED_ON]]
-    ranked = rank(graph, units, forced, trials, [image for image in trials.images if image.name in worst])
+    images = [image for image in trials.images if image.name in worst]
+    ranked = rank(graph, units, forced, trials, images, to_mixed)
     run += len(ranked)
     room = MOST_KEPT * sum(multiplications.values()) - sum(multiplications[key] for key in forced)
     largest = _affordable(ranked, room)
@@ -134,7 +140,12 @@ def search(
 
 
 def rank(
-    graph: Graph, units: Sequence[Unit], forced: Set[str], trials: Trials, images: Sequence[Golden]
+    graph: Graph,
+    units: Sequence[Unit],
+    forced: Set[str],
+    trials: Trials,
+    images: Sequence[Golden],
+    to_mixed: Callable[[Graph, Set[str]], onnx.ModelProto] = to_mixed,
 ) -> list[Effect]:
     """The effect of each unit that is not forced wholly, the strongest first."""
     everything = frozenset(graph.typed)

@@ -27,6 +27,7 @@ from tumorseg_runtime.images.read import SUFFIXES
 from tumorseg_train.data.datasets import Sample, find_samples, read_pair, read_pixels
 from tumorseg_train.data.phantoms import NOTE, write_phantoms
 from tumorseg_train.data.split import Item, Manifest
+from tumorseg_train.layouts.known import NoLayoutError
 
 PHANTOMS = "phantoms"
 DRAWN = 24  # phantoms of each organ
@@ -89,7 +90,7 @@ def _samples(root: Path) -> list[Sample]:
     """The images of a dataset in a known layout; none where the folder has another one."""
     try:
         return find_samples(root)
-    except InputError:  # another layout, which is a folder of images for us
+    except NoLayoutError:  # another layout, which is a folder of images for us
         return []
 
 
@@ -112,6 +113,8 @@ def _dataset_items(root: Path, samples: Sequence[Sample]) -> list[Item]:
                     width=image.shape[1],
                     tumour_px=int(tumour.sum()),
                     files={name: sha256_of(root / name) for name in (sample.image, *sample.masks)},
+                    tumour=sample.rule.tumour,
+                    soft_threshold=sample.rule.soft_threshold,
                 )
             )
     return items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,7 +86,8 @@ def make_golden(
         with torch.inference_mode():
             logits = model(torch.from_numpy(tensor)[None])[0].numpy()  # (K, height, width)
         kind = "" if item.label == UNKNOWN else "-tumour" if item.tumour_px else "-none"
-        name = f"{number:02d}-{item.organ}{kind}"
+        organ = re.sub(r"[^\w-]+", "-", item.organ)  # any name, in the name of a file
+        name = f"{number:02d}-{organ}{kind}"
         golden.append(Golden(name, pixels, tensor, np.asarray(logits, np.float32)))
     return tuple(golden)
 

@@ -41,7 +41,7 @@ FOLDING = dataclasses.replace(BUDGETS["fp32"], mean_error=2.5e-4)
 
 def make(context: ExportContext, folder: Path) -> ExportResult:
     """Write `model.fp16.onnx`; raises CheckFailedError where FP16 does not do for the network."""
-    graph = Graph(_fused_graph(context.model, context))
+    graph = Graph(fused_graph(context.model, context))
     model, facts = to_fp16(graph, context, folder)
     write_onnx(model, folder / FILE, context, precision="fp16")
     return ExportResult(Artefact(FILE, "onnx", "fp16", None, tool_versions(), ()), {"fp16": facts})
@@ -52,12 +52,7 @@ def to_fp16(graph: Graph, context: ExportContext, folder: Path) -> tuple[onnx.Mo
     images = (*context.golden, *context.calibration)
     trials = Trials.over(images, context.contract, folder)
     ranges, _ = measure(graph, images, trials)
-    for result in trials.compare_all(graph.model, FOLDING):
-        if result.breaches:
-            raise CheckFailedError(
-                f"{FILE}: folding BatchNorm changed the network on {result.image} "
-                f"({'; '.join(result.breaches)}): leave out the target onnx-fp16"
-            )
+    refuse_other_folding(trials.compare_all(graph.model, FOLDING), FILE, "onnx-fp16")
     counts = multiplications(graph.model)
     too_large = ranges.too_large(graph)
     forced = with_moves(graph, too_large.keys())
@@ -75,7 +70,18 @@ def to_fp16(graph: Graph, context: ExportContext, folder: Path) -> tuple[onnx.Mo
     return mixed, _facts(graph, ranges, too_large, found, counts, trials)
 
 
-def _fused_graph(model: torch.nn.Module, context: ExportContext) -> onnx.ModelProto:
+def refuse_other_folding(results: Sequence[ImageParity], file: str, target: str) -> None:
+    """Raise CheckFailedError where the folded graph, of which the file is made, decides otherwise."""
+    for result in results:
+        if result.breaches:
+            raise CheckFailedError(
+                f"{file}: folding BatchNorm changed the network on {result.image} "
+                f"({'; '.join(result.breaches)}): leave out the target {target}"
+            )
+
+
+def fused_graph(model: torch.nn.Module, context: ExportContext) -> onnx.ModelProto:
+    """The network's graph with BatchNorm folded in FP32."""
     return to_onnx(fuse(model, context.contract.channels), context.contract)
 
 
@@ -100,11 +106,11 @@ def _facts(
 ) -> dict[str, Any]:
     """What the bundle says about the file; figures are rounded so that they repeat."""
     kept: list[dict[str, Any]] = [
-        {"layer": one.layer, "reason": "range", "image": one.image, "value": _rounded(one.value)}
+        {"layer": one.layer, "reason": "range", "image": one.image, "value": rounded(one.value)}
         for one in too_large.values()
     ]
     kept += [
-        {"layer": effect.unit.layer, "reason": "effect", "error": _rounded(effect.error)}
+        {"layer": effect.unit.layer, "reason": "effect", "error": rounded(effect.error)}
         for effect in found.kept
     ]
     return {
@@ -116,12 +122,12 @@ def _facts(
         "largest_partial_sum": _as_fact(_largest(ranges.sums.values())),
         "largest_share_of_subnormals": _as_fact(ranges.small),
         "kept": kept,
-        "kept_multiplications": _rounded(sum(counts[key] for key in found.nodes) / sum(counts.values())),
+        "kept_multiplications": rounded(sum(counts[key] for key in found.nodes) / sum(counts.values())),
         "goal": dataclasses.asdict(goal_of(BUDGETS["fp16"])),
         "goal_met": found.met,
         "trials": found.trials,
-        "before": _worst(found.before),
-        "after": _worst(found.after),
+        "before": worst(found.before),
+        "after": worst(found.after),
     }
 
 
@@ -150,13 +156,13 @@ def describe(facts: dict[str, Any]) -> Iterator[str]:
         yield f"| {one['layer']} | {reason} |"
 
 
-def _worst(images: Sequence[ImageParity]) -> dict[str, Any]:
+def worst(images: Sequence[ImageParity]) -> dict[str, Any]:
     """The worst figure of any image, each by itself; rounded."""
     return {
         "flipped": max(image.flipped for image in images),
         "flipped_in_all": sum(image.flipped for image in images),
-        "dice": _rounded(min(image.dice for image in images), 6),
-        "relative_error": _rounded(max(image.relative_error for image in images)),
+        "dice": rounded(min(image.dice for image in images), 6),
+        "relative_error": rounded(max(image.relative_error for image in images)),
     }
 
 
@@ -165,10 +171,11 @@ def _largest(extremes: Any) -> Extreme:
 
 
 def _as_fact(extreme: Extreme) -> dict[str, Any]:
-    return {**dataclasses.asdict(extreme), "value": _rounded(extreme.value)}
+    return {**dataclasses.asdict(extreme), "value": rounded(extreme.value)}
 
 
-def _rounded(value: float, digits: int = 4) -> float:
+def rounded(value: float, digits: int = 4) -> float:
+    """A figure of so many digits, so that it repeats."""
     return float(f"{value:.{digits}g}")
 
 

@@ -26,6 +26,7 @@ class Target:
     instead_of: the target whose place it takes for a network that this one does not fit, '' for none.
     must_run: False for what is made ahead of time for other machines: then the first pair may be missing, and
         the artefact is sealed as unverified.
+    judged: True for what images of their own judge, and time (`tumorseg_export.targets.judge`).
     packages: importable packages that only the making needs; the extra export brings them.
     """
 
@@ -35,6 +36,7 @@ class Target:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     instead_of: str = ""
     must_run: bool = True
+    judged: bool = False
     packages: tuple[str, ...] = ()
 
     @property
@@ -55,6 +57,7 @@ ONNX_RUNTIME = (("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("onnxruntime",
 TARGETS = {
     "onnx": Target("tumorseg_export.onnx.export", ONNX_RUNTIME),
     "onnx-fp16": Target("tumorseg_export.targets.onnx_fp16", ONNX_RUNTIME),
+    "onnx-int8": Target("tumorseg_export.targets.onnx_int8", ONNX_RUNTIME, needs=("onnx",), judged=True),
     "onnx-deploy": Target(
         "tumorseg_export.targets.onnx_deploy", (("onnxruntime-deploy", "cpu"),), needs=("onnx",)
     ),
@@ -83,6 +86,13 @@ TARGETS = {
         (("openvino", "cpu"), ("openvino", "gpu")),
         needs=("onnx",),
         options={"graph": "model.bf16.xml", "precision": "bf16"},
+    ),
+    "openvino-int8": Target(
+        "tumorseg_export.targets.openvino",
+        (("openvino", "cpu"), ("openvino", "gpu"), ("openvino", "npu")),
+        needs=("onnx", "onnx-int8"),
+        options={"graph": "model.int8.xml", "precision": "int8"},
+        judged=True,
     ),
     "tensorrt-rtx": Target(
         "tumorseg_export.targets.tensorrt_rtx", (("tensorrt", "cuda"),), needs=("onnx-fp16",), must_run=False

@@ -7,7 +7,8 @@ A certificate, `certificates/<artefact's file>.json`, holds the full figures:
     failures            how many of all images failed, and what share may at most (`Failures`)
     yardstick           what one grey level of noise flips in PyTorch on the same images (`Yardstick`)
     reports             one per backend, device, number of threads and set of images: `batch_size` (the
-                        largest), `threads` (null: all cores), and ParityReport as a dict
+                        largest), `threads` (null: all cores), and ParityReport as a dict; of what is judged
+                        also `task` (`NonInferiority`) and `time` (`Times`)
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tumorseg_export.references.judged_images import Judged
+from tumorseg_export.targets.judge import figures, judge, refuse_slow, time_against, unit_of
 from tumorseg_export.targets.registry import TARGETS, Target
-from tumorseg_runtime.backends import open_session, why_unavailable
+from tumorseg_runtime.backends import BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, Verdict, sha256_of
 from tumorseg_runtime.core.errors import BackendError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_text
@@ -39,6 +42,14 @@ FOLDER = "certificates"
 # Threads (None: all cores) with which an artefact is compared. MNN cuts Winograd's tiles by their number, and
 # its logits change with them more than any other backend's: a device may serve with one.
 THREADS: dict[str, tuple[int | None, ...]] = {"mnn": (None, 1)}
+
+
+class BreachError(ParityError):
+    """An artefact that is refused, with the report that refuses it."""
+
+    def __init__(self, message: str, report: ParityReport) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 def require_validators(name: str, target: Target) -> None:
@@ -62,12 +73,14 @@ def validate_parity(
     target: Target,
     calibration: Sequence[Golden] = (),
     yardstick: Yardstick | None = None,
+    judged: Judged | None = None,
 ) -> Artefact:
     """The artefact with its verdicts, and its certificate written into the draft's folder.
 
     draft: a bundle on its way, with golden images and artefact in its folder.
     calibration: images that are compared beside the golden ones, one by one; they stay out of the bundle.
     yardstick: of all these images, for the certificate.
+    judged: images for a target that is judged, in place of the calibration images.
     Raises ParityError, naming artefact, image and figure, where any proof that can run here fails, and
     BackendError where the first one, which must run, cannot. Another that cannot is unverified, and says why.
     """
@@ -78,7 +91,12 @@ def validate_parity(
             verdicts.append(Verdict(backend, device, "unverified", reason))
             continue
         try:
-            reports += _replay(draft, artefact, backend, device, calibration)
+            if target.judged:
+                assert judged is not None
+                reports += _replay(draft, artefact, backend, device, ())
+                reports.append(_judge(draft, artefact, backend, device, judged))
+            else:
+                reports += _replay(draft, artefact, backend, device, calibration)
         except BackendError as error:
             if place == 0 and target.must_run and not isinstance(error, OtherMachineError):
                 raise
@@ -111,15 +129,28 @@ def _replay(
     return reports
 
 
+def _judge(draft: Bundle, artefact: Artefact, backend: str, device: str, judged: Judged) -> dict[str, Any]:
+    """The report over the judged images with the verdict on the task and the times."""
+    session = open_session(draft, backend=backend, device=device, precision=artefact.precision)
+    door = door_of(draft, session)
+    report, task = judge(door, judged, unit_of(judged), artefact.file)
+    onnx_runtime = device if device in BACKENDS["onnxruntime"].devices else "cpu"
+    fp32 = open_session(draft, backend="onnxruntime", device=onnx_runtime)
+    times = time_against(fp32, session, judged.images[0].tensor)
+    refuse_slow(times, artefact.file, report)
+    return {"batch_size": 1, "threads": None, **report.to_dict(), **figures(task, times)}
+
+
 def refuse_breach(report: ParityReport, threads: int | None = None) -> None:
     """Raise ParityError where the report has breaches. threads: None for all cores."""
     if not report.passed:
         others = [name for name, target in TARGETS.items() if target.instead_of == report.backend]
         remedy = f"take the target {others[0]} in its place" if others else "leave out its target"
-        raise ParityError(
+        raise BreachError(
             f"under {report.backend} on {report.device}"
             f"{f' with {threads} thread' if threads else ''} an artefact decides other than "
-            f"PyTorch, no bundle was written: {summary(report.breaches)}: {remedy}"
+            f"PyTorch, no bundle was written: {summary(report.breaches)}: {remedy}",
+            report,
         )
 
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     import openvino
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
-PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}  # ours, and OpenVINO's
-CAPABILITIES = {"fp16": "FP16", "bf16": "BF16"}  # what a device must be able to do for it
+# ours, and OpenVINO's: INT8 is what the graph says, and this the rest of it
+PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+CAPABILITIES = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}  # what a device must be able to do for it
 TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 

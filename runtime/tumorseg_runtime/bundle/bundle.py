@@ -58,7 +58,7 @@ class Verdict:
 class Artefact:
     """One form of the network.
 
-    file: path inside the bundle. precision: 'fp32', 'fp16' or 'bf16'.
+    file: path inside the bundle. precision: 'fp32', 'fp16', 'bf16' or 'int8'.
     max_batch: largest batch, None where the file takes any.
     tools: versions of what made it.
     weights: a second file, for a format that keeps its weights beside the graph.

@@ -62,7 +62,7 @@ def list_images(
         others = Counter(kind for kind in map(_other_dicom, found) if kind)
         if others:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-            log(f"{path}: skipped DICOM files that are no images: {kinds}; to segment one, name its file")
+            log(f"{path}: skipped DICOM files that are no images: {kinds}")
             found = [one for one in found if not _other_dicom(one)]
         inside = [one for one in found if not is_mask(one)]
         masks = f"{len(found) - len(inside)} masks (NAME_mask, or in masks/ beside images/)"

@@ -111,13 +111,13 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def command(
     options: type[T], *, example: str, sections: dict[str, tuple[str, ...]] | None = None
-) -> Callable[[Callable[[T], None]], click.Command]:
+) -> Callable[[Callable[[T], None]], SectionedCommand]:
     """Decorator: a click command with --json and --quiet, whose function takes one `options` object.
 
     example: a command line that parses. sections: of its help, as `SectionedCommand` has them.
     """
 
-    def decorate(function: Callable[[T], None]) -> click.Command:
+    def decorate(function: Callable[[T], None]) -> SectionedCommand:
         @functools.wraps(function)  # click reads the parameters that the decorators below left on it
         def callback(**parameters: Any) -> None:
             for parameter in made.params:

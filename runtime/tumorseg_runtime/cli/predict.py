@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option, spoken
@@ -25,6 +26,8 @@ from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputEr
 from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.stop import resumable
+from tumorseg_runtime.images import decoder_lines
+from tumorseg_runtime.images.dicom.segmentation import Maker, encode_segmentation, write_segmentation
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
@@ -37,11 +40,13 @@ FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Where and what to write. overlays, probabilities: whether those pictures are wanted."""
+    """Where and what to write. overlays, probabilities: whether those pictures are wanted. maker: of DICOM
+    SEG objects; None where none are wanted."""
 
     out: Path
     overlays: bool
     probabilities: bool
+    maker: Maker | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +65,7 @@ class PredictOptions(Options):
     timeout: float | None
     overlays: bool
     probabilities: bool
+    dicom_seg: bool
     resume: bool
 
 
@@ -68,7 +74,7 @@ class PredictOptions(Options):
     example="tumorseg predict bundles/breast scans/ --out masks",
     sections={
         "Backend": ("backend", "device", "precision", "threads", "batch", "preprocess", "timeout"),
-        "Pictures": ("overlays", "probabilities"),
+        "Pictures": ("overlays", "probabilities", "dicom_seg"),
     },
 )
 @bundle_argument
@@ -78,7 +84,9 @@ class PredictOptions(Options):
     "--backend", default="onnxruntime", show_default=True, help="A name, or auto; never substituted."
 )
 @click.option("--device", help="cpu, cuda, ...; never substituted.  [default: cpu; any for auto]")
-@click.option("--precision", help="fp32, fp16 or bf16: which artefact runs.  [default: fp32; any for auto]")
+@click.option(
+    "--precision", help="fp32, fp16, bf16 or int8: which artefact runs.  [default: fp32; any for auto]"
+)
 @click.option("--threads", type=int, help="CPU threads of one inference [default: the backend's].")
 @click.option("--batch", default=1, show_default=True, help="Most images in one inference.")
 @click.option(
@@ -88,14 +96,18 @@ class PredictOptions(Options):
 @click.option("--timeout", type=float, help="Most seconds for one inference [default: no limit].")
 @click.option("--overlays/--no-overlays", default=True, show_default=True, help="Pictures for people.")
 @click.option("--probabilities", is_flag=True, help="Also maps as 16-bit PNG: 65535 is probability 1.")
+@click.option(
+    "--dicom-seg", is_flag=True, help="Also NAME.seg.dcm beside the masks; holds patient data of the image."
+)
 @click.option("--resume", is_flag=True, help="Skip files that an earlier run into OUT has completed.")
 def predict(options: PredictOptions) -> None:
     """Segment FILES (images, DICOM files, or folders of them) with BUNDLE.
 
     Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
     image, written as it goes) and, at the end, predictions.json. Masks in folders are skipped, and so are
-    DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...). A file that cannot be read is listed at the
-    end and does not stop the rest; the exit status is then 1.
+    DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...); one that is named itself is refused. With
+    --dicom-seg, so is a file that is no DICOM image of one frame with patient and study. A file that cannot
+    be read or is refused is listed at the end and does not stop the rest; the exit status is then 1.
     """
     check_apart(options.out, options.files)
     if not any(path.exists() for path in options.files):
@@ -112,18 +124,30 @@ def predict(options: PredictOptions) -> None:
             f"{segmenter.info.backend} gives masks alone, --probabilities expects logits: choose another "
             "backend, or leave it out"
         )
-    outputs = Outputs(options.out, options.overlays, options.probabilities)
+    maker = None
+    if options.dicom_seg:
+        contract = segmenter.contract
+        maker = Maker(
+            bundle.name, bundle.digest(), tumorseg_runtime.__version__, contract.classes, contract.threshold
+        )
+        maker.check()
+    outputs = Outputs(options.out, options.overlays, options.probabilities, maker)
     settings = {
         "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
         "threshold": segmenter.contract.threshold,
-        "outputs": {"overlays": options.overlays, "probabilities": options.probabilities},
+        "outputs": {
+            "overlays": options.overlays,
+            "probabilities": options.probabilities,
+            "dicom_seg": options.dicom_seg,
+        },
     }
     quiet = options.quiet or options.as_json
     again = [argument for argument in sys.argv[1:] if argument != "--resume"]
     how = f"go on with what is left: {spoken(*again, '--resume')}"
     make_folder(options.out)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(decoder_lines.owned())
         stack.enter_context(locked(options.out / LOCK, options.out))
         stack.enter_context(resumable(lambda: how))
         earlier = earlier_names(options.out) if options.resume else {}
@@ -153,6 +177,8 @@ def segment(
     faults, last = 0, -1
     for result in results:
         path = todo[result.index]
+        if outputs.maker and result.prediction and result.prediction.frame.index:
+            continue  # its file was refused at the first frame
         line = make_line(result, path, names[str(path)], outputs, taken)
         results_log.append(line)
         warn(result, path)
@@ -187,9 +213,19 @@ def make_line(
     if frame.count > 1 and output.casefold() in taken:
         error = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
         return {"image": result.name, "file": str(path), "error": error}
+    segmentation = b""
+    if outputs.maker is not None:
+        try:
+            segmentation = encode_segmentation(path, frame, result.prediction.masks, outputs.maker)
+        except InputError as error:
+            return {"image": str(path), "file": str(path), "error": str(error)}
     written = result.prediction.write(
         outputs.out, output, overlay=outputs.overlays, probabilities=outputs.probabilities
     )
+    if outputs.maker is not None:
+        written["dicom_seg"] = f"masks/{output}.seg.dcm"
+        written["pictures"].append(written["dicom_seg"])  # --resume looks for these
+        write_segmentation(outputs.out / written["dicom_seg"], segmentation)
     return {
         **result.prediction.to_dict(),
         **written,
@@ -217,10 +253,11 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
                 click.echo(piece, nl=False)
     count = sum(1 for _ in results_log.images())
     options.verdict(f"{count} images -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
-    failed = 0
+    failed, of_this_run = 0, set(map(str, paths))
     for line in results_log.failed():
-        failed += 1
-        click.echo(f"error: {printable(line['error'])}", err=True)
+        if line["file"] in of_this_run:
+            failed += 1
+            click.echo(f"error: {printable(line['error'])}", err=True)
     if failed:
         raise CheckFailedError(
             f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"

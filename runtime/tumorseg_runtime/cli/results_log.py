@@ -121,9 +121,9 @@ class ResultsLog:
         return {name for name, count in frames.items() if count == wanted[name]}
 
     def _other(self, line: dict[str, Any], names: dict[str, str]) -> bool:
-        """True for an image of a file that is not of this run, whose outputs are there."""
+        """True for a failure of a file that is not of this run, or an image whose outputs are there."""
         if line["file"] in names or "error" in line:
-            return False
+            return line["file"] not in names
         return all((self.out / output).is_file() for output in (*line["masks"].values(), *line["pictures"]))
 
     def _holds(self, line: dict[str, Any], names: dict[str, str]) -> bool:

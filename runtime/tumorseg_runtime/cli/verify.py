@@ -37,7 +37,7 @@ class VerifyOptions(Options):
 @bundle_argument
 @click.option("--backend", help="Only this backend [default: all].")
 @click.option("--device", help="Only this device, cpu or cuda for example [default: all].")
-@click.option("--precision", help="Only fp32, fp16 or bf16 [default: all that the bundle has].")
+@click.option("--precision", help="Only fp32, fp16, bf16 or int8 [default: all that the bundle has].")
 @device_folder_option()
 @public_key_option
 def verify(options: VerifyOptions) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.images.decoder_lines import caught
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.read import SUFFIXES, read_image
 
@@ -32,7 +33,9 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
 
 
 def _one(path: Path) -> Iterator[Frame]:
-    yield Frame(str(path), read_image(path))
+    with caught() as damage:
+        pixels = read_image(path)
+    yield Frame(str(path), pixels, warnings=tuple(damage))
 
 
 def read_frame(path: str | Path) -> Frame:

@@ -13,6 +13,7 @@ What a header tells is checked before decoding (`image_header`), and the decoded
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,15 +21,20 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import write_bytes
-from tumorseg_runtime.images.header import ImageHeader, read_header
+from tumorseg_runtime.images.header import read_header
+from tumorseg_runtime.images.image_header import ImageHeader
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".btf", ".webp", ".jp2", ".j2k", ".avif",
+    ".pbm", ".pgm", ".ppm", ".pnm",
+)  # fmt: skip
 OTHER_IMAGES = (
-    ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".btf",
-)  # fmt: skip  # which are not read: OpenCV's builds differ in them
+    ".mpo", ".heic", ".heif", ".gif", ".jpx", ".jxl", ".pam", ".pfm", ".psd", ".svg", ".exr", ".hdr", ".tga",
+)  # fmt: skip  # which are not read; named where a folder holds some
 MAX_FILE_BYTES = 256 * 2**20
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong, the InputError says
+# What is wrong, the InputError says; OpenCV 4 has this function under another name.
+(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 _MODE = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 
 
@@ -37,14 +43,27 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
 
     Raises InputError if the file is missing, too large, damaged or of a kind that is not read.
     """
-    path = Path(path)
+    return decode_image(_read_bytes(Path(path)), str(path))
+
+
+def read_stored(path: str | Path) -> npt.NDArray[Any]:
+    """The integers of an image file as it stores them, never windowed: (H, W), or (H, W, 3) in RGB order.
+
+    Raises InputError as `read_image` does.
+    """
+    raw = _in_rgb(_decode(_read_bytes(Path(path)), str(path)))
+    if not np.issubdtype(raw.dtype, np.integer):
+        raise InputError(f"{path}: has {raw.dtype} values, expected integers: save it as PNG")
+    return raw
+
+
+def _read_bytes(path: Path) -> bytes:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
             f"{path}: got a '{path.suffix}' file, expected one of {', '.join(SUFFIXES)} or DICOM: "
             "convert it to PNG"
         )
-    data = read_file(path, MAX_FILE_BYTES, "an image file", "resize it first")
-    return decode_image(data, str(path))
+    return read_file(path, MAX_FILE_BYTES, "an image file", "resize it first")
 
 
 def read_file(path: Path, limit: int, kind: str, remedy: str) -> bytes:
@@ -67,19 +86,42 @@ def read_file(path: Path, limit: int, kind: str, remedy: str) -> bytes:
 
 def decode_image(data: bytes, name: str) -> npt.NDArray[np.uint8]:
     """Pixels of an encoded image, as `read_image` returns them; `name` is used in messages."""
+    return _in_rgb(to_uint8(_decode(data, name), name))
+
+
+def _decode(data: bytes, name: str) -> npt.NDArray[Any]:
+    """What a file stores: (H, W), or (H, W, 3) in the order B, G, R."""
     if not data:
         raise InputError(f"{name}: is empty, expected an image: copy the file again")
     header = read_header(data, name)
     try:
-        raw = cv2.imdecode(np.frombuffer(header.data, np.uint8), _MODE)
+        mode = _MODE if header.orientation is None else _MODE | cv2.IMREAD_IGNORE_ORIENTATION
+        raw = cv2.imdecode(np.frombuffer(header.data, np.uint8), mode)
     except cv2.error as error:
         raise InputError(
             f"{name}: cannot be decoded ({error.err.strip()}): copy or export the file again"
         ) from error
+    if raw is None and header.doubt:
+        raise InputError(
+            f"{name}: {header.doubt}, which OpenCV {cv2.__version__} does not decode, or is damaged: "
+            "convert it to PNG"
+        )
     if raw is None:
         raise InputError(f"{name}: cannot be decoded, expected a whole image: copy or export the file again")
-    pixels = to_uint8(_as_promised(raw, header, name), name)
-    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
+    return oriented(_as_promised(raw, header, name), header.orientation or 1)
+
+
+def _in_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(pixels if pixels.ndim == 2 else pixels[:, :, ::-1])
+
+
+def oriented(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """What is to be shown of stored pixels (H, W) or (H, W, 3), by the orientation of EXIF, 1 to 8."""
+    if orientation >= 5:  # stored rows are columns
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
 
 
 def _as_promised(raw: npt.NDArray[np.generic], header: ImageHeader, name: str) -> npt.NDArray[np.generic]:

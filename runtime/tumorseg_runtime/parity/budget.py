@@ -44,4 +44,10 @@ BUDGETS = {
         flips_per_border=0.3, hd95_px=3.0, flipped_share=2e-3, flips_per_border_in_all=0.06,
     ),
 }  # fmt: skip
+# What INT8 may decide is bounded by the truth (docs/int8.md), and by this in each image. The largest error
+# also bounds the band in which a lesion may appear or vanish.
+BUDGETS["int8"] = Budget(
+    relative_error=1.5, free_pixels=16, mean_error=0.1, cosine=0.99,
+    flips_per_border=1.0, hd95_px=5.0, flipped_share=5e-3, flips_per_border_in_all=0.12,
+)  # fmt: skip
 BUDGETS["bf16"] = BUDGETS["fp16"]  # rounds 8 times as coarsely, and may decide no worse

@@ -93,6 +93,16 @@ class ParityReport:
         return bool(self.breaches) and all(set(image.breaches) <= set(image.amounts) for image in self.images)
 
     @property
+    def in_words(self) -> str:
+        """What differs from PyTorch, in three words at most; only for a report with breaches."""
+        found = [one for image in self.images for one in (image.decisions, image.at_image) if one]
+        if any(math.isinf(image.max_error) for image in self.images):
+            return "logits not comparable"
+        if any(one.events for one in found):
+            return "lesions differ"
+        return "masks differ" if any(one.flipped for one in found) else "only logits differ"
+
+    @property
     def worst(self) -> ImageParity:
         """The image with the most breaches, then the most flipped pixels, then the largest error."""
         return max(self.images, key=lambda i: (len(i.breaches), i.flipped, i.max_error))

@@ -161,3 +161,26 @@ for command, extra in ((parity, []), (bench, quick)):
     assert done.returncode == 0, done.stderr
     values = json.loads((tmp_path / "bench.json").read_text())
     assert values["work"] == {"reason": "onnx is not installed (extra export)"}
+
+
+@pytest.mark.slow
+def test_a_rate_is_run_and_searched(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tumorseg_benchmarks.commands import bench_rate
+
+    monkeypatch.setattr(bench_rate, "LEAST_TRIAL_S", 0.3)
+    given = ("--rate", "8", "--seconds", "2", "--backend", "onnxruntime", "--out", tmp_path, "--json")
+    result = invoke(tiny_bundle.root, *given)
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    assert values == json.loads((tmp_path / "rate.json").read_text())
+    schema = json.loads((Path(__file__).parents[3] / "docs/schemas/rate.schema.json").read_text())
+    assert set(schema["required"]) <= set(values)
+    assert set(schema["properties"]["run"]["required"]) == set(values["run"])
+    assert set(schema["properties"]["highest"]["required"]) == set(values["highest"])
+    run = values["run"]
+    assert run["frames"] == 16 == run["judged"] + run["failed"] + run["dropped"]
+    assert run["delay_ms"]["p99"] is None
+    assert "too few frames for p90, p99, p99.9" in (tmp_path / "rate.md").read_text()
+    assert result.stderr.splitlines()[-1].startswith(f"{tiny_bundle.root}: 8 frames/s ")

@@ -8,19 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tumorseg_benchmarks.parity.noninferiority import (
-    FEWEST_GROUPS,
-    PASSED,
-    REFUSED,
-    UNDECIDED,
-    DiceScores,
-    judge_noninferiority,
-)
+from tumorseg_benchmarks.parity.noninferiority import DiceScores
 from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_benchmarks.variants.inputs import EncodedImage
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.parity.budget import Budget
 from tumorseg_runtime.parity.report import ImageParity, ParityReport
+from tumorseg_train.report.noninferiority import (
+    FEWEST_GROUPS,
+    PASSED,
+    REFUSED,
+    UNDECIDED,
+    judge_noninferiority,
+)
 
 FloatArray = npt.NDArray[np.float64]
 

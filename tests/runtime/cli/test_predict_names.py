@@ -67,10 +67,10 @@ def test_listing(image_folder: Path, tmp_path: Path) -> None:
         tmp_path / "named.dcm"
     ]
     lines: list[str] = []
-    (image_folder / "photo.WEBP").write_bytes(b"RIFF")
+    (image_folder / "photo.HEIC").write_bytes(b"ftyp")
     assert list_images((image_folder,), log=lines.append) == found[:-1]
     assert lines == [
-        f"{image_folder}: skipped images of kinds that are not read: 1 .webp; convert them to PNG"
+        f"{image_folder}: skipped images of kinds that are not read: 1 .heic; convert them to PNG"
     ]
     with pytest.raises(InputError, match="holds no images"):
         list_images((image_folder / "d.png",))

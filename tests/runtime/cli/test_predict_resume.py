@@ -76,11 +76,18 @@ def test_resume_with_other_files_keeps_the_earlier_lines(
     run_predict: Run, small_bundle: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    (image_folder / "a/bad.png").write_bytes(b"not an image")
     run_predict(small_bundle, image_folder / "a", "--out", out)
-    first = json.loads((out / "predictions.json").read_text())["images"]
+    report = json.loads((out / "predictions.json").read_text())
+    first, failed = report["images"], report["failed"]
+    assert [Path(line["file"]).name for line in failed] == ["bad.png"]
     mask = (out / first[0]["masks"]["tumour"]).read_bytes()
-    assert run_predict(small_bundle, image_folder / "b", "--out", out, "--resume").exit_code == 0
-    both = json.loads((out / "predictions.json").read_text())["images"]
+    result = run_predict(small_bundle, image_folder / "b", "--out", out, "--resume")
+    assert result.exit_code == 0  # what failed is not of this run
+    assert "bad.png" not in result.output
+    report = json.loads((out / "predictions.json").read_text())
+    assert report["failed"] == failed
+    both = report["images"]
     assert both[:1] == first
     assert [line["output"] for line in both] == ["1", "b__1", "2"]  # b/1 does not overwrite a/1
     assert (out / first[0]["masks"]["tumour"]).read_bytes() == mask

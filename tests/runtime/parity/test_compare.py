@@ -281,5 +281,5 @@ def test_masks_beside_a_broken_reference_say_nothing_more() -> None:
 
 
 def test_every_precision_has_a_budget_and_none_is_looser_than_halves() -> None:
-    assert set(BUDGETS) == {"fp32", "fp16", "bf16"}
+    assert set(BUDGETS) == {"fp32", "fp16", "bf16", "int8"}
     assert BUDGETS["bf16"] == BUDGETS["fp16"]

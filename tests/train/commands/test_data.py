@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.images.read import read_image, write_png
 from tumorseg_train.commands.data import data
 from tumorseg_train.data import phantoms
 from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.data.split import Manifest, make_manifest
+from tumorseg_train.layouts.declaration import Declaration
 
 
 def run(*arguments: object) -> Result:
@@ -111,3 +114,46 @@ def test_the_default_path_gets_phantoms_and_says_so(tmp_path: Path, monkeypatch:
     result = run("prepare", "data")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1].startswith("6 phantoms, drawn images: all files are sound; split: ")
+
+
+def test_import_shows_three_pairs_asks_and_writes(tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "data", brain=12, breast=0)
+    scans = (tmp_path / "data" / "brain").rename(tmp_path / "scans")
+    refused = run("import", scans)
+    assert isinstance(refused.exception, InputError)
+    assert "expected one: say what the images show by --organ NAME" in str(refused.exception)
+    asked = run("import", scans, "--organ", "head")
+    assert asked.exit_code == 1  # nothing was answered
+    assert not (scans / "dataset.toml").exists()
+    result = run("import", scans, "--organ", "head", "--yes")
+    assert result.exit_code == 0, result.output
+    assert result.output.count(" + masks/") == 3
+    assert 'organ = "head"' in (scans / "dataset.toml").read_text()
+    again = run("import", scans, "--organ", "head", "--yes")
+    assert isinstance(again.exception, InputError)
+    report = json.loads(run("prepare", scans, "--json").stdout)
+    assert {row["organ"] for row in report["counts"]} == {"head"}
+    with_flags = run("prepare", scans, "--organ", "neck")
+    assert "declares the data, got also --organ" in str(with_flags.exception)
+
+
+def test_prepare_reads_what_flags_declare_and_the_split_keeps_the_colour(tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "data", brain=12, breast=0)
+    scans = (tmp_path / "data" / "brain").rename(tmp_path / "scans")
+    for path in (scans / "masks").iterdir():
+        mask = np.asarray(read_image(path) > 0)
+        coloured = np.zeros((*mask.shape, 3), np.uint8)
+        coloured[...] = (0, 0, 255)
+        coloured[mask] = (255, 0, 0)
+        write_png(path, coloured, durable=False)
+    flags = ("--images", "images", "--masks", "masks", "--organ", "head")
+    refused = run("prepare", scans, *flags)
+    assert "expected black and one other: name the tumour's, such as --tumour '#ff0000'" in refused.stderr
+    result = run("prepare", scans, *flags, "--tumour", "red")
+    assert result.exit_code == 0, result.output
+    manifest = Manifest.read(scans / "split.json", scans)
+    assert {item.tumour for item in manifest.items} == {"red"}
+    assert manifest == make_manifest(scans, declared=(
+        Declaration(organ="head", images="images", masks="masks", tumour="red"),
+    ))  # fmt: skip
+    assert max(item.tumour_px / (item.height * item.width) for item in manifest.items) < 0.2

@@ -152,7 +152,7 @@ def test_refusals(run: Run, tiny_bundle: Bundle, tmp_path: Path) -> None:
     assert "does not exist, expected a folder of images" in refusal(run.root, "--data", tmp_path / "x", *out)
     assert "is missing, expected the very data" in refusal(run.root, "--data", tmp_path, *out)
     assert "backend is 'fast'" in refusal(tiny_bundle.root, "--split", run.root, "--backend", "fast", *out)
-    assert "expected brain=MM or breast=MM" in refusal(run.root, "--spacing", "brain", *out)
+    assert "expected ORGAN=MM" in refusal(run.root, "--spacing", "brain", *out)
     (tmp_path / "split.json").write_text("{}", encoding="utf-8")
     assert "is no split" in refusal(run.root, "--split", tmp_path, *out)
     assert not (tmp_path / "no").exists()

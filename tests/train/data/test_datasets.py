@@ -11,12 +11,8 @@ import pytest
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.read import write_png
 from tumorseg_train.data.checks import check_samples
-from tumorseg_train.data.datasets import (
-    Sample,
-    find_samples,
-    read_pair,
-    unread_folders,
-)
+from tumorseg_train.data.datasets import Sample, find_samples, read_pair
+from tumorseg_train.layouts.known import unread_folders
 
 SHARED = Path(os.environ.get("TUMORSEG_SHARED", Path(__file__).parents[4] / "shared"))
 SIZE = (40, 60)  # height, width
@@ -72,8 +68,8 @@ def test_both_datasets_are_found_at_once(root: Path) -> None:
     samples = find_samples(root)
     busi = "breast/Dataset_BUSI_with_GT"
     assert samples == [
-        Sample("brain/images/1.png", ("brain/masks/1.png",), "brain", "tumour"),
-        Sample("brain/images/2.png", ("brain/masks/2_mask.png",), "brain", "tumour"),
+        Sample("brain/images/1.png", ("brain/masks/1.png",), "brain", "tumour", neighbours=True),
+        Sample("brain/images/2.png", ("brain/masks/2_mask.png",), "brain", "tumour", neighbours=True),
         Sample(
             f"{busi}/benign/benign (1).png",
             (f"{busi}/benign/benign (1)_mask.png", f"{busi}/benign/benign (1)_mask_1.png"),
@@ -154,8 +150,8 @@ def masks_of_all_kinds(path: Path, kind: str) -> None:
     ],
 )
 def test_masks_of_all_kinds(tmp_path: Path, kind: str) -> None:
-    put(tmp_path / "images" / "1.png", picture(size=(40, 64)))
-    masks_of_all_kinds(tmp_path / "masks" / "1.png", kind)
+    put(tmp_path / "brain" / "images" / "1.png", picture(size=(40, 64)))
+    masks_of_all_kinds(tmp_path / "brain" / "masks" / "1.png", kind)
     samples = find_samples(tmp_path)
     assert check_samples(tmp_path, samples) == []
     assert np.array_equal(read_pair(tmp_path, samples[0])[1], mask_at(4, 8, (40, 64)) > 0)
@@ -210,7 +206,7 @@ def test_every_problem_is_reported_at_once(root: Path) -> None:
         ("brain/images/1.png: has no mask", "add it"),
         ("brain/masks/2_mask.png: has 40x60 pixels, expected 60x40", "at the image's size"),
         (f"{prefix}/benign/benign (1).png: ", "again"),  # the runtime's words
-        (f"{prefix}/benign/benign (1)_mask_1.png: has 10 value(s) (0, 1, 2, 3, ...)", "save it as PNG"),
+        (f"{prefix}/benign/benign (1)_mask_1.png: has 10 values (0, 1, 2, 3, ...)", "save it as PNG"),
         (f"{prefix}/malignant/malignant (1).png: is malignant, but its masks are empty", "mark it"),
         (f"{prefix}/normal/normal (1).png: is normal, but its masks mark 80 pixels", "blacken"),
         ("brain/masks/7.png: is a mask without an image", "remove the mask"),
@@ -225,14 +221,16 @@ def test_every_problem_is_reported_at_once(root: Path) -> None:
         assert str(root) not in problem  # all paths are relative to the root
 
 
-@pytest.mark.parametrize("values", [(255, 255), (10, 200)])
-def test_the_background_of_a_mask_must_be_zero(root: Path, values: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("values", "said"), [((255, 255), "fills the image"), ((10, 200), "has 2 values (10, 200)")]
+)
+def test_the_background_of_a_mask_must_be_zero(root: Path, values: tuple[int, int], said: str) -> None:
     mask = np.full(SIZE, values[0], np.uint8)
     mask[3:9, 3:9] = values[1]
     put(root / "brain" / "masks" / "1.png", mask)
     (problem,) = check_samples(root, find_samples(root))
-    assert problem.startswith("brain/masks/1.png: has ")
-    assert "make the background 0" in problem
+    assert problem.startswith(f"brain/masks/1.png: {said}")
+    assert "--tumour" in problem
 
 
 def test_a_black_mask_is_no_problem_for_brain(root: Path) -> None:
@@ -275,7 +273,7 @@ def test_half_a_layout_is_refused(tmp_path: Path) -> None:
 
 def test_layout_without_images_is_refused(tmp_path: Path) -> None:
     for name in ("images", "masks"):
-        (tmp_path / name).mkdir()
+        (tmp_path / "brain" / name).mkdir(parents=True)
     with pytest.raises(InputError, match="hold no images"):
         find_samples(tmp_path)
 

@@ -10,9 +10,10 @@ import pytest
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.read import to_uint8
 from tumorseg_train.data.checks import check_samples
-from tumorseg_train.data.datasets import Sample, find_samples, read_pair, unread_folders
-from tumorseg_train.data.figshare_mat import read_origin, read_slice_image, read_slice_mask
+from tumorseg_train.data.datasets import Sample, find_samples, read_pair
 from tumorseg_train.data.split import PARTS, Manifest, make_manifest
+from tumorseg_train.layouts.figshare_mat import read_origin, read_slice_image, read_slice_mask
+from tumorseg_train.layouts.known import unread_folders
 
 h5py = pytest.importorskip("h5py", reason="h5py comes with tumorseg[train]")
 HEIGHT, WIDTH = 48, 40

@@ -56,6 +56,11 @@ def test_or_at_the_images_own_size(manifest: Manifest) -> None:
         assert score.predicted_px == pytest.approx(item.height * item.width / 2, rel=0.05)
 
 
+def test_the_spacing_of_an_organ_that_is_not_there_is_refused(manifest: Manifest) -> None:
+    with pytest.raises(InputError, match="spacing is given for brian, expected organs of the split: brain"):
+        score_part(nothing, manifest, "test", CONTRACT, spacing={"brian": 0.5})
+
+
 def test_or_at_a_square_of_any_size(manifest: Manifest) -> None:
     predictions = score_part(left_half, manifest, "test", CONTRACT, scale="160")
     for item, score in zip(predictions.items, predictions.scores, strict=True):

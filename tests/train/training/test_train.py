@@ -18,6 +18,7 @@ from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.data.split import SPLIT
 from tumorseg_train.evaluation.predictions import evaluate
 from tumorseg_train.networks.initial import initial_weights, load_initial_weights
+from tumorseg_train.networks.mirrored import Mirrored
 from tumorseg_train.networks.run import CHECKPOINT, Run
 
 pytestmark = pytest.mark.slow
@@ -280,7 +281,7 @@ def test_weights_of_another_network_are_refused_before_the_training(
     assert "nothing: does not exist, expected a run or a file of weights" in refusal(
         *unet, "--init", str(tmp_path / "nothing")
     )
-    assert "cannot be read as weights" in refusal(*unet, "--init", str(run.root / "run.json"))
+    assert "is a JSON text; expected weights" in refusal(*unet, "--init", str(run.root / "run.json"))
     assert "leave one out" in refusal(*unet, "--init", str(run.root), "--encoder-weights", "none")
     out = run.root
     result = CliRunner().invoke(train, [str(data), "--out", str(out), *unet, "--init", str(out)])
@@ -288,3 +289,33 @@ def test_weights_of_another_network_are_refused_before_the_training(
     initial = InitialWeights(str(run.root / CHECKPOINT), "0" * 64)
     with pytest.raises(InputError, match="is missing or changed since the training was planned"):
         load_initial_weights(run.model(), initial)
+
+
+def test_without_an_epoch_weights_are_judged_as_they_are(data: Path, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "adopted"
+    arguments = [
+        str(data),
+        "--out",
+        str(out),
+        *SMALL[:4],
+        "--size",
+        "64",
+        "--recipe",
+        "quick",
+        "--epochs",
+        "0",
+    ]
+    arguments += ["--set", "crop=32", "--set", "mirror=true"]
+    refused = CliRunner().invoke(train, arguments)
+    assert isinstance(refused.exception, InputError)
+    assert "--epochs is 0, expected 1 or more without --init" in str(refused.exception)
+    result = CliRunner().invoke(train, [*arguments, "--init", str(run.root)])
+    assert result.exit_code == 0, result.output
+    assert "initial weights as they are" in result.output
+    adopted = Run.open(out)
+    assert (out / CHECKPOINT).is_file()
+    assert adopted.training["steps"] == adopted.training["epochs"] == 0
+    assert isinstance(adopted.model(), Mirrored)
+    for before, after in zip(run.model().parameters(), adopted.model().parameters(), strict=True):
+        assert torch.equal(before, after)
+    assert adopted.metrics["test"]["images"] == run.metrics["test"]["images"]

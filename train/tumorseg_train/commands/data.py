@@ -1,4 +1,4 @@
-"""`tumorseg data`: find and check the images, write the split, audit them; draw phantoms."""
+"""`tumorseg data`: declare and check the images, write the split, audit them; draw phantoms."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from tumorseg_runtime.cli.options import PATH, Options, SuggestingGroup, command
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder
 from tumorseg_train.commands.data_audit import audit
-from tumorseg_train.data.checks import examine
-from tumorseg_train.data.datasets import find_samples, unread_folders
+from tumorseg_train.commands.data_import import import_data
+from tumorseg_train.commands.dataset_options import FIELDS, DatasetOptions, dataset_options
+from tumorseg_train.data.checks import at_the_border, examine, in_few_lines
+from tumorseg_train.data.datasets import find_samples
 from tumorseg_train.data.grouping import KINDS, MEANING
 from tumorseg_train.data.phantoms import BRAIN, BREAST, NOTE, PHANTOMS_FLAG, ensure_data, write_phantoms
 from tumorseg_train.data.split import GROUPED, PARTS, RANDOM, Manifest, split_samples
+from tumorseg_train.layouts.known import unread_folders
 
 
 @click.group(cls=SuggestingGroup)
 def data() -> None:
-    """Find, check, split and audit images, or draw phantoms. Layouts and sources: docs/data.md."""
+    """Declare, check, split and audit images, or draw phantoms. Layouts and sources: docs/data.md."""
 
 
 @dataclass(frozen=True)
-class PrepareOptions(Options):
+class PrepareOptions(DatasetOptions):
     """Of `tumorseg data prepare`. folds: 0 for one split. out: None for DIR/split.json."""
 
     folder: Path
@@ -39,8 +42,9 @@ class PrepareOptions(Options):
     out: Path | None
 
 
-@command(PrepareOptions, example="tumorseg data prepare data --seed 1")
+@command(PrepareOptions, example="tumorseg data prepare data --seed 1", sections={"Dataset": FIELDS})
 @click.argument("folder", metavar="DIR", type=PATH)
+@dataset_options
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the split.")
 @click.option(
     "--split",
@@ -71,20 +75,22 @@ class PrepareOptions(Options):
 def prepare(options: PrepareOptions) -> None:
     """Check every image and mask under DIR and write the split into training, validation and test.
 
-    Problems are listed for all files at once, and no split is written; the exit status is then 2. Phantoms
-    are drawn where DIR is `data` or --phantoms is given, and DIR does not exist.
+    What is read: as DIR/dataset.toml declares it (`tumorseg data import`), else the flags under Dataset, else
+    the layouts of docs/data.md. Problems are listed for all files at once, and no split is written; the exit
+    status is then 2. Phantoms are drawn where DIR is `data` or --phantoms is given, and DIR does not exist.
     """
     folder = options.folder
     if ensure_data(folder, asked=options.phantoms):
         options.log(f"{folder} did not exist: phantoms were drawn into it (docs/data.md)")
-    samples = find_samples(folder)
-    facts, found = examine(folder, samples)
+    declared = options.declared(folder)
+    samples = find_samples(folder, declared)
+    facts, found = examine(folder, samples, declared)
     problems = [problem.text for problem in found]
     if problems:
         if options.as_json:
             click.echo(json.dumps({"root": str(folder), "problems": problems}, indent=2, ensure_ascii=False))
         else:
-            click.echo("\n".join(problems), err=True)
+            click.echo("\n".join(in_few_lines(found)), err=True)
         raise InputError(
             f"{folder}: {len(problems)} problem(s) in {len(samples)} images, expected none: "
             "see the list, no split was written"
@@ -107,7 +113,8 @@ def prepare(options: PrepareOptions) -> None:
         "groups_across_parts": len(manifest.straddling()),
         "counts": counts(manifest),
         "copies": manifest.copies(),
-        "unread_folders": unread_folders(folder),
+        "masks_at_the_border": at_the_border(facts),
+        "unread_folders": unread_folders(folder, declared),
     }
     click.echo(json.dumps(report, indent=2, ensure_ascii=False) if options.as_json else describe(report))
     images = "phantoms, drawn images" if report["phantoms"] else "images"
@@ -147,6 +154,7 @@ def phantoms(options: PhantomsOptions) -> None:
 
 for one in (prepare, audit, phantoms):
     data.add_command(one)
+data.add_command(import_data, "import")
 
 
 def counts(manifest: Manifest) -> list[dict[str, Any]]:
@@ -192,6 +200,11 @@ def describe(report: dict[str, Any]) -> str:
     if report["phantoms"]:
         lines.append(f"phantoms: drawn images, taken of nobody ({report['root']}/{NOTE})")
     lines += [f"same bytes, kept in one part: {', '.join(images)}" for images in report["copies"]]
+    if border := report["masks_at_the_border"]:
+        names = ", ".join(border[:3]) + (", ..." if len(border) > 3 else "")
+        lines.append(
+            f"{len(border)} masks fill half of the border and more, as is declared (inverted?): {names}"
+        )
     if report["unread_folders"]:
         lines.append(f"not read, no known layout: {', '.join(report['unread_folders'])}")
     return "\n".join(lines)

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import click
 
-from tumorseg_runtime.cli.options import Existing, Options, command, out_option
+from tumorseg_runtime.cli.options import Existing, command, out_option
 from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_train.commands.dataset_options import FIELDS, DatasetOptions, dataset_options
 from tumorseg_train.data.audit import Audit, audit_data
 from tumorseg_train.data.audit_report import audit_page
-from tumorseg_train.data.checks import KINDS, MEANING
+from tumorseg_train.data.checks import KINDS, MEANING, in_few_lines
 
 
 @dataclass(frozen=True)
-class AuditOptions(Options):
+class AuditOptions(DatasetOptions):
     """Of `tumorseg data audit`."""
 
     folder: Path
@@ -24,8 +25,13 @@ class AuditOptions(Options):
     out: Path | None
 
 
-@command(AuditOptions, example="tumorseg data audit data --split data/split.json --out build/audit.html")
+@command(
+    AuditOptions,
+    example="tumorseg data audit data --split data/split.json --out build/audit.html",
+    sections={"Dataset": FIELDS},
+)
 @click.argument("folder", metavar="DIR", type=Existing("a folder of images"))
+@dataset_options
 @click.option(
     "--split", type=Existing("a split.json"),
     help="A split.json: is one patient, one block of slices or one scene in two of its parts?",
@@ -35,10 +41,11 @@ def audit(options: AuditOptions) -> None:
     """Read all images and masks under DIR, compare all images, and say what is wrong.
 
     The exit status is 1 if evidence from this data is worthless: unreadable files, masks that are missing,
-    empty or of another size, one scene in two classes, or a split with one group on two sides. Nothing
-    under DIR is changed.
+    empty, inverted or of another size, one scene in two classes, or a split with one group on two sides.
+    Nothing under DIR is changed.
     """
-    found, out = audit_data(options.folder, options.split), options.out
+    found = audit_data(options.folder, options.split, options.declared(options.folder))
+    out = options.out
     if out:
         make_folder(out.parent)
         write_text(out, audit_page(found))
@@ -57,9 +64,9 @@ def describe(audit: Audit) -> str:
     """The findings for people, a line each."""
     lines = [f"{audit.root}: {len(audit.samples)} images, {len(audit.facts)} of them sound"]
     for kind in KINDS:
-        texts = [problem.text for problem in audit.problems if problem.kind == kind]
-        lines.append(f"{len(texts)} {kind}: {MEANING[kind]}")
-        lines += [f"  {text}" for text in texts]
+        problems = [problem for problem in audit.problems if problem.kind == kind]
+        lines.append(f"{len(problems)} {kind}: {MEANING[kind]}")
+        lines += [f"  {text}" for text in in_few_lines(problems)]
     clusters = audit.clusters()
     lines.append(f"{sum(map(len, clusters))} images in {len(clusters)} clusters of near-duplicates")
     lines.append(f"{sum(pair.same_bytes for pair in audit.pairs)} pairs with the same bytes")
@@ -67,6 +74,8 @@ def describe(audit: Audit) -> str:
     lines.append(f"{len(conflicts)} pairs of one scene in two classes")
     lines += [f"  {pair.first} and {pair.second}: similarity {pair.similarity:.2f}" for pair in conflicts]
     lines.append(f"{len(audit.coloured())} images with colour among gray ones")
+    if border := audit.at_the_border():
+        lines.append(f"{len(border)} masks fill half of the border and more, as is declared (inverted?)")
     lines.append(f"{len(audit.several_masks())} images with several masks, which are OR-ed")
     if audit.split:
         across = sum(pair.across for pair in audit.pairs)

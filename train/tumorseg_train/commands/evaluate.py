@@ -157,9 +157,9 @@ def read_spacing(texts: tuple[str, ...]) -> dict[str, float]:
             millimetres = float(number)
         except ValueError:
             millimetres = 0.0
-        if organ not in ("brain", "breast") or not 0 < millimetres < 100:
+        if not organ or not 0 < millimetres < 100:
             raise InputError(
-                f"--spacing is '{text}', expected brain=MM or breast=MM with millimetres above 0"
+                f"--spacing is '{text}', expected ORGAN=MM with millimetres above 0, such as brain=0.49"
             )
         spacing[organ] = millimetres
     return spacing

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tumorseg_runtime.bundle.bundle import sha256_of
-from tumorseg_runtime.cli.options import PATH, Existing, Options, command, out_option, spoken
+from tumorseg_runtime.cli.options import PATH, Existing, command, out_option, spoken
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import move
 from tumorseg_runtime.core.stop import resumable
+from tumorseg_train.commands.dataset_options import FIELDS, DatasetOptions, dataset_options
 from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.config.recipe import load_recipe, parse_settings
 from tumorseg_train.data.datasets import find_samples
@@ -30,7 +31,7 @@ RUN_INDEX = "run.json"  # `networks.run.INDEX`, which comes with torch
 
 
 @dataclass(frozen=True)
-class TrainOptions(Options):
+class TrainOptions(DatasetOptions):
     """Of `tumorseg train`: data and out, or resume. None in the rest: the recipe's."""
 
     data: Path | None
@@ -60,7 +61,7 @@ class TrainOptions(Options):
     sections={
         "Network": ("arch", "encoder", "encoder_weights", "size", "init"),
         "Recipe": ("recipe", "epochs", "batch_size", "seed", "deterministic", "settings"),
-        "Data": ("split", "phantoms"),
+        "Data": ("split", "phantoms", *FIELDS),
         "Machines": ("devices", "nodes"),
     },
 )
@@ -74,7 +75,7 @@ class TrainOptions(Options):
 @click.option(
     "--init", type=Existing("a run or a file of weights"), metavar="RUN|FILE",
     help="Start from the weights of a run, finished or broken off, or of a file (.safetensors), of the same "
-    "architecture and encoder, at any size.",
+    "architecture and encoder, at any size. With --epochs 0 they are taken as they are.",
 )  # fmt: skip
 @click.option(
     "--arch", default="unetplusplus", show_default=True,
@@ -102,6 +103,7 @@ class TrainOptions(Options):
     "--split", type=click.Choice(["grouped", "random"]), default="grouped", show_default=True,
     help="grouped keeps patients and near-duplicates on one side; random shows what their leak is worth.",
 )  # fmt: skip
+@dataset_options
 @click.option(
     "--devices", type=click.IntRange(1), default=1, show_default=True,
     help="Processes (or GPUs) on each machine.",
@@ -189,10 +191,13 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         load_recipe(options.recipe, **changes)
     if options.init and options.encoder_weights:
         raise InputError("--init brings the encoder's weights, got also --encoder-weights: leave one out")
+    if options.epochs == 0 and not options.init:
+        raise InputError("--epochs is 0, expected 1 or more without --init: there are no weights to take")
     Contract(height=options.size, width=options.size)
     if ensure_data(data, asked=options.phantoms):
         log(f"{data} did not exist: phantoms were drawn into it (docs/data.md)")
-    find_samples(data)
+    declared = options.declared(data)
+    find_samples(data, declared)
 
     import torch
 
@@ -217,7 +222,7 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         initial = initial_weights(options.init, options.arch, options.encoder, contract)
         chosen = replace(chosen, encoder_weights="none")  # the initial ones take their place
         log(f"initial weights: {initial.path}")
-    manifest = make_manifest(data, chosen.seed, method=options.split)
+    manifest = make_manifest(data, chosen.seed, method=options.split, declared=declared)
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
     log(f"{data}: {len(manifest.items)} images: {counts}")
     root = str(manifest.root.resolve())
@@ -269,10 +274,15 @@ def describe(run: Run) -> str:
     baseline = test["threshold_baseline"]
     organs = ", ".join(f"{organ} {dice:.3f}" for organ, dice in test["by_organ"].items())
     healthy = test["images"] - test["images_with_tumour"]
+    trained = "initial weights as they are"
+    if training["epochs"]:
+        trained = (
+            f"{training['steps']} steps in {training['seconds']:.0f} s "
+            f"on {training['device']}; best epoch {chosen} of {training['recipe']['epochs']}, "
+            f"validation Dice {run.metrics['validation']['mean_dice']:.3f}"
+        )
     return (
-        f"{run.architecture} {run.encoder}: {training['steps']} steps in {training['seconds']:.0f} s "
-        f"on {training['device']}; best epoch {chosen} of {training['recipe']['epochs']}, "
-        f"validation Dice {run.metrics['validation']['mean_dice']:.3f}\n"
+        f"{run.architecture} {run.encoder}: {trained}\n"
         f"test at {run.contract.height}x{run.contract.width}: mean Dice {test['mean_dice']:.3f} "
         f"over {test['images_with_tumour']} images with a tumour ({organs}), "
         f"pooled F1 {test['pooled_f1']:.3f}; "

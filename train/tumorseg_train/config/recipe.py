@@ -51,11 +51,13 @@ class Recipe:
     validation_images: how many validation images choose the checkpoint; 0 takes all.
     patience: epochs without a better validation Dice after which training ends; 0 never ends it early.
     workers: processes that load images. precision: Lightning's name for it, or 'auto'.
+    mirror: the network answers with the mean over an image and its mirror image (`networks.mirrored`).
+    epochs: 0 takes the initial weights as they are, and only chooses the threshold and judges.
     deterministic: the same seed and machine give the same bits; an operation that cannot is an error.
     """
 
     encoder_weights: str
-    epochs: AtLeastOne
+    epochs: Count
     small_epochs: Count
     small_scale: Annotated[float, Field(gt=0, le=1)]
     batch_size: AtLeastOne
@@ -85,9 +87,10 @@ class Recipe:
     channels_last: bool
     deterministic: bool
     seed: Count
+    mirror: bool = False
 
     def __post_init__(self) -> None:
-        if self.small_epochs >= self.epochs:
+        if self.epochs and self.small_epochs >= self.epochs:
             raise InputError(
                 f"small_epochs is {self.small_epochs} of {self.epochs} epochs, expected fewer: the last "
                 "epochs must see the images at full size; set small_epochs lower or epochs higher"

@@ -16,12 +16,23 @@ from typing import Any
 import numpy as np
 
 from tumorseg_runtime.bundle.bundle import sha256_of
-from tumorseg_train.data.checks import EMPTY, MISMATCHED, UNREADABLE, Facts, Problem, examine
-from tumorseg_train.data.datasets import PHANTOMS, Sample, find_samples, unread_folders
+from tumorseg_train.data.checks import (
+    EMPTY,
+    INVERTED,
+    MISMATCHED,
+    UNREADABLE,
+    Facts,
+    Problem,
+    at_the_border,
+    examine,
+)
+from tumorseg_train.data.datasets import PHANTOMS, Sample, find_samples
 from tumorseg_train.data.grouping import Group, group_samples, near_duplicates
 from tumorseg_train.data.split import Manifest
+from tumorseg_train.layouts.declaration import Declaration
+from tumorseg_train.layouts.known import unread_folders
 
-FATAL = (UNREADABLE, MISMATCHED, EMPTY)
+FATAL = (UNREADABLE, MISMATCHED, EMPTY, INVERTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +112,10 @@ class Audit:
         images = [image for image, facts in self.facts.items() if facts.coloured]
         return images if 2 * len(images) <= len(self.facts) else []
 
+    def at_the_border(self) -> list[str]:
+        """Images whose masks fill half of the border and more, as is declared of them."""
+        return at_the_border(dict(self.facts))
+
     def several_masks(self) -> list[Sample]:
         """Samples of which several masks are OR-ed."""
         return [sample for sample in self.samples if len(sample.masks) > 1]
@@ -160,12 +175,13 @@ class Audit:
             "images": len(self.samples),
             "sound_images": len(self.facts),
             "phantoms": self.phantoms,
-            "problems": [dataclasses.asdict(problem) for problem in self.problems],
+            "problems": [problem.to_dict() for problem in self.problems],
             "class_conflicts": [dataclasses.asdict(pair) for pair in self.pairs if pair.conflicting],
             "copies": [[pair.first, pair.second] for pair in self.pairs if pair.same_bytes],
             "near_duplicates": [dataclasses.asdict(pair) for pair in self.pairs],
             "clusters": [list(images) for images in self.clusters()],
             "coloured_among_gray": self.coloured(),
+            "masks_at_the_border": self.at_the_border(),
             "several_masks": {sample.image: list(sample.masks) for sample in self.several_masks()},
             "without_tumour": [
                 {"organ": organ, "class": label, "images": count}
@@ -192,14 +208,14 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in zip(names, found, strict=True)}
 
 
-def audit_data(root: Path, split: Path | None = None) -> Audit:
+def audit_data(root: Path, split: Path | None = None, declared: tuple[Declaration, ...] = ()) -> Audit:
     """Read every file under `root`, compare all images, and hold a split against them.
 
     Raises InputError where there is no known layout, BundleError where `split` is no split.
     """
     manifest = Manifest.read(split, root) if split else None
-    samples = find_samples(root)
-    facts, problems = examine(root, samples)
+    samples = find_samples(root, declared)
+    facts, problems = examine(root, samples, declared)
     sound = [sample for sample in samples if sample.image in facts]
     hashes = {name: sha256_of(root / name) for sample in sound for name in (sample.image, *sample.masks)}
     drawn = (root / PHANTOMS).is_file()
@@ -217,7 +233,13 @@ def audit_data(root: Path, split: Path | None = None) -> Audit:
     if manifest:
         check = check_split(str(split), manifest, group_samples(sound, facts, hashes, drawn=drawn), hashes)
     return Audit(
-        root, tuple(samples), facts, tuple(problems), tuple(pairs), tuple(unread_folders(root)), check
+        root,
+        tuple(samples),
+        facts,
+        tuple(problems),
+        tuple(pairs),
+        tuple(unread_folders(root, declared)),
+        check,
     )
 
 

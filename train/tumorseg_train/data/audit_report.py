@@ -42,6 +42,7 @@ def audit_page(audit: Audit) -> str:
         ("One scene in two classes", _pairs([pair for pair in audit.pairs if pair.conflicting])),
         ("Near-duplicates", _clusters(audit)),
         ("Colour among gray", _named(audit.coloured())),
+        ("Masks at the border", _named(audit.at_the_border())),
         ("Several masks", _named([sample.image for sample in audit.several_masks()])),
         ("Sizes of images", _sizes(audit)),
         ("Sizes of lesions", _areas(audit)),
@@ -186,6 +187,7 @@ def _cases(audit: Audit) -> Iterator[PageCase]:
             found.append((title, _said(pair), (pair.first, pair.second)))
     found += [("Near-duplicates", ", ".join(images), images) for images in audit.clusters()]
     found += [("Colour among gray", image, (image,)) for image in audit.coloured()]
+    found += [("Mask at the border", image, (image,)) for image in audit.at_the_border()]
     found += [("Several masks", s.image, (s.image,)) for s in audit.several_masks()]
     found.sort(key=lambda each: each[0] != "One scene in two classes")
     by_name = {sample.image: sample for sample in audit.samples}

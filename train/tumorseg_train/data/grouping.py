@@ -1,7 +1,7 @@
 """Groups: images that must not fall on two sides of a split, because they show one patient or one scene.
 
 patient           the data names the patient
-slices            a block of neighbouring numbers of brain slices: a proxy for the patient, who is not named.
+slices            a block of neighbouring slice numbers: a proxy for the patient, who is not named.
                   Neighbouring numbers are often one patient; a block ends where the next slice looks least
                   like it, but it may hold several patients, and may cut one
 near-duplicates   images that look alike (`tumorseg_train.data.near_duplicates`), in any class
@@ -32,6 +32,7 @@ MEANING = {
 # Least similarity of near-duplicates. Brain slices of strangers reach 0.50 (one outline, one place); frames
 # of strangers reach 0.35, and below 0.5 they still are of one lesion (both looked at, docs/data.md).
 NEAR = {"brain": 0.55, "breast": 0.40}
+NEAR_ELSEWHERE = 0.40  # of other organs: the lower one, since a group too large costs less than a leak
 SPAN = (20, 40)  # numbers in a block of slices: at least, at most. A patient has 13 slices on average
 _SEEN = 2  # slices on each side of a cut that are compared
 
@@ -89,7 +90,8 @@ def near_duplicates(
     Of phantoms (`drawn`) and across organs only images with equal bytes.
     """
     pairs: dict[tuple[str, str], float] = {}
-    for organ, least in NEAR.items():
+    for organ in sorted({sample.organ for sample in samples}):
+        least = NEAR.get(organ, NEAR_ELSEWHERE)
         images = [sample.image for sample in samples if sample.organ == organ and not drawn]
         found = alike([facts[image].fingerprint for image in images], least)
         pairs |= {(images[i], images[j]): value for i, j, value in found}
@@ -110,11 +112,11 @@ def _patients(samples: Sequence[Sample]) -> list[tuple[str, str]]:
 
 
 def _blocks(samples: Sequence[Sample], facts: dict[str, Facts]) -> list[tuple[str, str]]:
-    """Each brain slice without a patient, but with a number, with the first slice of its block."""
+    """Each slice without a patient, but with a number, with the first slice of its block."""
     folders: dict[PurePosixPath, list[tuple[int, str]]] = {}
     for sample in samples:
         path = PurePosixPath(sample.image)
-        if sample.organ == "brain" and not sample.patient and re.fullmatch(r"\d+", path.stem):
+        if sample.neighbours and not sample.patient and re.fullmatch(r"\d+", path.stem):
             folders.setdefault(path.parent, []).append((int(path.stem), sample.image))
     pairs = []
     for slices in folders.values():

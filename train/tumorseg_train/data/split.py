@@ -18,10 +18,12 @@ from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.core.records import Count, Fields, Format, Sha256, to_json
-from tumorseg_train.data.checks import Facts, examine
+from tumorseg_train.data.checks import Facts, examine, in_few_lines
 from tumorseg_train.data.datasets import PHANTOMS, Sample, find_samples
 from tumorseg_train.data.grouping import Group, group_samples
 from tumorseg_train.data.stratify import Member, stratify
+from tumorseg_train.layouts.declaration import Declaration
+from tumorseg_train.layouts.masks import MaskRule
 
 SCHEMA: Final = 2
 UNGROUPED: Final = (
@@ -32,6 +34,7 @@ PARTS = ("train", "val", "test")
 FRACTIONS = {"train": 0.7, "val": 0.2, "test": 0.1}
 GROUPED, RANDOM, UNKNOWN = METHODS = ("grouped", "random", "unknown")
 SHOWN = 50  # problems in a message
+PLAIN_MASKS: Final = {"tumour": "", "soft_threshold": 0}  # fields of an item that are then left out
 FORMAT = Format("split", "make it again with `tumorseg data`", max_bytes=2**28)
 
 
@@ -39,12 +42,14 @@ FORMAT = Format("split", "make it again with `tumorseg data`", max_bytes=2**28)
 class Item:
     """One image of a split. Paths are POSIX, relative to the data's root.
 
-    organ: 'brain' or 'breast'. label: 'benign', 'malignant', 'normal', or 'tumour' where only masks tell.
+    organ: a name. label: the class, such as 'benign' or 'normal', or 'tumour' where only masks tell.
     masks: files whose union is the ground truth; empty where none belongs to the image (no tumour).
     files: SHA-256 of the image and of every mask, by path.
     group, group_kind: the group of images of one patient or scene, and one of
     `tumorseg_train.data.grouping.KINDS`;
         empty in a split of schema 1.
+    tumour, soft_threshold: how the masks are read (`tumorseg_train.layouts.masks`); left out where they are
+        the defaults.
     """
 
     image: str
@@ -58,6 +63,13 @@ class Item:
     files: dict[str, Sha256]
     group: str = ""
     group_kind: str = ""
+    tumour: str = ""
+    soft_threshold: Count = 0
+
+    @property
+    def rule(self) -> MaskRule:
+        """How its masks are read."""
+        return MaskRule(self.tumour, self.soft_threshold)
 
     def without_hash(self) -> tuple[str, ...]:
         """Image and masks that `files` lacks; none in a manifest that was read."""
@@ -106,9 +118,12 @@ class Manifest:
         if self.schema != UNGROUPED:
             values |= {"method": self.method, "folds": self.folds, "fold": self.fold}
         values["items"] = [dataclasses.asdict(item) for item in self.items]
-        if self.schema == UNGROUPED:
-            for item in values["items"]:
+        for item in values["items"]:
+            if self.schema == UNGROUPED:
                 del item["group"], item["group_kind"]
+            for name, value in PLAIN_MASKS.items():
+                if item[name] == value:
+                    del item[name]
         return to_json(values, indent=1)
 
     def digest(self) -> str:
@@ -127,6 +142,8 @@ class Manifest:
             values = {"method": UNKNOWN, "folds": 0, "fold": 0, **values}
             items = FORMAT.check(values, path, Fields(items=[dict[str, Any]]))["items"]
             values["items"] = [{"group": "", "group_kind": "", **item} for item in items]
+        items = FORMAT.check(values, path, Fields(items=[dict[str, Any]]))["items"]
+        values["items"] = [{**PLAIN_MASKS, **item} for item in items]
         manifest: Manifest = FORMAT.check(values, path, cls, root=root)
         if unsealed := [(item, name) for item in manifest.items for name in item.without_hash()]:
             item, name = unsealed[0]
@@ -138,23 +155,27 @@ class Manifest:
 
 
 def make_manifest(
-    root: Path, seed: int = 0, *, method: str = GROUPED, folds: int = 0, fold: int = 0
+    root: Path,
+    seed: int = 0,
+    *,
+    method: str = GROUPED,
+    folds: int = 0,
+    fold: int = 0,
+    declared: tuple[Declaration, ...] = (),
 ) -> Manifest:
     """Find, check, hash, group and split the images under `root`.
 
     Raises InputError where there is no known layout, with all problems of the files (one a line, the
     first 50 of them), and where there are too few images or groups for three parts.
     """
-    samples = find_samples(root)
-    facts, problems = examine(root, samples)
+    samples = find_samples(root, declared)
+    facts, problems = examine(root, samples, declared)
     if problems:
-        lines = [f"{root}: {len(problems)} problem(s) in {len(samples)} images:"]
-        lines += [problem.text for problem in problems[:SHOWN]]
-        if len(problems) > SHOWN:
-            lines.append(
-                f"... and {len(problems) - SHOWN} more: `tumorseg data prepare {root}` lists them all"
-            )
-        raise InputError("\n  ".join(lines))
+        lines = in_few_lines(problems)
+        shown = [f"{root}: {len(problems)} problem(s) in {len(samples)} images:", *lines[:SHOWN]]
+        if len(lines) > SHOWN:
+            shown.append(f"... and {len(lines) - SHOWN} more: `tumorseg data prepare {root}` lists them all")
+        raise InputError("\n  ".join(shown))
     return split_samples(root, seed, samples, facts, method=method, folds=folds, fold=fold)
 
 
@@ -227,4 +248,6 @@ def _item(
         files={name: hashes[name] for name in (sample.image, *sample.masks)},
         group=group.name,
         group_kind=group.kind,
+        tumour=sample.rule.tumour,
+        soft_threshold=sample.rule.soft_threshold,
     )

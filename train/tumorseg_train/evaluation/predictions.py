@@ -177,9 +177,15 @@ def score_part(
     infer: (uint8 image of any size (H, W[, 3]), its name) -> logits float32 (K, h, w) at the contract's size.
     spacing: mm between neighbouring pixels of the image files, by organ, for distances in mm.
     log: is called after each image with the number of images done and of all.
-    Raises InputError for a part without images.
+    Raises InputError for a part without images, and for the spacing of an organ that the split has not.
     """
     items = manifest.part(part)
+    organs = sorted({item.organ for item in manifest.items})
+    if unknown := sorted(set(spacing or {}) - set(organs)):
+        raise InputError(
+            f"spacing is given for {', '.join(unknown)}, expected organs of the split: {', '.join(organs)}: "
+            "correct it"
+        )
     if not items:
         raise InputError(f"the split has no image in '{part}', expected some: choose another part")
     baseline = ThresholdBaseline()

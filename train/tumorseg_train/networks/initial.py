@@ -10,8 +10,9 @@ from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.config.plan import PLAN, InitialWeights, TrainingPlan
-from tumorseg_train.networks.models import build_model, load_exactly, read_state_dict
+from tumorseg_train.networks.models import build_model, load_exactly
 from tumorseg_train.networks.run import CHECKPOINT, INDEX, Run
+from tumorseg_train.networks.weights_file import read_state_dict
 
 FITS = ("architecture", "encoder", "classes", "mean", "std")  # the size may differ
 

@@ -13,6 +13,7 @@ import torch
 
 from tumorseg_runtime.core.contract import IMAGENET_MEAN, IMAGENET_STD
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_train.networks.weights_file import read_state_dict
 
 ARCHITECTURES = {
     "unetplusplus": smp.UnetPlusPlus,
@@ -144,45 +145,6 @@ def _download(architecture: str, encoder: str) -> dict[str, torch.Tensor]:
         ) from error
     assert isinstance(source.encoder, torch.nn.Module)
     return source.encoder.state_dict()
-
-
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name from a .safetensors file or a pickle, which is read with weights_only.
-
-    Raises InputError for a missing or damaged file, and for a pickle that holds anything but tensors.
-    """
-    state = read_weights(path)
-    if not is_state_dict(state):
-        raise InputError(f"{path}: holds no plain state_dict: save model.state_dict() and give that file")
-    return dict(state)
-
-
-def is_state_dict(value: object) -> bool:
-    """True for tensors by name."""
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
-    )
-
-
-def read_weights(path: Path) -> Any:
-    """What a .safetensors file or a pickle holds; a pickle is read with weights_only, and runs no code.
-
-    Raises InputError for a missing or damaged file, and for a pickle of other things than plain values.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: is not a file, expected weights (.safetensors, .pth, .pt or .bin)")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors and pickle raise many kinds; all mean the same to the caller
-        first_line = str(error).partition("\n")[0]
-        raise InputError(
-            f"{path}: cannot be read as weights ({type(error).__name__}: {first_line}): "
-            "copy the file again, or save a plain state_dict"
-        ) from error
 
 
 def load_exactly(module: torch.nn.Module, state: dict[str, torch.Tensor], what: str) -> None:

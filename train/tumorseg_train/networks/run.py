@@ -24,7 +24,9 @@ from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.core.records import Fields, Format, Sha256, to_json
 from tumorseg_train.data.split import SPLIT, Manifest
-from tumorseg_train.networks.models import build_model, load_exactly, read_state_dict
+from tumorseg_train.networks.mirrored import Mirrored
+from tumorseg_train.networks.models import build_model, load_exactly
+from tumorseg_train.networks.weights_file import read_state_dict
 
 SCHEMA = 1
 INDEX = "run.json"
@@ -79,7 +81,10 @@ class Run:
         write_text(self.root / INDEX, to_json(values))
 
     def model(self) -> torch.nn.Module:
-        """The trained network in evaluation mode: float (N, C, h, w) -> logits (N, K, h, w)."""
+        """The trained network in evaluation mode, mirrored where the recipe says so.
+
+        float (N, C, h, w) -> logits (N, K, h, w).
+        """
         model = build_model(
             self.architecture,
             self.encoder,
@@ -87,6 +92,9 @@ class Run:
             classes=len(self.contract.classes),
         )
         load_exactly(model, read_state_dict(self.root / CHECKPOINT), str(self.root / CHECKPOINT))
+        recipe = self.training.get("recipe")
+        if isinstance(recipe, dict) and recipe.get("mirror"):  # a run made by hand may name it alone
+            model = Mirrored(model)
         return model.eval()
 
     def manifest(self) -> Manifest:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
@@ -34,7 +35,8 @@ from tumorseg_train.networks.initial import load_initial_weights
 from tumorseg_train.networks.models import build_model, load_encoder_weights
 from tumorseg_train.networks.precision import speed_up_depthwise
 from tumorseg_train.networks.run import CHECKPOINT, Run
-from tumorseg_train.training.checkpointing import RESUME, CheckpointWriter, write_csv
+from tumorseg_train.networks.statistics import estimate_statistics, is_folded
+from tumorseg_train.training.checkpointing import RESUME, CheckpointWriter, save_weights, write_csv
 from tumorseg_train.training.curves import draw_curves
 from tumorseg_train.training.distributed import check_equal, is_first, weights_digest
 from tumorseg_train.training.lightning_module import SegmentationModule
@@ -42,6 +44,7 @@ from tumorseg_train.training.progress import Progress
 from tumorseg_train.training.stop import StopAtOnce
 
 SCORES, TENSORBOARD = "test_scores.csv", "tensorboard"
+STATISTICS = 64  # training images that give BatchNorm its statistics where a bundle holds none
 PACKAGES = (
     "tumorseg", "torch", "segmentation-models-pytorch", "timm", "albumentations", "pytorch-lightning",
     "opencv-python-headless", "numpy",
@@ -62,6 +65,7 @@ def train(
     whole validation part then chooses the contract's threshold, and the test part judges both once, beside
     the best global intensity threshold.
     log: gets a line per epoch and, every `progress_seconds`, how far it is.
+    Without an epoch in the recipe the initial weights are taken as they are, and judged.
     Returns None in all processes of a distributed training but the first, which writes the run.
     Raises InputError where the data or the recipe cannot be trained on.
     """
@@ -75,12 +79,15 @@ def train(
         plan.write(out)
     recorder = CheckpointWriter(out, log)
     ours = [recorder, Progress(training, progress_seconds, log), StopAtOnce()]
-    with quiet_lightning():
-        trainer = make_trainer(plan, out, [*recipe_callbacks(plan.recipe), *ours])
-        trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
+    if plan.recipe.epochs:
+        with quiet_lightning():
+            trainer = make_trainer(plan, out, [*recipe_callbacks(plan.recipe), *ours])
+            trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
+    else:
+        save_weights(task.model.state_dict(), recorder.best_weights)
     digests = gather_digests(task)
     check_equal(digests)
-    if not trainer.is_global_zero:
+    if not is_first():
         return None
     copy(recorder.best_weights, out / CHECKPOINT)
     return finish(plan, manifest, out, recorder, task, digests, len(validation.items))
@@ -122,6 +129,9 @@ def make_task(plan: TrainingPlan, training: SplitDataset, *, fresh: bool) -> Seg
     )
     if fresh and plan.initial_weights:
         load_initial_weights(model, plan.initial_weights)
+        if recipe.epochs and is_folded(model):
+            chosen = np.linspace(0, len(training) - 1, min(STATISTICS, len(training)), dtype=int)
+            estimate_statistics(model, (training[int(i)][0] for i in chosen))
     elif fresh:
         load_encoder_weights(model, plan.architecture, plan.encoder, recipe.encoder_weights)
     if not torch.cuda.is_available():
@@ -219,7 +229,8 @@ def finish(
     validation_images: int,
 ) -> Run:
     """Choose the threshold on the validation part, judge the best weights on the test part, write the run."""
-    draw_curves(recorder.rows, out / "curves.png")
+    if recorder.rows:
+        draw_curves(recorder.rows, out / "curves.png")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     run = Run(
         root=out,
@@ -239,7 +250,7 @@ def finish(
             "initial_weights": plan.initial_weights and dataclasses.asdict(plan.initial_weights),
             "steps": task.steps,
             "epochs": len(recorder.rows),
-            "seconds": round(recorder.rows[-1]["seconds"], 1),
+            "seconds": round(recorder.rows[-1]["seconds"], 1) if recorder.rows else 0.0,
             "device": torch.cuda.get_device_name(0) if device == "cuda" else "cpu",
             "devices": plan.devices,
             "nodes": plan.nodes,
@@ -249,7 +260,10 @@ def finish(
                 **{name: version(name) for name in PACKAGES},
             },
         },
-        metrics={"best_epoch": recorder.best_epoch, "validation": {"mean_dice": recorder.best}},
+        metrics={
+            "best_epoch": recorder.best_epoch,
+            "validation": {"mean_dice": recorder.best} if recorder.rows else {},
+        },
     )
     model = run.model().to(device)
     best = choose_threshold(torch_infer(model, plan.contract), manifest, plan.contract)[0]

@@ -38,14 +38,19 @@ def not_an_image(path: Path) -> str | None:
     except (OSError, struct.error):
         return None
     sop_class, syntax = _text(meta, _CLASS), _text(meta, _SYNTAX)
+    modality = ""
+    if syntax not in (_BIG_ENDIAN, _DEFLATED):
+        modality = _text(_elements(data, start, 0x0008, explicit=syntax != _IMPLICIT)[0], _MODALITY)
+    return kind_of(sop_class, modality)
+
+
+def kind_of(sop_class: str, modality: str) -> str | None:
+    """What an object of this SOP class UID and modality is that is no image; None for an image."""
     if sop_class == _DIRECTORY:
         return "DICOMDIR"
     for beginning, name in _CLASSES:
         if sop_class.startswith(_STORAGE + beginning):
             return name
-    if syntax in (_BIG_ENDIAN, _DEFLATED):
-        return None
-    modality = _text(_elements(data, start, 0x0008, explicit=syntax != _IMPLICIT)[0], _MODALITY)
     return modality if modality in _MODALITIES else None
 
 

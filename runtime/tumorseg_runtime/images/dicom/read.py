@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.images.dicom.kind import meta_elements, transfer_syntax
+from tumorseg_runtime.images.dicom.kind import kind_of, meta_elements, transfer_syntax
 from tumorseg_runtime.images.dicom.lookup_tables import gray_to_uint8, palette_to_uint8
 from tumorseg_runtime.images.dicom.pixel_data import (
     GRAYS,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 2**30
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _TAGS = [
-    "SOPInstanceUID",
+    "SOPClassUID", "SOPInstanceUID", "Modality",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter",
@@ -80,6 +80,9 @@ def read_dicom(path: Path) -> Iterator[Frame]:
             "expected the extra 'dicom': pip install 'tumorseg[dicom]'"
         ) from error
     dataset = _read(path)
+    other = kind_of(str(dataset.get("SOPClassUID") or ""), str(dataset.get("Modality") or ""))
+    if other:
+        raise InputError(f"{path}: is a DICOM {other}, expected an image: leave it out")
     with _told(path, "header"):
         check_header(dataset)
     with _told(path, "pixel data"):

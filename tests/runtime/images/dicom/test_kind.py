@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.dicom.kind import not_an_image
+
+pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
+PLAIN = "1.2.840.10008.1.2.1"
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 
@@ -39,3 +43,27 @@ def test_what_is_no_dicom_file_is_left_to_its_reader(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(128) + b"DICM\x02\0\x10")
     assert not_an_image(tmp_path / "a") is None
     assert not_an_image(tmp_path / "gone") is None
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"])
+def test_a_named_file_that_is_no_image_is_refused(
+    write: Callable[..., Path], decode: Callable[[Path], object], tmp_path: Path, syntax: str
+) -> None:
+    zeros = np.zeros((4, 4), np.uint8)
+    for number, (facts, kind) in enumerate(
+        (
+            ({"sop_class": f"{STORAGE}66.4"}, "SEG"),
+            ({"Modality": "PR"}, "PR"),
+            ({"sop_class": f"{STORAGE}481.2"}, "RTDOSE"),
+            ({"sop_class": f"{STORAGE}88.33", "PixelData": None}, "SR"),
+        )
+    ):
+        path = write(tmp_path / f"{number}.dcm", zeros, syntax=PLAIN, **facts)
+        if syntax != PLAIN:
+            dataset = pydicom.dcmread(path)
+            dataset.file_meta.TransferSyntaxUID = syntax
+            dataset.save_as(path, enforce_file_format=True)
+        with pytest.raises(
+            InputError, match=rf"{number}.dcm: is a DICOM {kind}, expected an image: leave it out"
+        ):
+            decode(path)

@@ -38,7 +38,7 @@ def test_dicom_files_frames_and_no_patient_data(
     out = tmp_path / "out"
     result = run_predict(small_bundle, folder, "--out", out)
     assert isinstance(result.exception, CheckFailedError)
-    assert "skipped DICOM files that are no images: 1 PR, 1 RTDOSE, 1 SR; to segment" in result.output
+    assert "skipped DICOM files that are no images: 1 PR, 1 RTDOSE, 1 SR" in result.output
     masks = ["1.2.840[0].png", "1.2.840[1].png", "1.2.840[2].png", "one.png"]
     assert sorted(path.name for path in (out / "masks").rglob("*.png")) == masks
     report = json.loads((out / "predictions.json").read_text())

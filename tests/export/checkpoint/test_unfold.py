@@ -1,0 +1,66 @@
+"""The network of a bundle, read back from its ONNX artefact."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tumorseg_export.checkpoint.unfold import main, trace, unfold
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_train.demo.demo import SHIPPED
+from tumorseg_train.networks.models import build_model, load_exactly
+from tumorseg_train.networks.statistics import estimate_statistics, is_folded
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    bundle = Bundle.open(SHIPPED)
+    model = build_model(bundle.model["architecture"], bundle.model["encoder"], channels=3, classes=1)
+    load_exactly(model, unfold(SHIPPED), "the shipped weights")
+    return model.eval()
+
+
+def test_answers_as_the_artefact_does_also_with_statistics(network: torch.nn.Module) -> None:
+    bundle = Bundle.open(SHIPPED)
+    with Segmenter.open(bundle, precision="fp16") as segmenter:
+        image = torch.from_numpy(segmenter.prepare(segmenter_frame(bundle)))[None].float()
+        served = torch.from_numpy(segmenter.predict(golden_image(bundle)).logits)
+    with torch.inference_mode():
+        before = network(image)[0]
+    assert (before - served).abs().max() < 0.05 * served.std()  # the artefact computes in FP16
+    assert is_folded(network)
+    generator = torch.Generator().manual_seed(0)
+    estimate_statistics(network, [image[0], torch.randn(image[0].shape, generator=generator)])
+    assert not is_folded(network)
+    with torch.inference_mode():
+        after = network(image)[0]
+    assert (after - before).abs().max() < 1e-3 * before.std()
+    norm = network.get_submodule("encoder.bn1")
+    assert float(norm.running_mean.abs().max()) > 0  # of what reaches it, no longer none
+
+
+def golden_image(bundle: Bundle) -> Path:
+    return bundle.root / "golden" / f"{bundle.golden[0]}.png"
+
+
+def segmenter_frame(bundle: Bundle):  # type: ignore[no-untyped-def]
+    from tumorseg_runtime.inference.prediction import to_frame
+
+    return to_frame(golden_image(bundle), "golden")
+
+
+def test_another_network_and_a_damaged_bundle_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="follows no convolution"):
+        trace(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.zeros(1, 3, 8, 8))
+    broken = tmp_path / "bundle"
+    shutil.copytree(SHIPPED, broken)
+    (broken / "model.fp16.onnx").write_bytes((SHIPPED / "model.fp16.onnx").read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"model\.fp16\.onnx"):
+        unfold(broken)
+    with pytest.raises(InputError, match="a new file that ends in"):
+        main([str(SHIPPED), str(tmp_path / "weights.pth")], standalone_mode=False)
