@@ -11,10 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from fakes.tensorrt import FakeTensorRt
 from gpu_null.engines import CONTRACT, open_stand_in
 from gpu_null.null import Null
+from tumorseg_export.engine import build
+from tumorseg_runtime.backends import tensorrt
 from tumorseg_runtime.backends.tensorrt import TensorRtSession
+from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
+from tumorseg_runtime.device.engines import Profile
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -183,3 +188,30 @@ def replayed(shift: float) -> list[str]:
         segmenter.decide = wrong  # type: ignore[method-assign]
         report = replay(segmenter, references, BUDGETS["fp32"], full_plan(BATCH), artefact="a test")
     return list(report.breaches)
+
+
+def built_and_opened(root: Path, folder: Path) -> dict[str, Any]:
+    """`build`, then `Segmenter.open` with a full self-test, on a bundle of the stand-in's network: counts of
+    four further batches of one, and what the predictions hold."""
+    null, bundle = Null(), Bundle.open(root)
+    size = (bundle.contract.height, bundle.contract.width)
+    trt = FakeTensorRt(null, size=size)
+    build.load_tool = tensorrt.load_tool = lambda tool: trt  # type: ignore[assignment]
+    tensorrt.why_unavailable = lambda device: None  # type: ignore[assignment]
+    options = build.DeviceOptions(profile=Profile(1, 2, 4))
+    build.build_for_device(bundle, folder, options, lambda line: None)
+    segmenter = Segmenter.open(
+        bundle, backend="tensorrt", device="cuda", precision="fp16", batch_size=1, self_test="full",
+        device_folder=folder,
+    )  # fmt: skip
+    given = images(8, [size])
+    segmenter.predict(given[:4])
+    null.reset()
+    found = segmenter.predict(given[4:])
+    counts = null.counts()
+    segmenter.close()
+    return {
+        "masks_alone": [one.own_logits is None and one.margin is not None for one in found],
+        "counts": counts,
+        "repr": repr(segmenter),
+    }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
+from fakes.mean_bundle import make_mean_bundle
 from gpu_null import masks
 from gpu_null.floor import Floor
 from tumorseg_runtime.core.errors import BackendError, OutputError
@@ -69,3 +71,12 @@ def test_a_gpu_that_decides_otherwise_is_refused_at_opening(driver: Floor) -> No
 def test_the_one_loop_holds_masks_and_margins_of_a_gpu(driver: Floor) -> None:
     assert driver.call(masks.replayed, 0.0).value == []
     assert any("margin is" in line for line in driver.call(masks.replayed, 0.5).value)
+
+
+def test_what_build_and_open_prove_and_serve_is_that_way(driver: Floor, tmp_path: Path) -> None:
+    bundle = make_mean_bundle(tmp_path / "bundle")
+    seen = driver.call(masks.built_and_opened, bundle.root, tmp_path / "device").value
+    assert set(seen["masks_alone"]) == {True}
+    assert seen["counts"]["synchronisations"] == seen["counts"]["graph_launches"] == 4
+    assert seen["counts"]["pageable_copies"] == seen["counts"]["allocations"] == 0
+    assert seen["repr"].startswith("<Segmenter tensorrt cuda fp16")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
-import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -21,7 +18,8 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.session import MASKS, STREAM, Session, SessionInfo
 from tumorseg_runtime.images.frame import Frame
-from tumorseg_runtime.inference.prediction import Image, Prediction, to_frame
+from tumorseg_runtime.inference.batches import predict_batches
+from tumorseg_runtime.inference.prediction import Image, Prediction
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
 from tumorseg_runtime.parity.margin import Band, read_band
 from tumorseg_runtime.processing.batching import Form, HostForm, PixelForm, place_of
@@ -67,30 +65,25 @@ class Segmenter:
                 f"(what {session.info.backend} takes)"
             )
         self.contract = contract
-        self.batch_size = batch_size
-        self.band = band
+        self.batch_size, self.band = batch_size, band
         self._info = session.info
         self.gives_masks = self.resizes_masks = session.output == MASKS
         self.channels = session.input.shape(contract)[0]
         self._form: Form
-        self.ahead = 0
         if place_of(session.input, session.info.backend, preprocess) == "cuda":
             from tumorseg_runtime.inference.gpu_masks import GpuMasks  # only a machine with a GPU needs it
 
             def on_gpu(one: Session) -> GpuMasks:
-                width = None if band is None else band.logits
-                return GpuMasks(
-                    cast("OnStream", one), contract, band=width, logits=logits, cache=kernel_cache
-                )
+                width, on = None if band is None else band.logits, cast("OnStream", one)
+                return GpuMasks(on, contract, band=width, logits=logits, cache=kernel_cache)
 
-            again = reopen
-            session = on_gpu(session)
+            session, again = on_gpu(session), reopen
             reopen = None if again is None else lambda: on_gpu(again())
             self._form, self._gather = PixelForm(contract), None
-            self.gives_masks, self.ahead = not logits, 1
+            self.gives_masks, self.ahead = not logits, 1  # batches under way beside the one waited for
         else:
             form = HostForm(contract, session.input)
-            self._form, self._gather = form, form.gather
+            self._form, self._gather, self.ahead = form, form.gather, 0
         self._keeper = SessionKeeper(session, contract, reopen)
 
     @classmethod
@@ -237,44 +230,7 @@ class Segmenter:
     ) -> Iterator[Prediction]:
         """Like `predict` for any number of images, holding one batch of them in memory at a time."""
         check_timeout(timeout_s)
-        numbered = enumerate(images)
-        under_way: deque[tuple[list[Frame], Callable[[], Any]]] = deque()
-        fault: Exception | None = None
-        with contextlib.ExitStack() as stack:
-            side_by_side: Callable[..., Iterator[Any]] = map
-
-            def begin() -> bool:
-                """Read and submit a batch; False where there is none."""
-                nonlocal side_by_side
-                batch = list(itertools.islice(numbered, self.batch_size))
-                if not batch:
-                    return False
-                if side_by_side is map and len(batch) > 1 and (threads := min(self.batch_size, _cores())) > 1:
-                    # OpenCV lets go of the interpreter's lock: images of a batch are read side by side
-                    from concurrent.futures import ThreadPoolExecutor  # half a millisecond, not for one image
-
-                    pool = ThreadPoolExecutor(threads, "tumorseg-images")
-                    stack.callback(pool.shutdown, cancel_futures=True)
-                    side_by_side = pool.map
-                frames, tensors = [], []
-                for frame, tensor in side_by_side(self._read, batch):
-                    frames.append(frame)
-                    tensors.append(tensor)
-                under_way.append((frames, self.submit(tensors, timeout_s=timeout_s)))
-                return True
-
-            more = True
-            while more or under_way:
-                if more:
-                    try:
-                        more = begin()
-                    except Exception as error:  # noqa: BLE001  # raised behind what is under way
-                        more, fault = False, error
-                while under_way and (not more or len(under_way) > self.ahead):
-                    frames, answers = under_way.popleft()
-                    yield from side_by_side(self._decide, zip(frames, answers(), strict=True))
-            if fault is not None:
-                raise fault
+        return predict_batches(self, images, timeout_s)
 
     def stream(
         self,
@@ -334,19 +290,6 @@ class Segmenter:
         )
         measured = tuple(measure(lesion, frame.spacings) for lesion in lesions)
         return Prediction(frame, masks, measured, logits, self.contract, self.band, close)
-
-    def _read(self, numbered: tuple[int, Image]) -> tuple[Frame, npt.NDArray[Any]]:
-        index, image = numbered
-        frame = to_frame(image, f"image {index}")
-        return frame, self.prepare(frame)
-
-    def _decide(self, judged: tuple[Frame, npt.NDArray[Any]]) -> Prediction:
-        return self.decide(*judged)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def door_of(
