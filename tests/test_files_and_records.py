@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ CORE = tuple(f"runtime/tumorseg_runtime/core/{name}.py" for name in ("files", "r
 ALLOWED = {
     ("runtime/tumorseg_runtime/backends/mnn_worker.py", "json.loads"),
     ("export/tumorseg_export/references/golden_images.py", "np.savez_compressed"),
+    ("runtime/tumorseg_runtime/cli/terminal.py", "os.open"),  # of /dev/null
 }
 WRITES = {"write_text", "write_bytes", "rename", "touch", "savez", "savez_compressed", "imwrite", "copyfile"}
 CALLS = {
@@ -47,6 +49,19 @@ def test_nobody_else_writes_files_or_reads_json() -> None:
             if name not in CORE:
                 found |= {(name, call) for call in found_in(ast.parse(path.read_text(encoding="utf-8")))}
     assert found == ALLOWED
+
+
+def test_nobody_else_speaks() -> None:
+    """Every line passes `cli/terminal.py`, which lets no foreign text command a terminal."""
+    speaks = re.compile(r"\b(click\.(echo|secho)|sys\.(stdout|stderr)\.write|print)\(")
+    children = {"cold_start.py", "memory.py", "start_up.py"}  # their prints run in processes of their own
+    found = {
+        path.name
+        for package in ("runtime", "train", "export", "benchmarks")
+        for path in (REPOSITORY / package).glob(f"tumorseg_{package}/**/*.py")
+        if speaks.search(path.read_text(encoding="utf-8"))
+    }
+    assert found - children == {"terminal.py"}
 
 
 def test_the_search_finds_what_it_is_for() -> None:

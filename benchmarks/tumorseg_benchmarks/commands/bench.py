@@ -20,7 +20,7 @@ from tumorseg_benchmarks.latency.roofline import Peak, Work, count_work, measure
 from tumorseg_benchmarks.latency.rows import BenchRow, reference_facts
 from tumorseg_benchmarks.parity.parity import check_provenance
 from tumorseg_benchmarks.reports.bench_report import bench_markdown, bench_text
-from tumorseg_benchmarks.reports.html_report import PAGE, read_report, report_page
+from tumorseg_benchmarks.reports.html_report import PAGE, foreign_page, read_report, report_page
 from tumorseg_benchmarks.reports.report import SCHEMA, to_json, variant_facts, write_report
 from tumorseg_benchmarks.variants.candidates import open_run, sort_out
 from tumorseg_benchmarks.variants.inputs import EncodedImage, file_inputs, golden_inputs, split_inputs
@@ -37,6 +37,7 @@ from tumorseg_runtime.cli.options import (
     out_option,
     run_option,
 )
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.device.cache import RANKING, write_ranking
@@ -240,8 +241,12 @@ def bench(options: BenchOptions) -> None:
         "rows": [row.to_dict() for row in rows],
     }
     write_report(options.out, "bench", values, bench_markdown(rows, values))
-    write_text(options.out / PAGE, report_page([values, *([parity] if parity else [])]))
-    click.echo(to_json(values) if options.as_json else bench_text(rows, values), nl=False)
+    if parity is None or options.parity_file is None:
+        page = report_page([values])
+    else:
+        page = foreign_page([values, parity], [options.parity_file])
+    write_text(options.out / PAGE, page)
+    say_text(to_json(values) if options.as_json else bench_text(rows, values), nl=False)
     options.log(f"report: {(options.out / PAGE).resolve()}, and bench.md and bench.json beside it")
     if ranking_folder is not None:
         unfit = {one.name: one.reason for one in choices if one.status == UNFIT}

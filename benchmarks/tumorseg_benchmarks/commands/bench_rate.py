@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from tumorseg_benchmarks.latency.rate import MAX_PENDING, RateRun, highest_rate, read_sensors, run_rate
 from tumorseg_benchmarks.reports.report import to_json, variant_facts, write_report
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, Bundle
 from tumorseg_runtime.cli.image_files import list_images
 from tumorseg_runtime.cli.options import Options
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
 
@@ -71,7 +70,7 @@ def bench_rate(
     }
     text = "\n".join(lines(run, values)) + "\n"
     write_report(out, "rate", values, text)
-    click.echo(to_json(values) if options.as_json else text, nl=False)
+    say_text(to_json(values) if options.as_json else text, nl=False)
     state = "held" if run.held else f"not held, {run.dropped} of {run.frames} dropped"
     options.verdict(f"{bundle}: {rate:g} frames/s {state}; highest that holds: {best:.3g}")
 

@@ -26,6 +26,7 @@ from tumorseg_export.targets.validate_parity import BreachError, require_validat
 from tumorseg_runtime.backends import MASK_BACKENDS, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.options import command
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import (
     BackendError,
     CheckFailedError,
@@ -129,7 +130,7 @@ def deploy(options: DeployOptions) -> None:
         "outcomes": [asdict(one) for one in outcomes],
         "seconds": round(time.perf_counter() - started, 1),
     }
-    click.echo(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
+    say_text(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
     if winner is None:
         raise CheckFailedError(
             f"{options.out}: sealed, and nothing of it could be chosen for '{options.place}' "

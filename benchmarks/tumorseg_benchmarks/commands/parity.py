@@ -32,6 +32,7 @@ from tumorseg_runtime.cli.options import (
     out_option,
     run_option,
 )
+from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import InputError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_text
 
@@ -142,10 +143,10 @@ def parity(options: ParityOptions) -> None:
         make_folder(options.junit.parent)
         write_text(options.junit, to_junit(findings))
     text = parity_text(rows, values) + further_sections(findings, markdown=False)
-    click.echo(to_json(values) if options.as_json else text, nl=False)
+    say_text(to_json(values) if options.as_json else text, nl=False)
     options.log(f"report: {options.out / PAGE}, and parity.md and parity.json beside it")
     for line in to_annotations(findings) if options.annotations else ():
-        click.echo(line)
+        say(line)
     if breaches := findings.breaches:
         first = "; ".join(breaches[:SHOWN])
         more = f"; {len(breaches) - SHOWN} more" if len(breaches) > SHOWN else ""

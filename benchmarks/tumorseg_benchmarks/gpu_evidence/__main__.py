@@ -14,6 +14,7 @@ from typing import Any
 
 from tumorseg_benchmarks.gpu_evidence.stage import DRY, PASSED, REFUSED, record, write_record
 from tumorseg_benchmarks.gpu_evidence.stages import STAGES
+from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import CheckFailedError, InputError, TumorsegError
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.records import Format
@@ -59,8 +60,7 @@ def evidence(values: argparse.Namespace) -> None:
     for name in values.stage or STAGES:
         left = run_child(name, values.out / f"{name}.json", flags, values.limit, dry=values.dry)
         status, reason = left["status"], left["reason"]
-        sys.stdout.write(f"{name:<12} {status}{f': {reason}' if reason else ''} ({left['seconds']:.0f} s)\n")
-        sys.stdout.flush()
+        say(f"{name:<12} {status}{f': {reason}' if reason else ''} ({left['seconds']:.0f} s)")
         if status == REFUSED or (name in required and status not in (PASSED, DRY)):
             wrong.append(f"{name} {status}")
     if wrong:
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with stoppable():
             evidence(parse(arguments))
     except TumorsegError as error:
-        sys.stderr.write(f"error: {error}\n")
+        say_text(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except Stopped as stopped:
         sys.exit(stopped.exit_code)

@@ -52,9 +52,10 @@ def main() -> None:
         forbid_network()
     from tumorseg_benchmarks.gpu_evidence.stage import Options, run_stage, write_record
     from tumorseg_benchmarks.gpu_evidence.stages import STAGES
+    from tumorseg_runtime.cli.terminal import say
 
     def log(line: str) -> None:
-        sys.stderr.write(f"{line}\n")
+        say(line, err=True)
 
     stage = STAGES[values.stage]
     with tempfile.TemporaryDirectory(prefix="tumorseg-evidence-") as folder:

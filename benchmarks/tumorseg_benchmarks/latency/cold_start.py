@@ -20,6 +20,7 @@ import click
 
 from tumorseg_benchmarks.variants.variants import Variant
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.core.records import Fields, Format
 
@@ -142,7 +143,7 @@ def main(bundle: Path, name: str, threads: int, run_folder: Path | None, device_
         "peak_mb": _peak_mb(),
         "gpu_mb": None if after is None or before is None else after - before,
     }
-    click.echo(json.dumps(values))
+    say_text(json.dumps(values))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from tumorseg_export.onnx.passes.dilation import fold_dilation
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
+from tumorseg_runtime.cli.terminal import say
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.core.session import Session
@@ -66,7 +67,7 @@ def main(bundle: Path, backends: str, rounds: int, threads: int) -> None:
     for backend in backends.split(","):
         with tempfile.TemporaryDirectory() as folder:
             for line in _timed(_variants(opened, backend, threads, Path(folder)), opened, rounds):
-                click.echo(line)
+                say(line)
 
 
 def _variants(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[Variant]:
@@ -89,7 +90,7 @@ def _variants(bundle: Bundle, backend: str, threads: int, folder: Path) -> list[
             door = Segmenter(bundle.contract, session, 1)
             report = replay(door, load_golden(bundle), BUDGETS["fp32"], ONE_BY_ONE, artefact=onnx_export.FILE)
         except TumorsegError as error:
-            click.echo(f"{backend:12} {name:26} does not run: {error}", err=True)
+            say(f"{backend:12} {name:26} does not run: {error}", err=True)
             if name == PLAIN:
                 return []
             continue

@@ -36,6 +36,7 @@ from tumorseg_benchmarks.mutants.trial import OURS, ControlResult, MutantResult,
 from tumorseg_benchmarks.reports.report import SCHEMA, to_json, write_report
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.cli.main import one_line_errors
+from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import BackendError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import Format
@@ -83,7 +84,7 @@ def mutants(
         if not (bed / PICKLE).exists():
             make_folder(bed)
             size = Size(targets=FOR_BUGS, networks=(UNET, DEEPLAB)) if bugs_alone else Size()
-            write_test_bed(make_test_bed(bed, size, log=lambda line: click.echo(line, err=True)))
+            write_test_bed(make_test_bed(bed, size, log=lambda line: say(line, err=True)))
         networks = network_facts(read_test_bed(bed))
         words = [argument for word in only for argument in ("--only", word)]
         shares = _run_workers([*words, *(["--bugs"] if bugs_alone else [])], bed, out)
@@ -99,8 +100,8 @@ def mutants(
         **to_values(networks, broken, equivalent, controls),
     }
     write_report(out, "mutants", values, to_markdown(broken, equivalent, controls, values))
-    click.echo(to_json(values) if as_json else summary_table(broken, controls).to_text(), nl=False)
-    click.echo(f"report: {out}/mutants.md, {out}/mutants.json", err=True)
+    say_text(to_json(values) if as_json else summary_table(broken, controls).to_text(), nl=False)
+    say(f"report: {out}/mutants.md, {out}/mutants.json", err=True)
     problems = problems_of(broken, equivalent, controls)
     if len(controls) < FEWEST and not only and not bugs_alone:
         problems.append(f"{len(controls)} correct artefacts, expected at least {FEWEST}")
@@ -122,7 +123,7 @@ def _work(only: tuple[str, ...], share: int, bed: Path, out: Path, *, bugs_alone
     started = time.perf_counter()
 
     def log(line: str) -> None:
-        click.echo(f"{time.perf_counter() - started:4.0f} s  {line}", err=True)
+        say(f"{time.perf_counter() - started:4.0f} s  {line}", err=True)
 
     test_bed = read_test_bed(bed)
     broken, equivalent = (one[share::WORKERS] for one in _chosen(only))

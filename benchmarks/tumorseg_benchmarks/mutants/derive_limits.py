@@ -36,6 +36,7 @@ from tumorseg_export.targets.registry import choose
 from tumorseg_runtime.backends import BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.main import one_line_errors
+from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.session import LOGITS
 from tumorseg_runtime.parity.budget import BUDGETS, Budget
@@ -134,7 +135,7 @@ def trained(folder: Path) -> Iterator[Path]:
         for name in (UNET, UNETPP, DEEPLAB):
             root = folder / f"{name}-{height}x{width}"
             if not root.exists():
-                click.echo(f"training {root.name}", err=True)
+                say(f"training {root.name}", err=True)
                 contract = dataclasses.replace(CONTRACT, height=height, width=width)
                 model, _ = train_network(name, manifest, PASSES, contract)
                 write_run(name, model, manifest, root, PASSES, contract)
@@ -199,15 +200,15 @@ def main(runs: tuple[Path, ...], part: str, limit: int, targets: str, out: Path)
         for root in roots:
             run = Run.open(root)
             with nothing_refused() as budgets, tempfile.TemporaryDirectory() as folder:
-                click.echo(f"{root}: exporting {', '.join(names)}", err=True)
+                say(f"{root}: exporting {', '.join(names)}", err=True)
                 bundle = export_run(run, Path(folder) / "bundle", targets=names)
                 for row in rows_of(run, part, limit, bundle, budgets):
                     rows.append(row)
-                    click.echo(json.dumps(dataclasses.asdict(row)), err=True)
+                    say_text(json.dumps(dataclasses.asdict(row)), err=True)
         make_folder(out)
         values = {"rows": [dataclasses.asdict(row) for row in rows], **derived(rows)}
         write_text(out / "limits.json", to_json(values))
-        click.echo(to_json(derived(rows)))
+        say_text(to_json(derived(rows)))
 
 
 if __name__ == "__main__":

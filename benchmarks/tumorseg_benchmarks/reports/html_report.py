@@ -31,6 +31,7 @@ from tumorseg_benchmarks.reports.networks import NetworkReport
 from tumorseg_benchmarks.reports.report import SCHEMA
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.main import one_line_errors
+from tumorseg_runtime.cli.terminal import say
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import Fields, Format, to_json
@@ -123,6 +124,21 @@ def report_page(reports: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def foreign_page(reports: Sequence[Mapping[str, Any]], sources: Sequence[Path]) -> str:
+    """`report_page` of values that were read from files; raises InputError where one is damaged.
+
+    The page reads hundreds of values; where one of them is not as the measurement wrote it, some operation
+    on it fails.
+    """
+    try:
+        return report_page(reports)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise InputError(
+            f"{', '.join(map(str, sources))}: cannot be shown ({type(error).__name__}: {error}), expected "
+            "the values that bench and parity of this version write: measure again"
+        ) from error
+
+
 def without_pictures(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a report with all but the pictures of its worst images."""
     worst = {
@@ -147,7 +163,7 @@ def main(files: tuple[Path, ...], out: Path, keep_json: bool) -> None:
     """Join bench.json and parity.json FILES, of one bundle or several, into one page."""
     with one_line_errors():
         reports = [read_report(file) for file in files]
-        text = report_page(reports)
+        text = foreign_page(reports, files)
         make_folder(out.parent)
         write_text(out, text)
         kept = {f"{one['bundle']['name']}.{one['kind']}.json": one for one in reports if keep_json}
@@ -158,7 +174,7 @@ def main(files: tuple[Path, ...], out: Path, keep_json: bool) -> None:
             )
         for name, values in kept.items():
             write_text(out.parent / name, to_json(without_pictures(values), indent=None))
-    click.echo(f"report: {out.resolve()}")
+    say(f"report: {out.resolve()}")
 
 
 if __name__ == "__main__":

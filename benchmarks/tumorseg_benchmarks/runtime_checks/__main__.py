@@ -31,6 +31,7 @@ from tumorseg_benchmarks.runtime_checks.throughput import measure_throughput
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts, set_threads, usable_cores
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.main import one_line_errors
+from tumorseg_runtime.cli.terminal import say, say_text
 
 SECTIONS = ("end-to-end", "import", "peak", "growth", "throughput", "preprocessing", "install")
 QUICK_FILES, QUICK_PREDICTIONS = 2 * MIN_ROUNDS, 200
@@ -77,7 +78,7 @@ def figures(
         rounds, files, predictions = MIN_ROUNDS, QUICK_FILES, QUICK_PREDICTIONS
 
     def log(line: str) -> None:
-        click.echo(line, err=True)
+        say(line, err=True)
 
     plan, at_once = TimingPlan(rounds), TimingPlan(rounds, settle_s=0.0)
     measures: dict[str, Callable[[], list[Figure]]] = {
@@ -101,7 +102,7 @@ def figures(
         "sections": {name: [figure.to_dict() for figure in rows] for name, rows in found.items()},
     }
     write_report(out, "runtime-figures", values, figures_markdown(found, values))
-    click.echo(to_json(values) if as_json else figures_text(found, values), nl=False)
+    say_text(to_json(values) if as_json else figures_text(found, values), nl=False)
     log(f"report: {out}/runtime-figures.md, {out}/runtime-figures.json")
 
 

@@ -23,6 +23,7 @@ from tumorseg_benchmarks.latency.intervals import SAME_SPEED, SLOWER, SpeedUp
 from tumorseg_benchmarks.latency.latency import SHORT_CALLS, Call, TimingPlan, measure, speed_up
 from tumorseg_benchmarks.reports.report import SCHEMA, to_json
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
+from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.files import make_folder, write_text
 
 LAYERS = 33  # one more is 3.03 % more work
@@ -117,7 +118,7 @@ def main(trials: int, rounds: int, out: Path) -> None:
     for seed in range(trials):
         done.append(trial(files, rounds, seed))
         if (seed + 1) % 20 == 0:
-            click.echo(f"{seed + 1} of {trials} trials, {time.monotonic() - start:.0f} s", err=True)
+            say(f"{seed + 1} of {trials} trials, {time.monotonic() - start:.0f} s", err=True)
     found = summary(done)
     values = {
         "schema": SCHEMA,
@@ -130,10 +131,10 @@ def main(trials: int, rounds: int, out: Path) -> None:
         "trials": [{name: one.to_dict() for name, one in each.items()} for each in done],
     }
     write_text(out / "validation.json", to_json(values))
-    click.echo(json.dumps(found, indent=1))
-    click.echo(f"report: {out}/validation.json", err=True)
+    say_text(json.dumps(found, indent=1))
+    say(f"report: {out}/validation.json", err=True)
     if not found["passed"]:
-        click.echo(
+        say(
             f"Error: {found['false_differences']:.1%} false differences and {found['found']:.1%} of the "
             f"slow-downs found, expected at most {MOST_FALSE:.0%} and at least {LEAST_FOUND:.0%}: "
             "run it on a quieter machine, or with more rounds",

@@ -32,11 +32,10 @@ def origin_of(run: Run) -> dict[str, str]:
 def training_facts(run: Run) -> dict[str, Any]:
     """What a bundle says about the training; folders of the training machine are left out."""
     training = {**run.training}
-    recipe = training.get("recipe")
-    if isinstance(recipe, dict) and "encoder_weights" in recipe:
-        training["recipe"] = {**recipe, "encoder_weights": Path(recipe["encoder_weights"]).name}
-    if initial := training.get("initial_weights"):
-        training["initial_weights"] = {**initial, "path": Path(initial["path"]).name}
+    for entry, name in (("recipe", "encoder_weights"), ("initial_weights", "path")):
+        said = training.get(entry)
+        if isinstance(said, dict) and name in said:
+            training[entry] = {**said, name: Path(str(said[name])).name}
     return {
         "phantoms": run.data["phantoms"],
         "data": {name: value for name, value in run.data.items() if name not in ("root", "phantoms")},

@@ -17,6 +17,7 @@ import torch
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.options import Existing
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.networks.models import build_model
 from tumorseg_train.training.checkpointing import save_weights
@@ -113,7 +114,7 @@ def main(bundle: Path, out: Path) -> None:
     if out.exists() or out.suffix != ".safetensors":
         raise InputError(f"{out}: expected the name of a new file that ends in .safetensors")
     save_weights(unfold(bundle), out)
-    click.echo(f"{out}: weights of {bundle}")
+    say_text(f"{out}: weights of {bundle}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import click
 from tumorseg_export.engine.build import DeviceOptions, build_for_device
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.options import Options, bundle_argument, command, device_folder_option
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.device.engines import Profile
 
 
@@ -50,7 +51,7 @@ def build(options: BuildOptions) -> None:
             "max_logit_error": results.max_logit_error,
             "flipped_pixels": results.flipped_pixels,
         }
-        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        say_text(json.dumps(result, indent=2, ensure_ascii=False))
     options.verdict(
         f"{results.path}: {size / 1e6:.1f} MB, built in {results.seconds:.1f} s, passed parity "
         f"(largest logit error {results.max_logit_error:.2g}, {results.flipped_pixels} pixels flipped)"

@@ -20,6 +20,7 @@ from tumorseg_export.targets.registry import DEFAULT, choose
 from tumorseg_export.targets.validate_parity import worst_figures
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.options import Existing, Options, command, out_option
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.device.engines import Profile
@@ -129,7 +130,7 @@ def export(options: ExportOptions) -> None:
     choose(targets)
     bundle = make_bundle(options, targets)
     result = summarise(bundle, time.perf_counter() - started)
-    click.echo(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
+    say_text(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
     options.verdict(
         f"{result['bundle']}: {result['name']}, sealed as {result['sha256'][:16]}, {result['seconds']} s"
     )

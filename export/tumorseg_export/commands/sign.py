@@ -12,6 +12,7 @@ from tumorseg_export.bundle.sign import load_private_key, new_key, sign_bundle
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.bundle.signature import fingerprint
 from tumorseg_runtime.cli.options import PATH, Existing, Options, command
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 
 
@@ -41,17 +42,21 @@ def sign(options: SignOptions) -> None:
     if new is not None:
         public = new_key(new)
         values = {"private_key": str(new), "public_key": str(public)}
-        line = f"{new}: the private key, not encrypted, for you alone\n{public}: the public key, for devices"
+        lines = [
+            f"{new}: the private key, not encrypted, for you alone",
+            f"{public}: the public key, for devices",
+        ]
     else:
         assert bundle is not None
         assert key is not None
         private = load_private_key(key, ask_passphrase)
         path, signer = sign_bundle(Bundle.open(bundle), private), fingerprint(private.public_key())
         values = {"signature": str(path), "signed_by": signer}
-        line = f"{path}: signed by the key {signer}"
+        lines = [f"{path}: signed by the key {signer}"]
     if options.as_json:
-        click.echo(json.dumps(values, indent=2))
-    options.verdict(line)
+        say_text(json.dumps(values, indent=2))
+    for line in lines:
+        options.verdict(line)
 
 
 def ask_passphrase() -> str:

@@ -31,7 +31,7 @@ from tumorseg_runtime.bundle.seal import (
 from tumorseg_runtime.bundle.signature import verify_signature
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError
-from tumorseg_runtime.core.records import to_json
+from tumorseg_runtime.core.records import InnerPath, Line, to_json
 
 __all__ = [
     "FORMAT", "GOLDEN_FOLDER", "INDEX", "INDEX_HASH", "SIGNATURE", "Artefact", "Bundle", "FileRecord",
@@ -64,13 +64,13 @@ class Artefact:
     weights: a second file, for a format that keeps its weights beside the graph.
     """
 
-    file: str
+    file: InnerPath
     format: str
     precision: str
     max_batch: int | None
     tools: dict[str, str]
     parity: tuple[Verdict, ...]
-    weights: str | None = None
+    weights: InnerPath | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -87,11 +87,11 @@ class Bundle:
     """
 
     root: Path
-    name: str
+    name: Line
     contract: Contract
     artefacts: tuple[Artefact, ...]
-    golden: tuple[str, ...]
-    files: dict[str, FileRecord]
+    golden: tuple[InnerPath, ...]
+    files: dict[InnerPath, FileRecord]
     model: dict[str, Any]
     training: dict[str, Any]
     provenance: dict[str, Any]

@@ -19,6 +19,7 @@ from tumorseg_runtime.cli.options import (
     command,
     out_option,
 )
+from tumorseg_runtime.cli.terminal import say_text
 
 
 @click.group(cls=SuggestingGroup)
@@ -76,7 +77,7 @@ def unpack(options: UnpackOptions) -> None:
 def report(options: Options, values: dict[str, str | int]) -> None:
     """The result as JSON, where it is asked for."""
     if options.as_json:
-        click.echo(json.dumps(values, indent=2))
+        say_text(json.dumps(values, indent=2))
 
 
 for one in (pack, unpack):

@@ -10,6 +10,7 @@ import click
 
 from tumorseg_runtime.cli.diagnostics import BACKEND, OK, WRONG, Finding, examine
 from tumorseg_runtime.cli.options import Existing, Options, command, device_folder_option
+from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import CheckFailedError
 
 
@@ -32,12 +33,12 @@ def doctor(options: DoctorOptions) -> None:
     """
     findings = examine(options.bundle, options.device_folder)
     if options.as_json:
-        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        say_text(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         width = max(len(finding.topic) for finding in findings)
         for finding in findings:
             remedy = f": {finding.remedy}" if finding.remedy else ""
-            click.echo(f"{finding.status:<8}{finding.topic:<{width}}  {finding.detail}{remedy}")
+            say(f"{finding.status:<8}{finding.topic:<{width}}  {finding.detail}{remedy}")
     wrong = [finding.topic for finding in findings if finding.status == WRONG]
     if wrong:
         raise CheckFailedError(f"to be put right: {', '.join(wrong)}: see above")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import io
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import cv2
 
 from tumorseg_runtime.backends import BACKENDS
 from tumorseg_runtime.cli.options import SuggestingGroup
+from tumorseg_runtime.cli.terminal import fill_closed, no_output, said_by_click, say, say_text
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.stop import Stopped, leave_in_peace, stoppable
+from tumorseg_runtime.core.text import printable
 
 GROUP = "tumorseg.commands"
 # package of a command -> extra that brings what it imports
@@ -79,11 +82,11 @@ def one_line_errors() -> Iterator[None]:
         with stoppable():
             yield
     except TumorsegError as error:
-        click.echo(f"error: {error}", err=True)
+        say_text(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except Stopped as stopped:
         if stopped.hint:
-            click.echo(str(stopped), err=True)
+            say(str(stopped), err=True)
         leave_in_peace()
         sys.exit(stopped.exit_code)
 
@@ -95,15 +98,39 @@ def main() -> None:
     set_log_level(SILENT)
     # pydicom's warnings quote values of the file, which may be about a patient
     warnings.filterwarnings("ignore", module="pydicom")
+    fill_closed()
     try:
-        with one_line_errors():
-            cli.main(prog_name="tumorseg")
+        with one_line_errors(), _printable_usage():
+            code = cli.main(
+                prog_name="tumorseg", standalone_mode=False
+            )  # an int after --help, and of ctx.exit
+            sys.exit(code if isinstance(code, int) else 0)
     except ModuleNotFoundError as error:
         remedy = _remedy(error)
         if remedy is None:
             raise
-        click.echo(f"error: this command {remedy}", err=True)
+        say(f"error: this command {remedy}", err=True)
         sys.exit(2)
+
+
+@contextlib.contextmanager
+def _printable_usage() -> Iterator[None]:
+    """What click says by itself: wrong usage, which may quote anything, and help on a full disk."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = printable(error.message)  # final for those who derive from it
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            error.show()
+        say_text(said.getvalue(), err=True, nl=False)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        say("error: standard input ended before the answer", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if not said_by_click(error):
+            raise
+        raise no_output(error.strerror or str(error)) from error
 
 
 def _remedy(error: ModuleNotFoundError) -> str | None:

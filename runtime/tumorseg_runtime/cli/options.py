@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 import click
 
+from tumorseg_runtime.cli.terminal import say
 from tumorseg_runtime.core.paths import require
 
 PATH = click.Path(path_type=Path)  # of what a command writes
@@ -53,16 +54,16 @@ class Options:
     def log(self, line: str) -> None:
         """A line of progress, on standard error; none with --quiet."""
         if not self.quiet:
-            click.echo(line, err=True)
+            say(line, err=True)
 
     def step(self, line: str) -> None:
         """A line of progress that is part of the output for people, on standard output as the verdict."""
         if not self.quiet:
-            click.echo(line, err=self.as_json)
+            say(line, err=self.as_json)
 
     def verdict(self, line: str) -> None:
         """The last line, with --quiet too; on standard error where standard output is JSON."""
-        click.echo(line, err=self.as_json)
+        say(line, err=self.as_json)
 
 
 class SuggestingGroup(click.Group):

@@ -22,6 +22,7 @@ from tumorseg_runtime.cli.results_log import (
     output_name,
     stamp,
 )
+from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
@@ -46,7 +47,7 @@ class Outputs:
     out: Path
     overlays: bool
     probabilities: bool
-    maker: Maker | None
+    maker: Maker | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,14 +193,14 @@ def segment(
             bar.update(result.index - last)
             last = result.index
         elif not quiet and result.prediction is not None:
-            click.echo(describe(result.prediction))
+            say(describe(result.prediction))
 
 
 def warn(result: StreamResult, path: Path) -> None:
     """Say once for each file what in it could not be used."""
     if result.prediction is not None and result.prediction.frame.index == 0:
         for warning in result.prediction.frame.warnings:
-            click.echo(f"warning: {printable(str(path))}: {warning}", err=True)
+            say(f"warning: {path}: {warning}", err=True)
 
 
 def make_line(
@@ -250,29 +251,24 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
     if options.as_json:
         with (results_log.out / SUMMARY).open(encoding="utf-8") as file:
             for piece in file:
-                click.echo(piece, nl=False)
+                say_text(piece, nl=False)
     count = sum(1 for _ in results_log.images())
     options.verdict(f"{count} images -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
     failed, of_this_run = 0, set(map(str, paths))
     for line in results_log.failed():
         if line["file"] in of_this_run:
             failed += 1
-            click.echo(f"error: {printable(line['error'])}", err=True)
+            say(f"error: {line['error']}", err=True)
     if failed:
         raise CheckFailedError(
             f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"
         )
 
 
-def printable(text: str) -> str:
-    """A text that may hold the name of a file that is not valid UTF-8."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def describe(prediction: Prediction) -> str:
     """One line for people."""
     height, width = prediction.masks.shape[1:]
-    name = printable(prediction.name)
+    name = prediction.name
     if not prediction.lesions:
         return f"{name} ({width}x{height}): no lesion"
     largest = sorted(prediction.lesions, key=lambda lesion: -lesion.area_px)[:LARGEST]

@@ -10,6 +10,7 @@ import click
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.options import PATH, Existing, Options, bundle_argument, command, public_key_option
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.deployment.store import install as install_bundle
 from tumorseg_runtime.deployment.store import roll_back
 from tumorseg_runtime.inference.segmenter import Segmenter
@@ -72,5 +73,5 @@ def report(options: Options, bundle: Bundle, verb: str) -> None:
     """Which bundle serves now."""
     if options.as_json:
         values = {"bundle": str(bundle.root), "name": bundle.name, "sha256": bundle.digest()}
-        click.echo(json.dumps(values, indent=2))
+        say_text(json.dumps(values, indent=2))
     options.verdict(f"{bundle.name} {bundle.digest()[:16]} {verb} {bundle.root}")

@@ -16,6 +16,7 @@ from tumorseg_runtime.cli.options import (
     device_folder_option,
     public_key_option,
 )
+from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import CheckFailedError
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.verify import PASSED, UNVERIFIED, verify_bundle
@@ -61,18 +62,18 @@ def verify(options: VerifyOptions) -> None:
     )
     statuses = [check.status for check in found.checks]
     if options.as_json:
-        click.echo(json.dumps({**found.to_dict(), "signed_by": signer}, indent=2))
+        say_text(json.dumps({**found.to_dict(), "signed_by": signer}, indent=2))
     else:
-        click.echo(f"{bundle}: {found.bundle} {found.digest[:16]}")
+        say(f"{bundle}: {found.bundle} {found.digest[:16]}")
         if signer is not None:
-            click.echo(f"signed by the key {signer}")
+            say(f"signed by the key {signer}")
         for problem in found.problems:
-            click.echo(f"refused: {problem}")
+            say(f"refused: {problem}")
         if not found.problems:
-            click.echo("every file is as it was sealed")
+            say("every file is as it was sealed")
         for check in sorted(found.checks, key=lambda check: check.status == UNVERIFIED):
             name = f"{check.backend} {check.device} {check.precision}"
-            click.echo(f"{check.status}: {name}: {check.detail}")
+            say(f"{check.status}: {name}: {check.detail}")
     if not found.passed:
         what = (
             f"{len(found.problems)} problems of its files or the device folder's, nothing was run: see above"

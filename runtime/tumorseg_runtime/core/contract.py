@@ -15,6 +15,8 @@ from tumorseg_runtime.core.errors import InputError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESIZE_RULES = ("linear-exact",)
+MAX_SIDE = 8192  # pixels: a float32 input of three channels then takes 0.8 GB
+MAX_CLASSES = 256
 SIZE_DIVISOR = 32  # five stride-2 stages in the encoder; an exported graph no longer checks it
 
 
@@ -22,7 +24,7 @@ SIZE_DIVISOR = 32  # five stride-2 stages in the encoder; an exported graph no l
 class Contract:
     """Input and output of a network.
 
-    height, width: input size in pixels, each divisible by 32.
+    height, width: input size in pixels, each divisible by 32 and at most 8192.
     mean, std: per channel, for intensities scaled to 0..1; their length is the number of channels.
     resize: the rule that brings any image to height x width (`tumorseg_runtime.processing.preprocess`).
     classes: one name per output channel, in order; each channel is an independent binary mask.
@@ -47,6 +49,8 @@ class Contract:
                     f"input {name} is {pixels}, expected a positive multiple of {SIZE_DIVISOR}: "
                     f"use {below} or {below + SIZE_DIVISOR}"
                 )
+            if pixels > MAX_SIDE:
+                raise InputError(f"input {name} is {pixels}, expected at most {MAX_SIDE}: use a smaller one")
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
             raise InputError(
                 f"got {len(self.mean)} means and {len(self.std)} standard deviations, "
@@ -58,12 +62,15 @@ class Contract:
             )
         if self.resize not in RESIZE_RULES:
             raise InputError(f"resize rule is '{self.resize}', expected one of {', '.join(RESIZE_RULES)}")
-        if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise InputError(f"classes are {self.classes}, expected one or more different names")
-        if unfit := [name for name in self.classes if not re.fullmatch(r"\w[\w .-]*", name)]:
+        if not 0 < len(set(self.classes)) == len(self.classes) <= MAX_CLASSES:
             raise InputError(
-                f"class name '{unfit[0]}' cannot be part of a file name, expected letters, digits, "
-                "blanks, dots, - and _: rename it"
+                f"got {len(self.classes)} classes ({', '.join(self.classes[:5])}), expected one or more "
+                f"different names, at most {MAX_CLASSES}"
+            )
+        if unfit := [name for name in self.classes if not re.fullmatch(r"\w[\w .-]{0,99}", name)]:
+            raise InputError(
+                f"class name '{unfit[0][:100]}' cannot be part of a file name, expected at most 100 letters, "
+                "digits, blanks, dots, - and _: rename it"
             )
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold is {self.threshold}, expected a probability between 0 and 1")

@@ -14,11 +14,22 @@ command line prints and exits.
 
 from __future__ import annotations
 
+from tumorseg_runtime.core.text import printable
+
+LONGEST = 4000  # characters of a line: it may quote values of a file of many megabytes
+
 
 class TumorsegError(Exception):
-    """Base of all errors that tumorseg raises on purpose."""
+    """Base of all errors that tumorseg raises on purpose: a message, and where needed a list of details.
+
+    As text it is what a terminal and a log may be given: names and values of files can end no line and
+    give no command (`tumorseg_runtime.core.text`). Each detail stands on a line of its own.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(_line, self.args))
 
 
 class InputError(TumorsegError):
@@ -45,3 +56,9 @@ class ParityError(CheckFailedError):
 
 class OutputError(CheckFailedError):
     """A backend returned logits of a wrong shape or dtype, or logits that are not finite."""
+
+
+def _line(said: object) -> str:
+    text = str(said)
+    more = len(text) - LONGEST
+    return printable(text) if more <= 0 else f"{printable(text[:LONGEST])}... ({more} more characters)"

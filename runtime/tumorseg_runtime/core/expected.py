@@ -45,9 +45,7 @@ Line = Annotated[
 # A file inside of a folder that the program knows: no path from the root, none that leads out of the folder.
 InnerPath = Annotated[
     str,
-    Pattern(
-        r"(?!/)(?!.*\x00)(?!(?:.*/)?\.\.?(?:/|$))[^\\]{1,1000}", "a path inside its folder, without '..'"
-    ),
+    Pattern(r"(?!/)(?!(?s:.*/)?\.\.?(?:/|\Z))[^\\\x00]{1,1000}", "a path inside its folder, without '..'"),
 ]
 Sha256 = Annotated[str, Pattern("[0-9a-f]{64}", "64 hexadecimal digits")]
 

@@ -41,6 +41,7 @@ __all__ = [
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 64
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # left out: bytes of a name of a file that is no UTF-8
+_SURROGATE = re.compile("[\ud800-\udfff]")
 LARGEST_INT = 2**64  # anything beyond is no count, size or seed, and overflows in one library or another
 _T = TypeVar("_T")
 
@@ -140,8 +141,12 @@ class Format:
 
 
 def to_json(values: Any, *, indent: int | None = 2) -> str:
-    """The text of a JSON file; ValueError for NaN and infinity, which JSON does not have."""
-    return json.dumps(values, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    """The text of a JSON file; ValueError for NaN and infinity, which JSON does not have.
+
+    Bytes of a file's name that are no UTF-8 (Python's lone surrogates) stand escaped, as they are read.
+    """
+    text = json.dumps(values, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    return text if text.isascii() else _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _loads(data: bytes | str) -> Any:

@@ -18,7 +18,7 @@ from tumorseg_runtime.cli.main import cli
 from tumorseg_runtime.cli.options import Options, command, out_option
 
 ALL = {
-    "bench", "build", "bundle pack", "bundle unpack", "compare", "data audit", "data phantoms",
+    "bench", "build", "bundle pack", "bundle unpack", "compare", "data audit", "data import", "data phantoms",
     "data prepare", "demo", "deploy", "doctor", "evaluate", "export", "install", "parity", "predict",
     "rollback", "sign", "train", "verify",
 }  # fmt: skip

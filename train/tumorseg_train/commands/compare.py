@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tumorseg_runtime.cli.options import Existing, Options, command, out_option
+from tumorseg_runtime.cli.terminal import say, say_text
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ def compare(options: CompareOptions) -> None:
         options.out, NAME, values=values, markdown=comparison_markdown(values), page=comparison_page(values)
     )
     if options.as_json:
-        click.echo(json_text(values), nl=False)
+        say_text(json_text(values), nl=False)
     else:
         for line in notes:
-            click.echo(line)
+            say(line)
         for each in comparison_tables(values):
-            click.echo(f"{each.title}\n{text_table(each.header, each.rows)}{each.note}\n")
+            say_text(f"{each.title}\n{text_table(each.header, each.rows)}{each.note}\n")
     options.log(f"report: {options.out / NAME}.html")
     options.verdict(
         f"{len(compared_runs)} networks compared on part '{options.part}': {options.out / NAME}.html"

@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from tumorseg_runtime.cli.options import PATH, Options, SuggestingGroup, command, out_option
+from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder
+from tumorseg_runtime.core.text import printable
 from tumorseg_train.commands.data_audit import audit
 from tumorseg_train.commands.data_import import import_data
 from tumorseg_train.commands.dataset_options import FIELDS, DatasetOptions, dataset_options
@@ -88,9 +90,10 @@ def prepare(options: PrepareOptions) -> None:
     problems = [problem.text for problem in found]
     if problems:
         if options.as_json:
-            click.echo(json.dumps({"root": str(folder), "problems": problems}, indent=2, ensure_ascii=False))
+            say_text(json.dumps({"root": str(folder), "problems": problems}, indent=2, ensure_ascii=False))
         else:
-            click.echo("\n".join(in_few_lines(found)), err=True)
+            for line in in_few_lines(found):
+                say(line, err=True)
         raise InputError(
             f"{folder}: {len(problems)} problem(s) in {len(samples)} images, expected none: "
             "see the list, no split was written"
@@ -116,7 +119,7 @@ def prepare(options: PrepareOptions) -> None:
         "masks_at_the_border": at_the_border(facts),
         "unread_folders": unread_folders(folder, declared),
     }
-    click.echo(json.dumps(report, indent=2, ensure_ascii=False) if options.as_json else describe(report))
+    say_text(json.dumps(report, indent=2, ensure_ascii=False) if options.as_json else describe(report))
     images = "phantoms, drawn images" if report["phantoms"] else "images"
     options.verdict(
         f"{len(samples)} {images}: all files are sound; split: {path} (SHA-256 {manifest.digest()[:12]})"
@@ -148,7 +151,7 @@ def phantoms(options: PhantomsOptions) -> None:
     write_phantoms(folder, brain=brain, breast=breast, seed=seed)
     if options.as_json:
         values = {"root": str(folder), "brain": brain, "breast": breast, "seed": seed}
-        click.echo(json.dumps(values, indent=2))
+        say_text(json.dumps(values, indent=2))
     options.verdict(f"{folder}: drew {brain} brain and {breast} breast phantoms with seed {seed}")
 
 
@@ -207,4 +210,4 @@ def describe(report: dict[str, Any]) -> str:
         )
     if report["unread_folders"]:
         lines.append(f"not read, no known layout: {', '.join(report['unread_folders'])}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from tumorseg_runtime.cli.options import Existing, command, out_option
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_train.commands.dataset_options import FIELDS, DatasetOptions, dataset_options
 from tumorseg_train.data.audit import Audit, audit_data
@@ -49,9 +50,8 @@ def audit(options: AuditOptions) -> None:
     if out:
         make_folder(out.parent)
         write_text(out, audit_page(found))
-    click.echo(
-        json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if options.as_json else describe(found)
-    )
+    report = json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
+    say_text(report if options.as_json else describe(found))
     if out:
         options.log(f"report: {out}")
     reasons = found.worthless()

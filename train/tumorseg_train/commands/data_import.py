@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from tumorseg_runtime.cli.options import Existing, command
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_train.commands.dataset_options import DatasetOptions, dataset_options
@@ -68,9 +69,9 @@ def import_data(options: ImportOptions) -> None:
         "notes": notes(root, declared),
     }
     if options.as_json:
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        say_text(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        click.echo(describe(report))
+        say_text(describe(report))
     if not options.yes:
         click.confirm(f"Write {path}?", abort=True, err=True)
     write_text(path, text)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from tumorseg_runtime.cli.options import Existing, Options, command, out_option
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.files import make_folder, write_text
 
 OUT = Path("build/demo.html")
@@ -43,8 +44,9 @@ def demo(options: DemoOptions) -> None:
     make_folder(options.out.parent)
     write_text(options.out, demo_page(found, steps))
     if options.as_json:
-        click.echo(json.dumps({**found.to_dict(), "page": str(options.out)}, indent=2))
-    options.step(f"page: {options.out}\nnext:")
+        say_text(json.dumps({**found.to_dict(), "page": str(options.out)}, indent=2))
+    options.step(f"page: {options.out}")
+    options.step("next:")
     for what, line in steps:
         options.step(f"  {what:<14} {line}")
     options.verdict(f"{found.verdict} ({found.seconds:.0f} s)")

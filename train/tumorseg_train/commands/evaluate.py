@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from tumorseg_runtime.cli.options import Existing, Options, command, out_option
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.text import printable
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,12 @@ def evaluate(options: EvaluateOptions) -> None:
         page=evaluation_page(values, draw_cases(found), curves),
     )
     if options.as_json:
-        click.echo(json_text(values), nl=False)
+        say_text(json_text(values), nl=False)
     else:
-        lines: list[Any] = [*facts(values), ""]
+        lines: list[Any] = [*map(printable, facts(values)), ""]
         for each in tables(values):
             lines += [each.title, text_table(each.header, each.rows)]
-        click.echo("\n".join(lines))
+        say_text("\n".join(lines))
     options.log(f"report: {folder / NAME}.html")
     images = whole(values)
     dice = estimate_cell(images["figures"]["mean_dice"])

@@ -12,6 +12,7 @@ import click
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.cli.options import PATH, Existing, command, out_option, spoken
+from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import move
@@ -151,7 +152,7 @@ def train(options: TrainOptions) -> None:
     with resumable(lambda: how_to_go_on(out)):
         run = run_training(plan, manifest, out, log=log, progress_seconds=options.report)
     if run is not None:
-        click.echo((out / INDEX).read_text(encoding="utf-8") if options.as_json else describe(run))
+        say_text((out / INDEX).read_text(encoding="utf-8") if options.as_json else describe(run))
         options.verdict(f"run: {run.root}")
 
 

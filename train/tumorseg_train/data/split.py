@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.files import write_text
-from tumorseg_runtime.core.records import Count, Fields, Format, Sha256, to_json
+from tumorseg_runtime.core.records import Count, Fields, Format, InnerPath, Sha256, to_json
 from tumorseg_train.data.checks import Facts, examine, in_few_lines
 from tumorseg_train.data.datasets import PHANTOMS, Sample, find_samples
 from tumorseg_train.data.grouping import Group, group_samples
@@ -52,15 +52,15 @@ class Item:
         the defaults.
     """
 
-    image: str
-    masks: tuple[str, ...]
+    image: InnerPath
+    masks: tuple[InnerPath, ...]
     organ: str
     label: str
     part: str
     height: Count
     width: Count
     tumour_px: Count
-    files: dict[str, Sha256]
+    files: dict[InnerPath, Sha256]
     group: str = ""
     group_kind: str = ""
     tumour: str = ""
@@ -172,10 +172,12 @@ def make_manifest(
     facts, problems = examine(root, samples, declared)
     if problems:
         lines = in_few_lines(problems)
-        shown = [f"{root}: {len(problems)} problem(s) in {len(samples)} images:", *lines[:SHOWN]]
+        details = lines[:SHOWN]
         if len(lines) > SHOWN:
-            shown.append(f"... and {len(lines) - SHOWN} more: `tumorseg data prepare {root}` lists them all")
-        raise InputError("\n  ".join(shown))
+            details.append(
+                f"... and {len(lines) - SHOWN} more: `tumorseg data prepare {root}` lists them all"
+            )
+        raise InputError(f"{root}: {len(problems)} problem(s) in {len(samples)} images:", *details)
     return split_samples(root, seed, samples, facts, method=method, folds=folds, fold=fold)
 
 

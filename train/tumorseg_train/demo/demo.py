@@ -141,7 +141,8 @@ def run_demo(root: Path, log: Callable[[str], None] = lambda line: None) -> Demo
         raise CheckFailedError(f"{root}: is not verified on this machine: tumorseg verify {root} says why")
     refusals = break_copies(bundle, artefact)
     for refusal in refusals:
-        log(f"broken on purpose: {refusal.what}\n  the {refusal.guard} refuses it: {refusal.message}")
+        log(f"broken on purpose: {refusal.what}")
+        log(f"  the {refusal.guard} refuses it: {refusal.message}")
     return Demo(bundle, artefact, cases, verification, refusals, time.perf_counter() - started)
 
 

@@ -44,7 +44,7 @@ FORMAT = Format(
 class Run:
     """A finished training.
 
-    data: root (absolute path of the images), split_sha256, images per part.
+    data: root (absolute path of the images), split_sha256, phantoms (drawn images?), images per part.
     training: recipe, seed, epochs, seconds, device, versions.
     metrics: best epoch with its Dice on the validation images used, at threshold 0.5; the threshold that the
         whole validation part chose, with its figures; figures of the test part at that threshold.
@@ -55,7 +55,7 @@ class Run:
     encoder: str
     contract: Contract
     checkpoint_sha256: Sha256
-    data: Annotated[dict[str, Any], Fields(root=str, split_sha256=Sha256)]
+    data: Annotated[dict[str, Any], Fields(root=str, split_sha256=Sha256, phantoms=bool)]
     training: dict[str, Any]
     metrics: dict[str, Any]
 

@@ -73,10 +73,34 @@ def read_weights(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if _is_safetensors(head):
-        return _read_safetensors(path)
+        return _read_safetensors(path)  # numbers as they lie there
     if (kind := _kind_of(path, head)) is not None:
         raise InputError(f"{path}: is {kind}; expected weights of PyTorch: {SAVE}")
-    return _read_pickle(path)
+    content = _read_pickle(path)
+    check_held(path, content)
+    return content
+
+
+def check_held(path: Path, content: Any, name: str = "") -> None:
+    """Raise InputError unless the file holds every number of its tensors, however deep they lie.
+
+    One number that is expanded to a shape (stride 0) takes some bytes in a pickle, and terabytes where
+    the shape is made real.
+    """
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            check_held(path, value, f"{name}.{key}" if name else str(key))
+    elif isinstance(content, list | tuple):
+        for number, value in enumerate(content):
+            check_held(path, value, f"{name}.{number}" if name else str(number))
+    elif isinstance(content, torch.Tensor):
+        plain = content.layout == torch.strided and not content.is_quantized and content.device.type == "cpu"
+        if not plain or content.numel() * content.element_size() > content.untyped_storage().nbytes():
+            kind = "expanded" if plain else "sparse, quantized or without values"
+            raise InputError(
+                f"{path}: {name} of shape {tuple(content.shape)} is {kind}, expected a plain tensor whose "
+                "numbers are in the file: save model.state_dict() and give that file"
+            )
 
 
 def _is_safetensors(head: bytes) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import to_json
+from tumorseg_runtime.core.text import printable
 
 
 def write_report(out: Path, name: str, *, values: dict[str, Any], markdown: str, page: str) -> None:
@@ -43,7 +44,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; columns whose header ends in '>' are aligned to the right, a pipe in a cell is escaped."""
     marks = ["---:" if title.endswith(">") else "---" for title in header]
     lines = [[title.removesuffix(">") for title in header], marks]
-    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines += [[printable(cell).replace("|", "\\|") for cell in row] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -51,6 +52,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table for the terminal; columns as in `markdown_table`."""
     right = [title.endswith(">") for title in header]
     titles = [title.removesuffix(">") for title in header]
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     lines = [titles, ["-" * width for width in widths], *rows]
     return "".join(

@@ -1,0 +1,82 @@
+"""What commands say: the one place through which every line reaches standard output or standard error.
+
+Lines hold names of files, values of records and messages of libraries; `tumorseg_runtime.core.text` takes
+from them what a terminal would obey. A standard output that takes no more (a full disk, a closed pipe) is an
+error of one line; a standard error that takes no more is told nothing further, and the exit status still
+speaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+import click
+
+from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.text import printable
+
+OUTPUT, ERRORS = 1, 2  # descriptors
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """One line; what would end it stands escaped. err: on standard error.
+
+    Raises InputError where standard output takes it not.
+    """
+    _write(printable(line, keep="\t"), err=err, nl=True)
+
+
+def say_text(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Several lines of our own making, such as a table or JSON. Raises InputError as `say`."""
+    _write(printable(text, keep="\t\n"), err=err, nl=nl)
+
+
+def _write(text: str, *, err: bool, nl: bool) -> None:
+    if err:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the file is closed
+            click.echo(text, err=True, nl=nl)
+            return
+        silence(ERRORS)
+        return
+    if sys.stdout is None:
+        raise no_output("it is closed")
+    try:
+        click.echo(text, nl=nl)
+    except OSError as error:
+        raise no_output(error.strerror or str(error)) from error
+
+
+def no_output(why: str) -> InputError:
+    """The error of a standard output that takes nothing, which is given nothing any more."""
+    silence(OUTPUT)
+    return InputError(
+        f"standard output cannot be written ({why}), expected one that takes the result: send it where there "
+        "is room; files that were written are whole"
+    )
+
+
+def silence(descriptor: int) -> None:
+    """Lead a standard stream into nothing, so that what Python still holds for it fails no more at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
+def fill_closed() -> None:
+    """Open what the caller has closed of standard input, output and error: else the next file that is opened
+    takes its number, and libraries write their messages into that."""
+    for descriptor in (0, OUTPUT, ERRORS):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def said_by_click(error: OSError) -> bool:
+    """True for what standard output raised while click wrote help or a version to it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == click.utils.__name__
