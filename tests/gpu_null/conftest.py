@@ -28,7 +28,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Floor:
         _lacking(f"no {' and no '.join(missing)} to build the null GPU with")
     folder = tmp_path_factory.mktemp("gpu-null")
     build_driver(folder)
-    return Floor(Path(sys.executable), folder, build_kernels(kernels.SOURCE, folder))
+    return Floor(Path(sys.executable), folder, build_kernels((kernels.SOURCE, kernels.DECIDE), folder))
 
 
 @pytest.fixture(scope="session")

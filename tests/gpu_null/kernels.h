@@ -10,6 +10,7 @@
 #define __restrict__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+static inline unsigned atomicAdd(unsigned* place, unsigned more) { *place += more; return *place - more; }
 struct Dim { unsigned int x, y, z; };
 static Dim gridDim, blockIdx, blockDim, threadIdx;
 

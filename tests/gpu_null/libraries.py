@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -55,12 +56,12 @@ def build_toolkit(folder: Path, provider: Path) -> None:
             _library(source, folder / name)
 
 
-def build_kernels(source: Path, folder: Path) -> Path:
-    """Every kernel of a .cu file as functions of the host, for `null_load_kernels`."""
-    names = KERNEL.findall(source.read_text())
-    harness, library = folder / f"{source.stem}.cpp", folder / f"{source.stem}.so"
-    exports = "".join(f"NULL_KERNEL({name})\n" for name in names)
-    harness.write_text(f'#include "{HERE / "kernels.h"}"\n#include "{source}"\n{exports}')
+def build_kernels(sources: Sequence[Path], folder: Path) -> Path:
+    """Every kernel of the .cu files as functions of the host, for `null_load_kernels`."""
+    harness, library = folder / "kernels.cpp", folder / "kernels.so"
+    names = [name for source in sources for name in KERNEL.findall(source.read_text())]
+    lines = [f'#include "{path}"\n' for path in (HERE / "kernels.h", *sources)]
+    harness.write_text("".join((*lines, *(f"NULL_KERNEL({name})\n" for name in names))))
     command = [
         "g++",
         "-std=c++17",

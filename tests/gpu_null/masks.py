@@ -1,89 +1,217 @@
-"""Programs that serve masks by the GPU alone, on the null GPU."""
+"""Programs that serve masks through the public door, decided on the null GPU."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fakes.tensorrt import FakeTensorRt
 from gpu_null.engines import CONTRACT, open_stand_in
 from gpu_null.null import Null
-from tumorseg_runtime.inference.gpu_masks import GpuMasks
-from tumorseg_runtime.processing.postprocess import masks_from_logits
+from tumorseg_export.engine import build
+from tumorseg_runtime.backends import tensorrt
+from tumorseg_runtime.backends.tensorrt import TensorRtSession
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
+from tumorseg_runtime.device.engines import Profile
+from tumorseg_runtime.inference.prediction import Prediction
+from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.margin import Band
+from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.parity.replay import full_plan, replay
+from tumorseg_runtime.processing.decide_cuda import ROUNDING, blend_table
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
 BATCH = 2
+BAND = Band(0.05, "a test")
+OWN = (CONTRACT.height, CONTRACT.width)
+SIZES = [(50, 70, 3), (90, 61), OWN, (128, 192), (33, 48, 3), (7, 300)]
 
 
-def batches(count: int) -> list[list[np.ndarray]]:
-    """Gray and RGB images of two sizes, others in every batch."""
+class OnCpu(InProcess):
+    """The stand-in's network on the CPU: the mean of the channels."""
+
+    input, info = InputForm(), SessionInfo("cpu", "cpu", "fp32", {})
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        return batch.mean(axis=1, keepdims=True)
+
+
+@contextlib.contextmanager
+def session() -> Iterator[TensorRtSession]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield open_stand_in(Path(folder), rtx=False)[1]
+
+
+def images(count: int, sizes: list[tuple[int, ...]]) -> list[np.ndarray]:
+    """Gray and RGB images, other pixels in each."""
     random = np.random.default_rng(0)
-    shapes = [(50, 70, 3), (90, 61)]
-    return [[random.integers(0, 256, shape, np.uint8) for shape in shapes] for _ in range(count)]
+    return [random.integers(0, 256, sizes[index % len(sizes)], np.uint8) for index in range(count)]
 
 
-def expected(images: list[np.ndarray]) -> np.ndarray:
-    """What the stand-in's mean of the channels decides on the CPU."""
-    made = []
-    for image in images:
-        logits = Preprocessor(CONTRACT)(image)[None].mean(axis=1)
-        made.append(masks_from_logits(logits, CONTRACT, CONTRACT.height, CONTRACT.width))
-    return np.stack(made)
+def door(on: Any, **options: Any) -> Segmenter:
+    return Segmenter(CONTRACT, on, BATCH, band=BAND, **options)
+
+
+def same(found: list[Prediction], given: list[np.ndarray]) -> list[bool]:
+    """Has each prediction the masks, lesions and margin that the CPU gives?"""
+    expected = door(OnCpu()).predict(given)
+    return [
+        np.array_equal(one.masks, other.masks) and one.lesions == other.lesions and one.margin == other.margin
+        for one, other in zip(found, expected, strict=True)
+    ]
 
 
 def before(count: int) -> dict[str, Any]:
     """The way by preprocessor and session: counts of `count` batches in steady state, and their trace."""
-    with tempfile.TemporaryDirectory() as folder:
-        _, session = open_stand_in(Path(folder), rtx=False)
-    preprocess, null = open_preprocessor(CONTRACT), Null()
-    given = batches(count + 2)
-    tensor = preprocess(given[0])
-    session.infer(tensor)
-    session.infer(preprocess(given[1], out=tensor))
-    null.reset()
-    for images in given[2:]:
-        session.infer(preprocess(images, out=tensor))
-    return {"counts": null.counts(), "trace": null.trace()}
+    with session() as on:
+        preprocess, null = open_preprocessor(CONTRACT), Null()
+        given = images(BATCH * (count + 2), [OWN])
+        batches = [given[start : start + BATCH] for start in range(0, len(given), BATCH)]
+        tensor = preprocess(batches[0])
+        on.infer(tensor)
+        on.infer(preprocess(batches[1], out=tensor))
+        null.reset()
+        for batch in batches[2:]:
+            on.infer(preprocess(batch, out=tensor))
+        return {"counts": null.counts(), "trace": null.trace()}
 
 
-def after(count: int) -> dict[str, Any]:
-    """The same by `GpuMasks`, and whether every mask is right."""
-    with tempfile.TemporaryDirectory() as folder:
-        _, session = open_stand_in(Path(folder), rtx=False)
-    masks, null = GpuMasks(session, CONTRACT), Null()
-    given = batches(count + 6)
-    right = [
-        np.array_equal(got, expected(images))
-        for got, images in zip(masks.predict(given[:6]), given[:6], strict=True)
-    ]
-    null.reset()
-    found = list(masks.predict(given[6:]))
-    counts, trace = null.counts(), null.trace()
-    right += [np.array_equal(got, expected(images)) for got, images in zip(found, given[6:], strict=True)]
-    return {"right": right, "counts": counts, "trace": trace}
+def after(count: int, logits: bool, by_stream: bool) -> dict[str, Any]:
+    """The same through `Segmenter.predict` or `stream`, and whether every prediction is right."""
+    with session() as on:
+        segmenter, null = door(on, logits=logits), Null()
+        given = images(BATCH * (count + 6), [OWN])
+        head, tail = given[: 6 * BATCH], given[6 * BATCH :]
+        found = segmenter.predict(head)
+        null.reset()
+        if by_stream:
+            results = list(segmenter.stream(tail, batch_size=BATCH, max_pending=4))
+            found += [result.prediction for result in results]
+        else:
+            found += segmenter.predict(tail)
+        counts, trace = null.counts(), null.trace()
+        return {
+            "right": same(found, given),
+            "logits": [one.own_logits is not None for one in found],
+            "counts": counts,
+            "trace": trace,
+        }
 
 
-def other_sizes() -> list[bool]:
-    """Batches of one and two images by turns, and one that is larger than the staging memory was."""
-    with tempfile.TemporaryDirectory() as folder:
-        _, session = open_stand_in(Path(folder), rtx=False)
-    masks = GpuMasks(session, CONTRACT)
-    given = batches(12)
-    for index in range(0, 12, 2):
-        given[index] = given[index][:1]
-    given[9] = [np.random.default_rng(1).integers(0, 256, (400, 300, 3), np.uint8)] * 2
-    return [
-        np.array_equal(got, expected(images)) for got, images in zip(masks.predict(given), given, strict=True)
-    ]
+def any_sizes() -> dict[str, Any]:
+    """Images of many sizes, in turns that make the memory grow, by one and by two."""
+    with session() as on:
+        segmenter = door(on, logits=False)
+        given = [*images(12, SIZES), *images(2, [(400, 300, 3)]), *images(3, SIZES)]
+        found = segmenter.predict(given)
+        found += [segmenter.predict(image) for image in given]
+        return {"right": same(found, [*given, *given])}
+
+
+def unsure() -> tuple[list[bool], int]:
+    """Resized logits that lie on the edge of the band: are the predictions the CPU's, and what came down?"""
+    global BAND
+    given = [np.full(size, 90, np.uint8) for size in [(50, 70), (90, 61), OWN]]
+    BAND = Band(float(abs(Preprocessor(CONTRACT)(given[0]).mean(axis=0)[0, 0])), "a test")
+    with session() as on:
+        segmenter, null = door(on, logits=False), Null()
+        null.reset()
+        found = segmenter.predict(given)
+        return same(found, given), null.counts()["downloads"]
 
 
 def not_finite() -> list[bool]:
     """An engine whose logits become infinite."""
-    with tempfile.TemporaryDirectory() as folder:
-        _, session = open_stand_in(Path(folder), rtx=False)
-    masks = GpuMasks(session, CONTRACT)
-    session._execution.context._engine.gain = float("inf")
-    return [bool(got.any()) for got in masks.predict(batches(1))]
+    with session() as on:
+        segmenter = door(on, logits=False)
+        on._execution.context._engine.gain = float("inf")
+        return [bool(one.masks.any()) for one in segmenter.predict(images(2, [OWN]))]
+
+
+def taken_by_turns() -> list[bool]:
+    """Generators that are left standing with a batch under way keep nobody from his masks."""
+    with session() as on:
+        segmenter = door(on, logits=False)
+        given = images(8, SIZES)
+        standing = [segmenter.predict_each(given) for _ in range(3)]
+        begun = [[next(one) for one in standing] for _ in range(2)]
+        found = segmenter.predict(given)
+        rest = [list(one) for one in standing]
+        return [
+            *same(found, given),
+            *(all(same([pair[n] for pair in begun] + rest[n], given)) for n in range(3)),
+        ]
+
+
+def kernels_that_differ() -> list[bool]:
+    """A decision that is made otherwise than on the CPU is refused when the bundle is opened."""
+    table = blend_table.__wrapped__(CONTRACT.width, 50, False).copy()
+    assert ROUNDING < 1e-5 < abs(table["near"]).max()
+    from tumorseg_runtime.processing import decide_cuda
+
+    def shifted(n_in: int, n_out: int, vertical: bool) -> np.ndarray:
+        table = blend_table(n_in, n_out, vertical).copy()
+        table["near"] *= np.float32(1 + 1e-3)
+        return table
+
+    decide_cuda.blend_table = shifted  # type: ignore[assignment]
+    with session() as on:
+        door(on, logits=False)
+    return []
+
+
+def replayed(shift: float) -> list[str]:
+    """Breaches of a door that gives masks alone, whose margins are off by `shift`."""
+    given = images(6, SIZES)
+    on_cpu = Preprocessor(CONTRACT)
+    references = []
+    for index, pixels in enumerate(given):
+        tensor = on_cpu(pixels)
+        references.append(Golden(str(index), pixels, tensor, tensor.mean(axis=0, keepdims=True)))
+    with session() as on:
+        segmenter = door(on, logits=False)
+        decide = segmenter.decide
+
+        def wrong(frame: Any, answer: Any) -> Prediction:
+            found = decide(frame, answer)
+            return dataclasses.replace(found, close=found.close + shift)
+
+        segmenter.decide = wrong  # type: ignore[method-assign]
+        report = replay(segmenter, references, BUDGETS["fp32"], full_plan(BATCH), artefact="a test")
+    return list(report.breaches)
+
+
+def built_and_opened(root: Path, folder: Path) -> dict[str, Any]:
+    """`build`, then `Segmenter.open` with a full self-test, on a bundle of the stand-in's network: counts of
+    four further batches of one, and what the predictions hold."""
+    null, bundle = Null(), Bundle.open(root)
+    size = (bundle.contract.height, bundle.contract.width)
+    trt = FakeTensorRt(null, size=size)
+    build.load_tool = tensorrt.load_tool = lambda tool: trt  # type: ignore[assignment]
+    tensorrt.why_unavailable = lambda device: None  # type: ignore[assignment]
+    options = build.DeviceOptions(profile=Profile(1, 2, 4))
+    build.build_for_device(bundle, folder, options, lambda line: None)
+    segmenter = Segmenter.open(
+        bundle, backend="tensorrt", device="cuda", precision="fp16", batch_size=1, self_test="full",
+        device_folder=folder,
+    )  # fmt: skip
+    given = images(8, [size])
+    segmenter.predict(given[:4])
+    null.reset()
+    found = segmenter.predict(given[4:])
+    counts = null.counts()
+    segmenter.close()
+    return {
+        "masks_alone": [one.own_logits is None and one.margin is not None for one in found],
+        "counts": counts,
+        "repr": repr(segmenter),
+    }

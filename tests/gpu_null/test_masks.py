@@ -1,14 +1,16 @@
-"""Pixels in and masks out on the null GPU: right bits, and what a batch costs."""
+"""Pixels in and masks out through the public door on the null GPU: right bits, and what a batch costs."""
 
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
+from fakes.mean_bundle import make_mean_bundle
 from gpu_null import masks
 from gpu_null.floor import Floor
-from tumorseg_runtime.core.errors import OutputError
+from tumorseg_runtime.core.errors import BackendError, OutputError
 
 pytestmark = [
     pytest.mark.slow,
@@ -18,27 +20,63 @@ pytestmark = [
 BATCHES = 4
 
 
-def test_a_batch_costs_what_docs_gpu_says(driver: Floor) -> None:
+@pytest.mark.parametrize("by_stream", [False, True])
+@pytest.mark.parametrize("logits", [False, True])
+def test_a_batch_costs_what_docs_gpu_says(driver: Floor, logits: bool, by_stream: bool) -> None:
     before = driver.call(masks.before, BATCHES).value["counts"]
-    seen = driver.call(masks.after, BATCHES).value
+    seen = driver.call(masks.after, BATCHES, logits, by_stream).value
     after, trace = seen["counts"], seen["trace"]
+    batches = after["uploads"]
     assert all(seen["right"])
+    assert set(seen["logits"]) == {logits}
+    assert batches == BATCHES or by_stream  # a stream takes what is ready
     assert before["synchronisations"] == 2 * BATCHES
-    assert after["synchronisations"] == BATCHES
+    assert after["synchronisations"] == after["downloads"] == after["graph_launches"] == batches
     assert after["pageable_copies"] == after["allocations"] == 0
-    assert after["bytes_down"] * 8 <= before["bytes_down"]
-    assert after["bytes_up"] <= before["bytes_up"]
-    assert after["graph_launches"] == BATCHES
+    if logits:
+        assert after["bytes_down"] == before["bytes_down"]
+    else:
+        assert after["bytes_down"] * 8 <= before["bytes_down"]
     uploads = [index for index, event in enumerate(trace) if event.startswith("upload")]
     waits = [index for index, event in enumerate(trace) if event.startswith("synchronise")]
-    assert len(uploads) == len(waits) == BATCHES
-    assert all(later < wait for later, wait in zip(uploads[1:], waits, strict=False)), trace
+    assert len(uploads) == len(waits) == batches
+    if not by_stream:
+        assert all(later < wait for later, wait in zip(uploads[1:], waits, strict=False)), trace
 
 
-def test_batches_of_other_sizes_and_memory_that_grows(driver: Floor) -> None:
-    assert driver.call(masks.other_sizes).value == [True] * 12
+def test_images_of_any_size_get_the_masks_and_margins_of_the_cpu(driver: Floor) -> None:
+    assert set(driver.call(masks.any_sizes).value["right"]) == {True}
+
+
+def test_where_a_decision_hangs_on_rounding_the_logits_come_down(driver: Floor) -> None:
+    right, downloads = driver.call(masks.unsure).value
+    assert right == [True] * 3
+    assert downloads == 2 + 2  # of two batches, and of the two images that are resized
 
 
 def test_logits_that_are_not_finite_become_no_mask(driver: Floor) -> None:
-    with pytest.raises(OutputError, match=r"images \[0, 1\] of a batch have logits that are not finite"):
+    with pytest.raises(OutputError, match=r"logits that are not finite for images \[0, 1\] of a batch"):
         driver.call(masks.not_finite)
+
+
+def test_batches_that_nobody_waits_for_block_nobody(driver: Floor) -> None:
+    assert set(driver.call(masks.taken_by_turns).value) == {True}
+
+
+def test_a_gpu_that_decides_otherwise_is_refused_at_opening(driver: Floor) -> None:
+    with pytest.raises(BackendError, match=r"otherwise than the CPU .* bring the logits down"):
+        driver.call(masks.kernels_that_differ)
+
+
+def test_the_one_loop_holds_masks_and_margins_of_a_gpu(driver: Floor) -> None:
+    assert driver.call(masks.replayed, 0.0).value == []
+    assert any("margin is" in line for line in driver.call(masks.replayed, 0.5).value)
+
+
+def test_what_build_and_open_prove_and_serve_is_that_way(driver: Floor, tmp_path: Path) -> None:
+    bundle = make_mean_bundle(tmp_path / "bundle")
+    seen = driver.call(masks.built_and_opened, bundle.root, tmp_path / "device").value
+    assert set(seen["masks_alone"]) == {True}
+    assert seen["counts"]["synchronisations"] == seen["counts"]["graph_launches"] == 4
+    assert seen["counts"]["pageable_copies"] == seen["counts"]["allocations"] == 0
+    assert seen["repr"].startswith("<Segmenter tensorrt cuda fp16")

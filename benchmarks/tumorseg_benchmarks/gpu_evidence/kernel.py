@@ -13,8 +13,9 @@ import numpy.typing as npt
 from tumorseg_benchmarks.gpu_evidence.stage import Findings, NotPossibleError, Options, require_modules
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError
-from tumorseg_runtime.device.cuda import DeviceTensor, Gpu, bindings, open_gpu
+from tumorseg_runtime.device.cuda import Gpu, bindings, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
+from tumorseg_runtime.device.tensor import DeviceTensor
 from tumorseg_runtime.processing.kernels import SOURCE, compile_cubin
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import DTYPES, open_preprocessor

@@ -31,7 +31,7 @@ from tumorseg_runtime.device.engines import (
     write_engine,
 )
 from tumorseg_runtime.device.trust import PRIVATE
-from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter
+from tumorseg_runtime.inference.segmenter import BATCH_SIZE, door_of
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import summary
 from tumorseg_runtime.parity.reference import load_golden
@@ -123,9 +123,15 @@ def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: flo
             "to prove it with: build with a smaller --batch"
         )
     size = min(largest, max(BATCH_SIZE, smallest))
-    door = Segmenter(bundle.contract, session, size)
     plan = full_plan(size) if smallest == 1 else IN_ONE_LIST
-    report = replay(door, load_golden(bundle), BUDGETS[key.precision], plan, artefact=path.name)
+    first, masks_alone = (
+        replay(
+            door_of(bundle, session, size, logits), load_golden(bundle), BUDGETS[key.precision], plan,
+            artefact=path.name,
+        )
+        for logits in (True, False)
+    )  # fmt: skip
+    report = dataclasses.replace(first, images=(*first.images, *masks_alone.images))
     if report.breaches:
         record_of(path).unlink()
         path.unlink()
@@ -140,6 +146,6 @@ def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: flo
     }
     write_text(path.with_suffix(".parity.json"), to_json(values))
     return DeviceEngine(
-        path, key, seconds, max(image.max_error for image in report.images),
+        path, key, seconds, max(image.max_error for image in first.images),
         sum(image.flipped for image in report.images),
     )  # fmt: skip

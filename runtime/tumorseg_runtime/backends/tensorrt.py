@@ -20,8 +20,8 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.core.session import DEVICE, HOST, InProcess, InputForm, SessionInfo
-from tumorseg_runtime.device.cuda import Gpu, interface_of, open_gpu
+from tumorseg_runtime.core.session import DEVICE, HOST, STREAM, InProcess, InputForm, SessionInfo
+from tumorseg_runtime.device.cuda import Gpu, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import (
     TOOLS,
@@ -34,6 +34,7 @@ from tumorseg_runtime.device.engines import (
     require_machine,
 )
 from tumorseg_runtime.device.execution import Execution
+from tumorseg_runtime.device.tensor import interface_of
 from tumorseg_runtime.device.tensorrt_log import collecting_logger, remedy, why
 
 FORMAT = "tensorrt-rtx"  # of the bundle's artefact
@@ -62,7 +63,7 @@ class TensorRtSession(InProcess):
         self._in_shape = (contract.channels, contract.height, contract.width)
         self._out_shape = (len(contract.classes), contract.height, contract.width)
         self._dtype = np.dtype(dtype)
-        self.input = InputForm(dtype=dtype, max_batch=profile.largest, memory=(HOST, DEVICE))
+        self.input = InputForm(dtype=dtype, max_batch=profile.largest, memory=(HOST, DEVICE, STREAM))
         self.info = info
         in_bytes, out_bytes = (
             profile.largest * int(np.prod(shape)) * itemsize
@@ -85,9 +86,7 @@ class TensorRtSession(InProcess):
             nbytes = int(np.prod(out_shape)) * 4
             self._gpu.download(self._out_host.pointer, self._out_device.pointer, nbytes)
             self._gpu.synchronise()
-            if shape[0] not in self._inferred:  # its kernels were compiled now
-                self._execution.keep()
-                self._inferred.add(shape[0])
+            self.served(shape[0])
             logits = self._out_host.array()[:nbytes].view(np.float32).reshape(out_shape)
             return np.array(logits)  # the pinned memory is written again by the next call
 
@@ -109,10 +108,18 @@ class TensorRtSession(InProcess):
                 f"TensorRT failed on a batch of shape {shape}: try a smaller one, or check the GPU"
             )
 
+    def served(self, count: int) -> None:
+        """Keep the kernels that TensorRT-RTX compiled for the first batch of `count`."""
+        if count not in self._inferred:
+            self._execution.keep()
+            self._inferred.add(count)
+
     @property
     def gpu(self) -> Gpu:
         """The GPU and the stream of its engine."""
         return self._gpu
+
+    capturable = True  # TensorRT makes ready at the first call for a shape what cannot be captured
 
     def close(self) -> None:
         """Give engine, buffers and stream back, in the engine's own context."""

@@ -62,7 +62,7 @@ class PredictOptions(Options):
     precision: str | None
     threads: int | None
     batch: int
-    preprocess: str
+    preprocess: str | None
     timeout: float | None
     overlays: bool
     probabilities: bool
@@ -91,7 +91,8 @@ class PredictOptions(Options):
 @click.option("--threads", type=int, help="CPU threads of one inference [default: the backend's].")
 @click.option("--batch", default=1, show_default=True, help="Most images in one inference.")
 @click.option(
-    "--preprocess", default="cpu", show_default=True, help="Where images are resized, cpu or cuda; same bits."
+    "--preprocess",
+    help="Where images are resized, cpu or cuda; same bits.  [default: where the session runs]",
 )
 @click.option("--timeout", type=float, help="Most seconds for one inference [default: no limit].")
 @click.option("--overlays/--no-overlays", default=True, show_default=True, help="Pictures for people.")
@@ -117,6 +118,7 @@ def predict(options: PredictOptions) -> None:
     segmenter = Segmenter.open(
         bundle, backend=options.backend, device=options.device, precision=options.precision,
         threads=options.threads, batch_size=options.batch, preprocess=options.preprocess,
+        logits=options.probabilities,
     )  # fmt: skip
     if options.probabilities and segmenter.gives_masks:
         raise InputError(

@@ -16,6 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 LOGITS, MASKS = "logits", "masks"  # what a session gives
 NO_DECISION = 255  # in a mask, where the network's answer was not finite
 HOST, DEVICE = "host", "device"
+STREAM = "stream"  # the session is a `device.on_stream.OnStream`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,8 @@ class InputForm:
     dtype: 'float32' or 'float16' for preprocessed tensors, 'uint8' for pixels that were resized and no more.
     layout: axis order. max_batch: largest batch, None for any.
     channels: where it is not the contract's: 1 for a form that takes gray images only.
-    memory: where a batch may lie, 'host', or 'device' for a `__cuda_array_interface__`.
+    memory: where a batch may lie, 'host', or 'device' for a `__cuda_array_interface__`; 'stream' of a session
+        that is a `tumorseg_runtime.device.on_stream.OnStream`, too.
     """
 
     dtype: str = "float32"
@@ -106,14 +108,14 @@ def check_batch(batch: Any, contract: Contract, form: InputForm = InputForm()) -
     if not fits:
         raise InputError(
             f"batch is {batch.dtype} {batch.shape}, expected {form.dtype} (N, {', '.join(map(str, shape))}): "
-            "make it with tumorseg_runtime.processing.batching.open_form"
+            "make it with tumorseg_runtime.processing.batching.HostForm"
         )
 
 
 def checked_infer(session: Session, batch: Any, contract: Contract) -> npt.NDArray[Any]:
     """`session.infer` with both sides checked against the contract: float32 logits, or uint8 masks.
 
-    batch: a numpy array or, where the session takes it, a `tumorseg_runtime.device.cuda.DeviceTensor`; what
+    batch: a numpy array or, where the session takes it, a `tumorseg_runtime.device.tensor.DeviceTensor`; what
         is in device memory comes from a table whose values are finite.
     Raises InputError for a batch of another shape, dtype or with values that are not finite, BackendError for
     whatever the session raises that is no error of ours, and OutputError for logits or masks of another

@@ -31,7 +31,6 @@ DEVICE_ORDINAL = "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL"
 # Errors after which every call of this process on the device fails (CUDA_ERROR_ILLEGAL_ADDRESS and its like).
 BROKEN = frozenset({214, 700, 702, 709, *range(714, 720)})
 NAMES_STREAM = 3  # the version of __cuda_array_interface__ that first names a stream
-TYPES = {np.dtype(np.float32): "<f4", np.dtype(np.float16): "<f2"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,41 +227,24 @@ class Gpu:
         return values[0] if values else None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class DeviceTensor:
-    """A C-contiguous tensor on the GPU. PyTorch, CuPy and our TensorRT session read it without a copy.
+class Pair:
+    """Pinned and device memory of one size, which grows: what a batch is copied from and to."""
 
-    Complete when it is handed out: a reader needs to wait for no stream.
-    """
+    host: Memory
+    device: Memory
 
-    gpu: Gpu
-    memory: Memory
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self.nbytes = 0
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor; its memory may be larger."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "version": 3,
-            "shape": self.shape,
-            "typestr": TYPES[self.dtype],
-            "data": (self.memory.pointer, False),
-            "strides": None,
-            "stream": None,
-        }
-
-    def numpy(self) -> npt.NDArray[Any]:
-        """A copy in the host's memory."""
-        host = np.empty(self.shape, self.dtype)
-        with self.gpu.current():
-            self.gpu.download(host.ctypes.data, self.memory.pointer, self.nbytes)
-            self.gpu.synchronise()
-        return host
+    def require(self, nbytes: int) -> None:
+        """Make it at least so large; the context is current. Raises BackendError for want of memory."""
+        if self.nbytes < nbytes:
+            if self.nbytes:
+                del self.host, self.device  # the old goes first: both may not fit
+                self.nbytes = 0
+            self.host, self.device = self._gpu.pinned_memory(nbytes), self._gpu.device_memory(nbytes)
+            self.nbytes = nbytes
 
 
 def _release(driver: Any, device: Any, context: Any, handles: list[tuple[str, Any]]) -> None:
@@ -292,14 +274,3 @@ def bindings(name: str) -> Any:
             f"cuda.bindings.{name} cannot be imported ({error}), expected the package cuda-bindings: "
             "pip install 'tumorseg[gpu-cu12]' or 'tumorseg[gpu-cu13]', by the driver's CUDA"
         ) from error
-
-
-def interface_of(array: Any, name: str) -> dict[str, Any]:
-    """What an array in device memory says of itself; raises InputError where it is none."""
-    interface = getattr(array, "__cuda_array_interface__", None)
-    if not isinstance(interface, dict):
-        raise InputError(
-            f"{name} is {type(array).__name__}, expected a numpy array, or one in device memory "
-            "(with __cuda_array_interface__)"
-        )
-    return interface

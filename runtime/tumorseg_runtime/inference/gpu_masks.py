@@ -1,155 +1,260 @@
 """Pixels in, masks out, on the GPU alone: what crosses the bus is uint8 images up and one bit per pixel down.
 
-A batch is uploaded, preprocessed into the engine's own input, inferred and decided on the GPU; its bits come
-down. There are two sets of buffers and three streams (up, compute, down) that are ordered by events, so that
-upload, compute and download of neighbouring batches overlap; the host waits once per batch, for its last
-event. What is computed for a number of images is captured as a CUDA graph at its second batch. After the
-first batches of a size nothing is allocated.
+A batch is uploaded, preprocessed into the engine's own input, inferred and decided at each image's own size;
+its bits come down. There are two sets of buffers and three streams (up, compute, down) that are
+ordered by events, so that upload, compute and download of neighbouring batches overlap; the host waits once
+per batch, for its last event. What is computed for a number of images is captured as a CUDA graph at its
+second batch. Once a batch of a size, and images as large, were seen in each set, nothing is allocated.
 
-Masks are those of `masks_from_logits` at the network's own size, bit for bit. Logits, probabilities and
-margins stay on the GPU: whoever needs them takes the session itself.
+Masks and the share of close pixels are those of `tumorseg_runtime.processing.postprocess`, bit for bit: an
+image of which a decision hangs on the rounding of floats is decided on the host, from its logits, which come
+down for that alone. `logits=True` brings down the logits of all images instead, and the host decides.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.backends.tensorrt import TensorRtSession
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import InputError, OutputError
-from tumorseg_runtime.device.cuda import Gpu
-from tumorseg_runtime.processing.kernels import cubin_of
-from tumorseg_runtime.processing.preprocess_cuda import CudaPreprocessor, Staging, require_same_bits
+from tumorseg_runtime.core.errors import InputError, OutputError, TumorsegError
+from tumorseg_runtime.core.session import LOGITS
+from tumorseg_runtime.device.cuda import Gpu, Pair
+from tumorseg_runtime.device.on_stream import OnStream
+from tumorseg_runtime.processing.decide_cuda import FOUND, WORD, Decider
+from tumorseg_runtime.processing.postprocess import close_share, masks_from_logits
+from tumorseg_runtime.processing.preprocess_cuda import CudaPreprocessor, require_same_bits
 
 SETS = 2
-THREADS = 128
-WORD = 4  # bytes; a word holds the decisions of 32 pixels
+CLOSE_WAIT_S = 1.0  # for a call that may hang: what it holds then goes with it
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decided:
+    """An image whose logits stayed on the GPU. masks: bool (K, H, W) at its own size. close: share of its
+    decisions within the band, 0..1; None without a band."""
+
+    masks: npt.NDArray[np.bool_]
+    close: float | None
+
+
+Answers = Sequence[Decided] | npt.NDArray[np.float32]
+
+
+class Ticket:
+    """A batch that was submitted. answers, error: one of them is there when it was waited for."""
+
+    def __init__(self, place: _Set, sizes: list[tuple[int, int]]) -> None:
+        self.place: _Set | None = place
+        self.sizes = sizes
+        self.answers: Answers | None = None
+        self.error: TumorsegError | None = None
 
 
 class _Set:
     """Buffers and marks of one batch that is under way."""
 
-    def __init__(self, gpu: Gpu, in_bytes: int, logit_bytes: int, bit_bytes: int) -> None:
-        self.staging = Staging(gpu)
+    def __init__(self, gpu: Gpu, in_bytes: int, logit_bytes: int) -> None:
+        self.up, self.back = Pair(gpu), Pair(gpu)
         self.tensor, self.logits = gpu.device_memory(in_bytes), gpu.device_memory(logit_bytes)
-        self.bits, self.host_bits = gpu.device_memory(bit_bytes), gpu.pinned_memory(bit_bytes)
         self.uploaded, self.computed, self.done = gpu.event(), gpu.event(), gpu.event()
         self.graphs: dict[int, Any] = {}  # by number of images; None after its first batch
-        self.graphs_of = 0  # bytes of the staging that they read
+        self.graphs_of = (0, 0)  # bytes of `up` and `back`, whose addresses they hold
+        self.ticket: Ticket | None = None
 
 
 class GpuMasks:
-    """Masks by one TensorRT session, which nothing else may use meanwhile.
+    """A `Session` whose batches are the images' own pixels, on a session that can be queued on a stream and
+    that nothing else may use meanwhile. Any thread may submit and collect."""
 
-    Not for several threads at once: a lock makes their calls wait for one another.
-    """
+    output, restarts = LOGITS, False
 
-    def __init__(self, session: TensorRtSession, contract: Contract, cache: Path | None = None) -> None:
-        """cache: folder for the compiled kernels. Raises BackendError where the GPU gives other bits than the
-        CPU, or has too little memory."""
-        self._session, self._contract, self._gpu = session, contract, session.gpu
+    def __init__(
+        self,
+        session: OnStream,
+        contract: Contract,
+        *,
+        band: float | None = None,
+        logits: bool = False,
+        cache: Path | None = None,
+    ) -> None:
+        """band: around the threshold, in logits, for `Decided.close`. logits: bring them down. cache: folder
+        for the compiled kernels.
+
+        Raises BackendError where the GPU gives other bits than the CPU, or has too little memory.
+        """
+        self._session, self._contract, self._gpu, self._band = session, contract, session.gpu, band
+        self.input, self.info, self._logits = session.input, session.info, logits
         self._largest = session.input.max_batch or 1
         self._preprocess = CudaPreprocessor(contract, self._gpu, session.input.dtype, cache)
         require_same_bits(self._preprocess)
         self._values = len(contract.classes) * contract.height * contract.width  # logits of an image
-        self._words = -(-self._values // 32)
         in_bytes = contract.channels * contract.height * contract.width * self._preprocess.dtype.itemsize
         self._lock = threading.Lock()
+        self._turn = 0
         with self._gpu.current():
-            self._decide = self._gpu.function(cubin_of(self._gpu.capability, cache), "decide")
+            self._decider = Decider(contract, self._gpu, band, cache)
             self._up, self._down = self._gpu.more_stream(), self._gpu.more_stream()
             n = self._largest
-            sizes = (n * in_bytes, n * self._values * 4, n * (self._words + 1) * WORD)
-            self._sets = [_Set(self._gpu, *sizes) for _ in range(SETS)]
+            self._sets = [_Set(self._gpu, n * in_bytes, n * self._values * 4) for _ in range(SETS)]
+            self._scratch = Pair(self._gpu)  # for logits of single images
+            if not logits:
+                self._decider.require_same_masks(self._sets[0].up, self._sets[0].logits, self._sets[0].back)
 
-    def predict(self, batches: Iterable[Sequence[npt.NDArray[np.uint8]]]) -> Iterator[npt.NDArray[np.uint8]]:
-        """Batches of uint8 images, (H, W) or (H, W, 3) of any sizes -> uint8 masks of 0 and 1 (N, K, h, w)
-        at the network's own size, in order. The next batch is queued before the masks of one are waited for.
+    def submit(self, images: Sequence[npt.NDArray[np.uint8]]) -> Ticket:
+        """Queue a batch of uint8 images, (H, W) or (H, W, 3) of any sizes, for `collect`.
 
-        Raises InputError for a batch that is empty, too large or not of the contract, OutputError for one
-        whose logits are not finite, BackendError where the GPU fails.
+        The batch before the last one is waited for if nobody has. Raises InputError for one that is empty,
+        too large or not of the contract, BackendError where the GPU fails.
+        """
+        if not 1 <= len(images) <= self._largest:
+            raise InputError(f"batch holds {len(images)} images, expected 1 to {self._largest}: split it")
+        with self._lock:
+            place = self._sets[self._turn % SETS]
+            if place.ticket is not None:
+                self._finish(place.ticket)
+            ticket = Ticket(place, [image.shape[:2] for image in images])
+            with self._gpu.current():
+                self._queue(place, images, ticket.sizes)
+            place.ticket = ticket
+            self._turn += 1
+            return ticket
+
+    def collect(self, ticket: Ticket) -> Answers:
+        """Answers of a batch, in order: `Decided`, or float32 logits (N, K, h, w) where those come down.
+
+        Raises OutputError for a batch whose logits are not finite, BackendError where the GPU fails.
         """
         with self._lock:
-            under_way: deque[tuple[_Set, int]] = deque()
-            try:
-                for index, images in enumerate(batches):
-                    place = self._sets[index % SETS]
-                    self._submit(place, images)
-                    under_way.append((place, len(images)))
-                    if len(under_way) == SETS:
-                        yield self._masks(*under_way.popleft())
-                while under_way:
-                    yield self._masks(*under_way.popleft())
-            finally:
-                for place, _ in under_way:  # a batch that nobody waits for must not write into the next
-                    with self._gpu.current():
-                        self._gpu.await_event(place.done)
+            self._finish(ticket)
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.answers is not None
+        return ticket.answers
 
-    def _submit(self, place: _Set, images: Sequence[npt.NDArray[np.uint8]]) -> None:
-        """Queue all of a batch; the set's last one was waited for."""
+    def infer(self, batch: Sequence[npt.NDArray[np.uint8]]) -> Any:
+        """`submit` and `collect` of one batch."""
+        return self.collect(self.submit(batch))
+
+    def interrupt(self) -> None:
+        """Nothing ends work on a GPU."""
+
+    def close(self) -> None:
+        """Give everything back; not what a call holds that hangs."""
+        if self._lock.acquire(timeout=CLOSE_WAIT_S):
+            try:
+                with self._gpu.current():
+                    for place in self._sets:
+                        if place.ticket is not None:
+                            self._finish(place.ticket)
+                self._sets = []
+            finally:
+                self._lock.release()
+            self._session.close()
+
+    def _queue(
+        self, place: _Set, images: Sequence[npt.NDArray[np.uint8]], sizes: list[tuple[int, int]]
+    ) -> None:
         count, gpu = len(images), self._gpu
-        if not 1 <= count <= self._largest:
-            raise InputError(f"batch holds {count} images, expected 1 to {self._largest}: split it")
-        with gpu.current():
-            names = [f"image {index}" for index in range(count)]
-            nbytes = self._preprocess.stage(images, names, place.staging)
-            gpu.upload(place.staging.device.pointer, place.staging.host.pointer, nbytes, on=self._up)
-            gpu.record(place.uploaded, on=self._up)
-            gpu.after(place.uploaded)
-            self._compute(place, count)
-            gpu.record(place.computed)
-            gpu.after(place.computed, on=self._down)
-            gpu.download(place.host_bits.pointer, place.bits.pointer, self._bytes_down(count), on=self._down)
-            gpu.record(place.done, on=self._down)
+        names = [f"image {index}" for index in range(count)]
+        beside = None
+        nbytes_down = count * self._values * 4
+        if not self._logits:
+            beside, words = self._decider.outlines(sizes)
+            nbytes_down = self._largest * FOUND.itemsize + words * WORD
+        nbytes = self._preprocess.stage(images, names, place.up, beside)
+        place.back.require(nbytes_down)
+        gpu.upload(place.up.device.pointer, place.up.host.pointer, nbytes, on=self._up)
+        gpu.record(place.uploaded, on=self._up)
+        gpu.after(place.uploaded)
+        self._compute(place, count)
+        gpu.record(place.computed)
+        gpu.after(place.computed, on=self._down)
+        source = place.logits if self._logits else place.back.device
+        gpu.download(place.back.host.pointer, source.pointer, nbytes_down, on=self._down)
+        gpu.record(place.done, on=self._down)
 
     def _compute(self, place: _Set, count: int) -> None:
         """Queue kernels and engine, from the second batch of this size on as a graph."""
 
         def work() -> None:
-            contract, gpu = self._contract, self._gpu
-            self._preprocess.launch(count, place.staging, place.tensor)
+            self._preprocess.launch(count, place.up, place.tensor)
             self._session.enqueue(count, place.tensor.pointer, place.logits.pointer)
-            broken = place.bits.pointer + count * self._words * WORD
-            gpu.clear(broken, count * WORD)
-            threshold = int(np.float32(contract.logit_threshold).view(np.int32))
-            gpu.launch(
-                self._decide,
-                (-(-self._words // THREADS), count, 1),
-                (THREADS, 1, 1),
-                addresses=(place.logits.pointer, place.bits.pointer, broken),
-                numbers=(self._values, threshold),
-            )
+            if not self._logits:
+                outlines = place.up.device.pointer + self._preprocess.beside_at(count)
+                self._decider.launch(count, self._largest, place.logits.pointer, outlines, place.back)
 
-        if place.graphs_of != place.staging.nbytes:  # it has moved: their addresses are old
-            place.graphs, place.graphs_of = {}, place.staging.nbytes
+        if not self._session.capturable:
+            work()
+            return
+        if place.graphs_of != (now := (place.up.nbytes, place.back.nbytes)):  # they have moved
+            place.graphs, place.graphs_of = {}, now
         if count not in place.graphs:
-            work()  # TensorRT makes ready at the first call for a shape what cannot be captured
+            work()
             place.graphs[count] = None
             return
         if place.graphs[count] is None:
             place.graphs[count] = self._gpu.capture(work)
         self._gpu.replay(place.graphs[count])
 
-    def _bytes_down(self, count: int) -> int:
-        return count * (self._words + 1) * WORD
+    def _finish(self, ticket: Ticket) -> None:
+        """Wait for a batch, if that was not done: the one time that the host does. The lock is held."""
+        place = ticket.place
+        if place is None:
+            return
+        ticket.place = place.ticket = None
+        try:
+            with self._gpu.current():
+                self._gpu.await_event(place.done)
+                self._session.served(len(ticket.sizes))
+                ticket.answers = (
+                    self._read_logits(place, ticket) if self._logits else self._read(place, ticket)
+                )
+        except TumorsegError as error:
+            ticket.error = error
 
-    def _masks(self, place: _Set, count: int) -> npt.NDArray[np.uint8]:
-        """Wait for a batch: the one time that the host does."""
-        with self._gpu.current():
-            self._gpu.await_event(place.done)
-        words = place.host_bits.array()[: self._bytes_down(count)].view("<u4")
-        if broken := np.flatnonzero(words[count * self._words :]).tolist():
-            raise OutputError(
-                f"images {broken} of a batch have logits that are not finite: use the fp32 artefact"
+    def _read_logits(self, place: _Set, ticket: Ticket) -> npt.NDArray[np.float32]:
+        contract, count = self._contract, len(ticket.sizes)
+        flat = place.back.host.array()[: count * self._values * 4].view(np.float32)
+        logits = flat.reshape(count, len(contract.classes), contract.height, contract.width).copy()
+        self._require_finite(np.flatnonzero(~np.isfinite(logits).all(axis=(1, 2, 3))).tolist())
+        return logits
+
+    def _read(self, place: _Set, ticket: Ticket) -> list[Decided]:
+        found, masks = self._decider.read(place.back.host.array(), self._largest, ticket.sizes)
+        self._require_finite(np.flatnonzero(found["broken"]).tolist())
+        return [
+            self._by_host(place, index, size)
+            if unsure
+            else Decided(mask, None if self._band is None else int(close) / mask.size)
+            for index, (mask, size, (_, unsure, close)) in enumerate(
+                zip(masks, ticket.sizes, found.tolist(), strict=True)
             )
-        packed = words[: count * self._words].view(np.uint8).reshape(count, self._words * WORD)
-        bits = np.unpackbits(packed, axis=1, count=self._values, bitorder="little")
-        contract = self._contract
-        return bits.reshape(count, len(contract.classes), contract.height, contract.width)
+        ]
+
+    def _by_host(self, place: _Set, index: int, size: tuple[int, int]) -> Decided:
+        """Decide one image from its logits, which are still in the set's memory."""
+        contract, nbytes = self._contract, self._values * 4
+        self._scratch.require(nbytes)
+        source = place.logits.pointer + index * nbytes
+        self._gpu.download(self._scratch.host.pointer, source, nbytes, on=self._down)
+        self._gpu.record(place.done, on=self._down)
+        self._gpu.await_event(place.done)
+        flat = self._scratch.host.array()[:nbytes].view(np.float32)
+        logits = flat.reshape(len(contract.classes), contract.height, contract.width)
+        close = None if self._band is None else close_share(logits, contract, *size, self._band)
+        return Decided(masks_from_logits(logits, contract, *size), close)
+
+    def _require_finite(self, broken: list[int]) -> None:
+        if broken:
+            info = self.info
+            raise OutputError(
+                f"{info.backend} on {info.device} in {info.precision} returned logits that are not finite "
+                f"for images {broken} of a batch: use the fp32 artefact"
+            )

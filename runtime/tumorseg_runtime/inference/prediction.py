@@ -30,8 +30,9 @@ class Prediction:
     frame: its name (the path, or 'image <index>' for an array), pixels and spacing.
     masks: bool (K, H, W) at the image's own size, one per class of the contract.
     lesions: connected components of all classes, largest first within a class.
-    own_logits: float32 (K, h, w) at the network's own size; None from a session that gives masks alone.
-    contract, band: what `margin` needs to know.
+    own_logits: float32 (K, h, w) at the network's own size; None where masks alone came (a deploy form, or
+        a GPU that decided).
+    contract, band: what `margin` needs to know. close: the margin, where the GPU counted it.
     """
 
     frame: Frame
@@ -40,6 +41,7 @@ class Prediction:
     own_logits: npt.NDArray[np.float32] | None
     contract: Contract
     band: Band | None
+    close: float | None = None
 
     def __repr__(self) -> str:
         height, width = self.masks.shape[1:]
@@ -97,12 +99,12 @@ class Prediction:
 
     @property
     def logits(self) -> npt.NDArray[np.float32]:
-        """float32 (K, h, w) at the network's own size; raises InputError where the session gives masks alone,
-        from which neither probability map nor margin can be had."""
+        """float32 (K, h, w) at the network's own size; raises InputError where masks alone came, from which
+        no probability map can be had."""
         if self.own_logits is None:
             raise InputError(
                 f"{self.name}: has no logits, probability map or margin: the session gives masks alone; "
-                "open a backend that gives logits, such as onnxruntime"
+                "open a backend that gives logits, such as onnxruntime (on a GPU: logits=True)"
             )
         return self.own_logits
 
@@ -118,8 +120,10 @@ class Prediction:
         """Share of the pixels, 0..1, that another backend could decide otherwise: those whose logit lies
         within `band` of the threshold (`tumorseg_runtime.parity.margin`); None without a bundle.
 
-        Raises InputError where there are no logits.
+        Raises InputError where there are no logits, and no GPU has counted.
         """
+        if self.close is not None:
+            return self.close
         logits = self.logits
         if self.band is None:
             return None
@@ -139,7 +143,7 @@ class Prediction:
             "image": self.name,
             "height": height,
             "width": width,
-            "margin": None if self.own_logits is None else self.margin,
+            "margin": self.close if self.own_logits is None else self.margin,
             "spacings": [dataclasses.asdict(spacing) for spacing in self.frame.spacings],
             "sop_instance": self.frame.sop_instance,
             "warnings": list(self.frame.warnings),

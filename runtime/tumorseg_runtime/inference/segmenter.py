@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +16,18 @@ from tumorseg_runtime.backends.selection import AUTO, Selection, open_auto, open
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.core.session import DEVICE, MASKS, Session, SessionInfo
+from tumorseg_runtime.core.session import MASKS, STREAM, Session, SessionInfo
 from tumorseg_runtime.images.frame import Frame
-from tumorseg_runtime.inference.prediction import Image, Prediction, to_frame
+from tumorseg_runtime.inference.batches import predict_batches
+from tumorseg_runtime.inference.prediction import Image, Prediction
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
 from tumorseg_runtime.parity.margin import Band, read_band
-from tumorseg_runtime.processing.batching import open_form
+from tumorseg_runtime.processing.batching import Form, HostForm, PixelForm, place_of
 from tumorseg_runtime.processing.postprocess import find_lesions, masks_from_logits, resize_masks
 from tumorseg_runtime.processing.spacing import measure
 
 if TYPE_CHECKING:
+    from tumorseg_runtime.device.on_stream import OnStream
     from tumorseg_runtime.inference.stream import StreamResult
 
 
@@ -39,7 +39,8 @@ CONFORMANCE_BAND = Band(0.05, "a self-test")  # any: it shows that margins are c
 class Segmenter:
     """Segments images with one session. Results do not depend on which images share a batch.
 
-    gives_masks: whether the session gives masks alone, without logits (the deploy forms).
+    gives_masks: whether masks alone come, without logits: of the deploy forms, and where a GPU decides.
+    resizes_masks: whether they were decided at the network's own size and then resized: of the deploy forms.
     channels: planes that the session takes; 1 for a form that takes gray images only.
     """
 
@@ -51,11 +52,12 @@ class Segmenter:
         *,
         band: Band | None = None,
         reopen: Callable[[], Session] | None = None,
-        preprocess: str = "cpu",
+        preprocess: str | None = None,
+        logits: bool = True,
         kernel_cache: Path | None = None,
     ) -> None:
         """band: for `Prediction.margin`. reopen: opens a session in place of one that hung or died.
-        preprocess, kernel_cache: as in `open_form` (`tumorseg_runtime.processing.batching`)."""
+        preprocess, logits: as in `open`. kernel_cache: folder for the GPU's compiled kernels."""
         limit = session.input.max_batch
         if batch_size < 1 or (limit is not None and batch_size > limit):
             raise InputError(
@@ -63,14 +65,26 @@ class Segmenter:
                 f"(what {session.info.backend} takes)"
             )
         self.contract = contract
-        self.batch_size = batch_size
-        self.band = band
+        self.batch_size, self.band = batch_size, band
         self._info = session.info
-        self._keeper = SessionKeeper(session, contract, reopen)
-        form, info = session.input, session.info
-        self._form = open_form(contract, form, info.backend, preprocess, kernel_cache, info.device)
-        self.gives_masks = session.output == MASKS
+        self.gives_masks = self.resizes_masks = session.output == MASKS
         self.channels = session.input.shape(contract)[0]
+        self._form: Form
+        if place_of(session.input, session.info.backend, preprocess) == "cuda":
+            from tumorseg_runtime.inference.gpu_masks import GpuMasks  # only a machine with a GPU needs it
+
+            def on_gpu(one: Session) -> GpuMasks:
+                width, on = None if band is None else band.logits, cast("OnStream", one)
+                return GpuMasks(on, contract, band=width, logits=logits, cache=kernel_cache)
+
+            session, again = on_gpu(session), reopen
+            reopen = None if again is None else lambda: on_gpu(again())
+            self._form, self._gather = PixelForm(contract), None
+            self.gives_masks, self.ahead = not logits, 1  # batches under way beside the one waited for
+        else:
+            form = HostForm(contract, session.input)
+            self._form, self._gather, self.ahead = form, form.gather, 0
+        self._keeper = SessionKeeper(session, contract, reopen)
 
     @classmethod
     def open(
@@ -85,7 +99,8 @@ class Segmenter:
         self_test: bool | str = False,
         timeout_s: float | None = None,
         device_folder: str | Path | None = None,
-        preprocess: str = "cpu",
+        preprocess: str | None = None,
+        logits: bool = False,
         public_key: str | Path | None = None,
     ) -> Segmenter:
         """Check a bundle's seal and open it on exactly this backend, device and precision.
@@ -100,8 +115,12 @@ class Segmenter:
             images through this very door (docs/parity.md); a session that is opened in place of one that
             failed is tested, too.
         timeout_s: most seconds that opening the session and its self-test may take.
-        preprocess: 'cuda' makes the batches in the GPU's memory, for a session that reads them there. The
-            kernel is compiled for this GPU (half a second) and kept in the device folder, if there is one.
+        preprocess: where images are resized, 'cpu' or 'cuda'; None for 'cuda' where the session runs on a
+            GPU's stream (TensorRT), else 'cpu'. On 'cuda' pixels go up and masks come down
+            (`inference.gpu_masks`); the kernels are compiled for this GPU (a second) and kept in the device
+            folder, if there is one.
+        logits: on 'cuda', bring the logits down, too, for `Prediction.logits` and probabilities. Elsewhere
+            they are always there.
         public_key: a PEM file; only a bundle that its owner signed is opened.
         Raises BundleError, BackendError, CheckFailedError for the signature, ParityError for the self-test.
         """
@@ -121,13 +140,14 @@ class Segmenter:
             folder = find(opened)
 
         def door(
-            of: Bundle, session: Session, size: int | None = None, band: Band | None = None, **options: Any
-        ) -> Segmenter:
-            # only a self-test's rule reads no device memory although the session that serves does
-            place = preprocess if of is opened or DEVICE in session.input.memory else "cpu"
+            of: Bundle, session: Session, size: int | None = None, logits: bool = True,
+            band: Band | None = None, **options: Any,
+        ) -> Segmenter:  # fmt: skip
+            # only a self-test's rule runs on no stream although the session that serves does
+            place = preprocess if of is opened or STREAM in session.input.memory else "cpu"
             return cls(
                 of.contract, session, size or batch_size, band=band or CONFORMANCE_BAND, preprocess=place,
-                kernel_cache=folder, **options,
+                logits=logits, kernel_cache=folder, **options,
             )  # fmt: skip
 
         def tested(session: Session) -> Session:
@@ -155,6 +175,7 @@ class Segmenter:
         segmenter = door(
             opened,
             session,
+            logits=logits,
             band=read_band(opened, chosen.precision),
             reopen=lambda: tested(open_choice(opened, chosen, threads, folder)),
         )
@@ -209,24 +230,7 @@ class Segmenter:
     ) -> Iterator[Prediction]:
         """Like `predict` for any number of images, holding one batch of them in memory at a time."""
         check_timeout(timeout_s)
-        numbered = enumerate(images)
-        with contextlib.ExitStack() as stack:
-            side_by_side: Callable[..., Iterator[Any]] = map
-            while batch := list(itertools.islice(numbered, self.batch_size)):
-                if side_by_side is map and len(batch) > 1 and (threads := min(self.batch_size, _cores())) > 1:
-                    # OpenCV lets go of the interpreter's lock: images of a batch are read side by side
-                    from concurrent.futures import ThreadPoolExecutor  # half a millisecond, not for one image
-
-                    pool = ThreadPoolExecutor(threads, "tumorseg-images")
-                    stack.callback(pool.shutdown, cancel_futures=True)
-                    side_by_side = pool.map
-                frames, tensors = [], []
-                for frame, tensor in side_by_side(self._read, batch):
-                    frames.append(frame)
-                    tensors.append(tensor)
-                answers = self.infer(tensors, timeout_s=timeout_s)
-                del tensors  # one batch less while the next images are read
-                yield from side_by_side(self._decide, zip(frames, answers, strict=True))
+        return predict_batches(self, images, timeout_s)
 
     def stream(
         self,
@@ -257,44 +261,40 @@ class Segmenter:
         """What is made of one frame alone: the network's input (C, h, w), or pixels for the GPU."""
         return self._form.prepare(frame)
 
-    def infer(
-        self, prepared: Sequence[npt.NDArray[Any]], *, timeout_s: float | None = None
-    ) -> npt.NDArray[Any]:
+    def infer(self, prepared: Sequence[npt.NDArray[Any]], *, timeout_s: float | None = None) -> Any:
         """Checked logits float32 (N, K, h, w) of prepared frames, at most `batch_size` of them; uint8 masks
-        from a session that gives masks."""
-        batch = self._form.gather(prepared)
-        answer = self._keeper.infer(batch, timeout_s)
-        self._form.release(batch)  # not after an error: a call that was abandoned may still read it
-        return answer
+        from a session that gives masks, `gpu_masks.Decided` where the GPU has decided."""
+        return self.submit(prepared, timeout_s=timeout_s)()
 
-    def decide(self, frame: Frame, answer: npt.NDArray[Any]) -> Prediction:
-        """Masks and lesions of one frame from the network's answer (K, h, w)."""
-        size = frame.pixels.shape[:2]
-        if self.gives_masks:
-            logits, masks = None, resize_masks(answer, *size)
+    def submit(
+        self, prepared: Sequence[npt.NDArray[Any]], *, timeout_s: float | None = None
+    ) -> Callable[[], Any]:
+        """Begin an inference; what it returns waits for the answers. So many further batches as `ahead` says
+        may be begun before; where that is 0, the answers are there already."""
+        if self._gather is None:
+            return self._keeper.submit(prepared, timeout_s)
+        answer = self._keeper.infer(self._gather(prepared), timeout_s)
+        return lambda: answer
+
+    def decide(self, frame: Frame, answer: Any) -> Prediction:
+        """Masks and lesions of one frame from its answer, as `infer` gives it."""
+        size, close, logits = frame.pixels.shape[:2], None, None
+        if self.gives_masks and isinstance(answer, np.ndarray):
+            masks = resize_masks(answer, *size)
+        elif self.gives_masks:
+            masks, close = answer.masks, answer.close
         else:
             logits, masks = answer, masks_from_logits(answer, self.contract, *size)
         lesions = itertools.chain.from_iterable(
             find_lesions(mask, label) for mask, label in zip(masks, self.contract.classes, strict=True)
         )
         measured = tuple(measure(lesion, frame.spacings) for lesion in lesions)
-        return Prediction(frame, masks, measured, logits, self.contract, self.band)
-
-    def _read(self, numbered: tuple[int, Image]) -> tuple[Frame, npt.NDArray[Any]]:
-        index, image = numbered
-        frame = to_frame(image, f"image {index}")
-        return frame, self.prepare(frame)
-
-    def _decide(self, judged: tuple[Frame, npt.NDArray[Any]]) -> Prediction:
-        return self.decide(*judged)
+        return Prediction(frame, masks, measured, logits, self.contract, self.band, close)
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def door_of(bundle: Bundle, session: Session, batch_size: int | None = None) -> Segmenter:
+def door_of(
+    bundle: Bundle, session: Session, batch_size: int | None = None, logits: bool = True
+) -> Segmenter:
     """The door that serves on a session, with the default batch size or the largest that it takes."""
     size = batch_size or min(BATCH_SIZE, session.input.max_batch or BATCH_SIZE)
-    return Segmenter(bundle.contract, session, size, band=CONFORMANCE_BAND)
+    return Segmenter(bundle.contract, session, size, band=CONFORMANCE_BAND, logits=logits)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -82,23 +82,41 @@ class SessionKeeper:
         """
         start = time.monotonic()
         session = self._current(timeout_s)
+        return self._guarded(
+            session, lambda: checked_infer(session, batch, self._contract), batch.shape[0], timeout_s, start
+        )
+
+    def submit(self, images: Sequence[Any], timeout_s: float | None = None) -> Callable[[], Any]:
+        """Queue a batch of pixels on the GPU's session (`GpuMasks`) and return what waits for its answers,
+        which may take `timeout_s` seconds, too. Both raise as `infer` does."""
+        start = time.monotonic()
+        session: Any = self._current(timeout_s)
+        ticket = self._guarded(session, lambda: session.submit(images), len(images), timeout_s, start)
+        return lambda: self._guarded(
+            session, lambda: session.collect(ticket), len(images), timeout_s, time.monotonic()
+        )
+
+    def _guarded(
+        self, session: Session, call: Callable[[], T], count: int, timeout_s: float | None, start: float
+    ) -> T:
+        """What `call` gives of a session and a batch of `count` images, within `timeout_s` of `start`; a
+        session that fails is replaced."""
         if timeout_s is None:
             try:
-                return checked_infer(session, batch, self._contract)
+                return call()
             except BackendError:
                 self._replace(session)
                 raise
-        left = max(timeout_s - (time.monotonic() - start), 1e-3)
         returned = threading.Event()
 
-        def work() -> Answer:
+        def work() -> T:
             try:
-                return checked_infer(session, batch, self._contract)
+                return call()
             finally:
                 returned.set()
 
         try:
-            return run_within(work, left)
+            return run_within(work, max(timeout_s - (time.monotonic() - start), 1e-3))
         except TimeoutError:
             with self._lock:
                 self._abandoned.append(returned)
@@ -106,13 +124,13 @@ class SessionKeeper:
                 session.interrupt()
                 raise BackendError(
                     f"{self.info.backend} on {self.info.device} gave no answer within {timeout_s:g} s for a "
-                    f"batch of {batch.shape[0]}, its process was ended: try again, allow more time, or check "
+                    f"batch of {count}, its process was ended: try again, allow more time, or check "
                     "the device"
                 ) from None
             self._replace(session)
             raise BackendError(
                 f"{self.info.backend} on {self.info.device} gave no answer within {timeout_s:g} s for a "
-                f"batch of {batch.shape[0]}, its session was abandoned and is being replaced: try again, "
+                f"batch of {count}, its session was abandoned and is being replaced: try again, "
                 "allow more time, or check the device"
             ) from None
         except BackendError:

@@ -37,13 +37,16 @@ class StageQueue(Generic[T]):
             self._items.append(item)
             self._changed.notify_all()
 
-    def take(self, limit: int) -> list[T]:
+    def take(self, limit: int, *, wait: bool = True) -> list[T]:
         """Wait for an item, take those that are there, at most `limit`; empty once it is finished.
+
+        wait: False takes what is there now, which may be nothing.
 
         Raises CancelledError.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._finished or self._cancelled)
+            if wait:
+                self._changed.wait_for(lambda: self._items or self._finished or self._cancelled)
             self._raise_if_cancelled()
             taken = [self._items.popleft() for _ in range(min(limit, len(self._items)))]
             self._changed.notify_all()

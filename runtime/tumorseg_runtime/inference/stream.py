@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -45,13 +46,17 @@ class Stages(Protocol):
     def prepare(self, frame: Frame) -> npt.NDArray[Any]:
         """What is made of one frame alone."""
 
-    def infer(
-        self, prepared: Sequence[npt.NDArray[Any]], *, timeout_s: float | None = None
-    ) -> npt.NDArray[Any]:
-        """The network's answers (N, K, h, w) to prepared frames."""
+    @property
+    def ahead(self) -> int:
+        """Further batches that may be submitted before the answers of one are waited for."""
 
-    def decide(self, frame: Frame, answer: npt.NDArray[Any]) -> Prediction:
-        """Masks and lesions of one frame from the network's answer (K, h, w)."""
+    def submit(
+        self, prepared: Sequence[npt.NDArray[Any]], *, timeout_s: float | None = None
+    ) -> Callable[[], Sequence[Any]]:
+        """Begin an inference of prepared frames: what waits for the answers, one for each."""
+
+    def decide(self, frame: Frame, answer: Any) -> Prediction:
+        """Masks and lesions of one frame from its answer."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +87,7 @@ class _Work:
     name: str
     frame: Frame | None = None
     tensor: npt.NDArray[Any] | None = None
-    answer: npt.NDArray[Any] | None = None
+    answer: Any = None
     prediction: Prediction | None = None
     error: TumorsegError | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -208,33 +213,23 @@ class _Pipeline:
             yield to_frame(task.image, task.name)
 
     def infer(self) -> None:
-        while batch := self.ready.take(self.batch_size):
-            self.infer_batch([task for task in batch if task.tensor is not None])
-            for task in batch:
-                task.tensor = None
-                self.inferred.put(task)
-
-    def infer_batch(self, batch: list[_Work]) -> None:
-        if not batch:
-            return
-        start = time.monotonic()
-        try:
-            tensors = [task.tensor for task in batch if task.tensor is not None]
-            answers = self.segmenter.infer(tensors, timeout_s=self.timeout_s)
-        except OutputError as error:
-            if len(batch) > 1:  # whose logits are broken shows when each runs alone
+        """Batches of what is ready. Where one may be under way beside another, the next is begun before the
+        answers of one are waited for, if it is ready: nothing waits for an image that is not there yet."""
+        under_way: deque[tuple[list[_Work], _Begun]] = deque()
+        while True:
+            if len(under_way) <= self.segmenter.ahead and (
+                batch := self.ready.take(self.batch_size, wait=not under_way)
+            ):
+                tasks = [task for task in batch if task.tensor is not None]
+                under_way.append((batch, _Begun(self.segmenter, tasks, self.timeout_s)))
+            elif under_way:
+                batch, begun = under_way.popleft()
+                begun.finish()
                 for task in batch:
-                    self.infer_batch([task])
+                    task.tensor = None
+                    self.inferred.put(task)
+            else:
                 return
-            batch[0].error = error
-        except TumorsegError as error:
-            for task in batch:
-                task.error = error
-        else:
-            for task, one in zip(batch, answers, strict=True):
-                task.answer = one
-        for task in batch:
-            task.seconds["infer"] = time.monotonic() - start
 
     def decide(self) -> None:
         for task in self.inferred:
@@ -243,6 +238,42 @@ class _Pipeline:
                     task.prediction = self.segmenter.decide(task.frame, task.answer)
             task.seconds["total"] = time.monotonic() - task.arrived
             self.results.put(task)
+
+
+class _Begun:
+    """A batch that was submitted."""
+
+    def __init__(self, segmenter: Stages, batch: list[_Work], timeout_s: float | None) -> None:
+        self.segmenter, self.batch, self.timeout_s = segmenter, batch, timeout_s
+        self.start = time.monotonic()
+        self.answers: Callable[[], Sequence[Any]] = list
+        self.error: TumorsegError | None = None
+        if not batch:
+            return
+        try:
+            tensors = [task.tensor for task in batch if task.tensor is not None]
+            self.answers = segmenter.submit(tensors, timeout_s=timeout_s)
+        except TumorsegError as error:
+            self.error = error
+
+    def finish(self) -> None:
+        """Wait for the answers; each task then has its own, or its error."""
+        try:
+            if self.error is not None:
+                raise self.error
+            for task, one in zip(self.batch, self.answers(), strict=True):
+                task.answer = one
+        except OutputError as error:
+            if len(self.batch) > 1:  # whose logits are broken shows when each runs alone
+                for task in self.batch:
+                    _Begun(self.segmenter, [task], self.timeout_s).finish()
+                return
+            self.batch[0].error = error
+        except TumorsegError as error:
+            for task in self.batch:
+                task.error = error
+        for task in self.batch:
+            task.seconds["infer"] = time.monotonic() - self.start
 
 
 class _Timed:

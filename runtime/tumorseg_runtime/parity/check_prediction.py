@@ -56,6 +56,7 @@ class Checked(Protocol):
 
     contract: Contract
     gives_masks: bool
+    resizes_masks: bool
 
     def prepare(self, frame: Frame) -> npt.NDArray[Any]:
         """The network's input, made of one frame."""
@@ -113,8 +114,10 @@ class Checker:
         if found.own_logits is None:
             parity = compare_final_masks(
                 item.name, item.logits, final, logit_threshold=threshold,
-                allowed=self.budget.relative_error * self.scale, budget=self.budget, tensors=tensors,
+                allowed=self.budget.relative_error * self.scale, budget=self.budget,
+                resizes_masks=self.door.resizes_masks, tensors=tensors,
             )  # fmt: skip
+            lines += _margin_breaches(found, item, contract, self.budget.relative_error * self.scale)
         else:
             parity = compare_image(
                 item.name, item.logits, found.own_logits, logit_threshold=threshold, scale=self.scale,
@@ -149,12 +152,25 @@ def _same(one: Predicted, other: Predicted) -> bool:
     logits = one.own_logits, other.own_logits
     return (
         one.lesions == other.lesions
+        and one.close == other.close
         and np.array_equal(one.masks, other.masks)
         and np.array_equal(one.frame.pixels, other.frame.pixels)
         and (
             logits == (None, None) if logits[0] is None or logits[1] is None else np.array_equal(*logits)  # type: ignore[arg-type]
         )
     )
+
+
+def _margin_breaches(found: Predicted, item: Reference, contract: Contract, allowed: float) -> list[str]:
+    """What a margin that a GPU counted is not that the reference's logits say, which err by `allowed`."""
+    if found.close is None or found.band is None:
+        return []
+    near = np.abs(resized_rule(item.logits, *found.masks.shape[1:]) - contract.logit_threshold)
+    edge = found.band.logits
+    least, most = (np.count_nonzero(near <= edge + step) / near.size for step in (-allowed, allowed))
+    if least <= found.close <= most:
+        return []
+    return [f"margin is {found.close}, expected {least:.6f} to {most:.6f}"]
 
 
 def _own_breaches(found: Predicted, contract: Contract) -> list[str]:

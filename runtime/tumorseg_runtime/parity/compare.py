@@ -152,13 +152,15 @@ def compare_final_masks(
     logit_threshold: float,
     allowed: float,
     budget: Budget,
+    resizes_masks: bool = True,
     tensors: tuple[FloatArray, FloatArray] | None = None,
 ) -> ImageParity:
-    """Compare masks at the image's own size with PyTorch's logits, for a form that gives masks alone.
+    """Compare masks at the image's own size with PyTorch's logits, where masks alone came.
 
-    allowed: how far from the threshold, in logits, a pixel of the network may be decided otherwise. Its masks
-        of 0 and 1 are resized, and the resize is monotonic: so the masks lie between those of a network that
-        decides all such pixels as outside and one that decides them as inside.
+    allowed: how far from the threshold, in logits, a pixel may be decided otherwise.
+    resizes_masks: of a deploy form, whose masks of 0 and 1 are resized; the resize is monotonic: so the masks
+        lie between those of a network that decides all such pixels as outside and one that decides them as
+        inside. False where logits were resized, and decided then.
     """
     differs = differing_bits(*tensors) if tensors else None
     breaches = [f"{differs} values of the preprocessed tensor differ, expected 0"] if differs else []
@@ -171,13 +173,17 @@ def compare_final_masks(
         )
 
     def resized(shift: float) -> npt.NDArray[np.float64]:
+        """Of masks that are decided `shift` beyond the threshold; of logits, as far as they lie beyond it."""
+        if not resizes_masks:
+            return resized_rule(reference, final.height, final.width) - logit_threshold - shift
         inside = reference >= np.float32(logit_threshold + shift)
-        return resized_rule(inside.astype(np.float32), final.height, final.width)
+        return resized_rule(inside.astype(np.float32), final.height, final.width) - 0.5
 
-    certain, possible = resized(allowed) >= 0.5 + RESIZE_ROUNDING, resized(-allowed) >= 0.5 - RESIZE_ROUNDING
+    rounding = RESIZE_ROUNDING * (1.0 if resizes_masks else float(np.ptp(reference)))
+    certain, possible = resized(allowed) >= rounding, resized(-allowed) >= -rounding
     unexplained = np.where(certain, ~masks, masks & ~possible)
-    half = resized(0)
-    ours = np.where(np.abs(half - 0.5) <= RESIZE_ROUNDING, masks, half >= 0.5)  # on the half either is right
+    edge = resized(0)
+    ours = np.where(np.abs(edge) <= rounding, masks, edge >= 0)  # on the edge either is right
     distance = np.where(unexplained, np.inf, 0.0)
     found = compare_masks(ours, masks, distance, allowed, _wide(reference, final))
     wrong, amounts = decision_breaches(found, budget)

@@ -49,8 +49,10 @@ _EXPECTED: dict[tuple[str, str], tuple[npt.NDArray[np.float32], npt.NDArray[np.f
 class MakeDoor(Protocol):
     """Builds the door that serves on a session of a bundle."""
 
-    def __call__(self, bundle: Bundle, session: Session, batch_size: int | None = None, /) -> Door:
-        """batch_size: None for the one that serves."""
+    def __call__(
+        self, bundle: Bundle, session: Session, batch_size: int | None = None, logits: bool = True, /
+    ) -> Door:
+        """batch_size: None for the one that serves. logits: False where a GPU shall give masks alone."""
 
 
 class RuleSession(InProcess):

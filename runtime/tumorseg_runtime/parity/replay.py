@@ -37,6 +37,7 @@ class Door(Protocol):
     batch_size: int
     channels: int
     gives_masks: bool
+    resizes_masks: bool
 
     @property
     def info(self) -> SessionInfo:

@@ -27,6 +27,7 @@ class Written(Protocol):
     masks: npt.NDArray[np.bool_]
     lesions: tuple[Lesion, ...]
     own_logits: npt.NDArray[np.float32] | None
+    close: float | None
 
     @property
     def name(self) -> str:
@@ -88,7 +89,7 @@ def _line(found: Written) -> dict[str, Any]:
         "image": found.name,
         "height": height,
         "width": width,
-        "margin": None if found.own_logits is None else found.margin,
+        "margin": found.close if found.own_logits is None else found.margin,
         "spacings": [dataclasses.asdict(spacing) for spacing in found.frame.spacings],
         "sop_instance": found.frame.sop_instance,
         "warnings": list(found.frame.warnings),

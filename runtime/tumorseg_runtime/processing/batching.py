@@ -1,45 +1,33 @@
 """From images to the form of input that a session names (`tumorseg_runtime.core.session.InputForm`).
 
-Preprocessing runs on the CPU, or as one kernel per batch on the GPU, whose tensor a session then reads where
-it lies. Both give the same bits.
+Preprocessing runs on the CPU, or as one kernel per batch on the GPU (`inference.gpu_masks`), which takes the
+frames' own pixels. Both give the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.core.backend import split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.core.session import DEVICE, InputForm
+from tumorseg_runtime.core.session import STREAM, InputForm
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.read import check_image
 from tumorseg_runtime.processing.preprocess import Preprocessor, require_channels
-
-if TYPE_CHECKING:
-    from tumorseg_runtime.device.cuda import DeviceTensor
-    from tumorseg_runtime.processing.preprocess_cuda import CudaPreprocessor
 
 PLACES = ("cpu", "cuda")
 DTYPES = ("float32", "float16", "uint8")
 
 
 class Form(Protocol):
-    """Makes batches. Any number of threads may share it."""
+    """What is made of a frame alone. Any number of threads may share it."""
 
     def prepare(self, frame: Frame) -> npt.NDArray[Any]:
-        """What is done for a frame alone; raises InputError for one that the network does not take."""
-
-    def gather(self, prepared: Sequence[npt.NDArray[Any]]) -> Any:
-        """What was prepared, as one batch (N, C, h, w) for the session."""
-
-    def release(self, batch: Any) -> None:
-        """The batch was inferred and nobody reads it any more."""
+        """Raises InputError for a frame that the network does not take."""
 
 
 class HostForm:
@@ -60,68 +48,37 @@ class HostForm:
         """(N, C, h, w); a single image is not copied."""
         return prepared[0][None] if len(prepared) == 1 else np.stack(prepared)
 
-    def release(self, batch: Any) -> None:
-        """Nothing to do: the memory goes with the array."""
 
+class PixelForm:
+    """Frames' own pixels, for a session that preprocesses on the GPU."""
 
-class DeviceForm:
-    """Batches in the GPU's memory. A tensor that was inferred is used again for a later batch."""
-
-    def __init__(self, preprocess: CudaPreprocessor) -> None:
-        self._preprocess = preprocess
-        self._idle: list[DeviceTensor] = []
+    def __init__(self, contract: Contract) -> None:
+        self._channels = contract.channels
 
     def prepare(self, frame: Frame) -> npt.NDArray[Any]:
-        """The frame's own pixels: the GPU resizes them."""
+        """uint8 (H, W) or (H, W, 3), as it is."""
         pixels = check_image(frame.pixels, frame.name)
-        require_channels(pixels, self._preprocess.contract.channels, frame.name)
+        require_channels(pixels, self._channels, frame.name)
         return pixels
 
-    def gather(self, prepared: Sequence[npt.NDArray[Any]]) -> DeviceTensor:
-        """(N, C, h, w) in device memory, complete."""
-        try:
-            idle = self._idle.pop()
-        except IndexError:  # another thread has it, or there was none yet
-            return self._preprocess(prepared)
-        fits = idle.memory.nbytes >= len(prepared) * int(np.prod(idle.shape[1:])) * idle.dtype.itemsize
-        return self._preprocess(prepared, out=idle if fits else None)
 
-    def release(self, batch: DeviceTensor) -> None:
-        """Keep its memory for a later batch."""
-        self._idle.append(batch)
+def place_of(form: InputForm, backend: str, place: str | None) -> str:
+    """Where images are preprocessed: `place` itself, or for None the GPU where the session's batches are
+    queued on its stream, else the CPU.
 
-
-def open_form(
-    contract: Contract,
-    form: InputForm,
-    backend: str,
-    place: str = "cpu",
-    cache: Path | None = None,
-    device: str = "cuda",
-) -> Form:
-    """What makes the form that the session of `backend` names.
-
-    place: where images are preprocessed, 'cpu' or 'cuda'. cache: folder for the GPU's compiled kernel.
-    device: of the session, 'cuda:1' for its second GPU.
-    Raises InputError for another place, BackendError where nothing here makes the form, where the session
-    does not read device memory, or where there is no GPU.
+    Raises InputError for another place, BackendError where nothing here makes the form, or not there.
     """
-    if place not in PLACES:
+    if place not in (None, *PLACES):
         raise InputError(f"preprocessing on '{place}', expected one of {', '.join(PLACES)}")
     if form.dtype not in DTYPES or form.layout != "NCHW":
         raise BackendError(
             f"{backend} takes {form.dtype} {form.layout}, expected NCHW in {', '.join(DTYPES)}, which is "
             "what the preprocessor makes: choose another artefact or backend"
         )
-    if place == "cpu":
-        return HostForm(contract, form)
-    if DEVICE not in form.memory or form.dtype == "uint8":
+    queued = STREAM in form.memory
+    if place == "cuda" and not queued:
         raise BackendError(
             f"{backend} takes {form.dtype} in the memory of {' or '.join(form.memory)}, expected a session "
-            "that reads tensors in device memory: take the backend tensorrt, or preprocess on the CPU"
+            "that runs on a GPU's stream: take the backend tensorrt, or preprocess on the CPU"
         )
-    from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
-
-    return DeviceForm(
-        open_preprocessor(contract, dtype=form.dtype, cache=cache, ordinal=split_device(device)[1])
-    )
+    return place or ("cuda" if queued else "cpu")

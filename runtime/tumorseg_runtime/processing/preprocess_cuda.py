@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.device.cuda import DeviceTensor, Gpu, Memory, interface_of, open_gpu
+from tumorseg_runtime.device.cuda import Gpu, Memory, Pair, open_gpu
+from tumorseg_runtime.device.tensor import DeviceTensor, interface_of
 from tumorseg_runtime.images.read import check_image
 from tumorseg_runtime.processing.kernels import cubin_of
 from tumorseg_runtime.processing.preprocess import Preprocessor, golden_images, taps
@@ -58,26 +59,6 @@ class SourceImage:
         return 0 if self.pixels is None else self.pixels.size
 
 
-class Staging:
-    """What one batch is uploaded from and to: pinned and device memory of one size, which grows."""
-
-    host: Memory
-    device: Memory
-
-    def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
-        self.nbytes = 0
-
-    def require(self, nbytes: int) -> None:
-        """Make it at least so large; the context is current. Raises BackendError for want of memory."""
-        if self.nbytes < nbytes:
-            if self.nbytes:
-                del self.host, self.device  # the old goes first: both may not fit
-                self.nbytes = 0
-            self.host, self.device = self._gpu.pinned_memory(nbytes), self._gpu.device_memory(nbytes)
-            self.nbytes = nbytes
-
-
 class CudaPreprocessor:
     """Turns images into a tensor on the GPU. Any thread may call it; the calls go one after the other.
 
@@ -100,7 +81,7 @@ class CudaPreprocessor:
             self._table = gpu.device_memory(table.nbytes)
             gpu.upload(self._table.pointer, table.ctypes.data, table.nbytes)
             gpu.synchronise()
-        self._staging = Staging(gpu)
+        self._staging = Pair(gpu)
 
     def __call__(
         self, images: Sequence[Any], names: Sequence[str] | None = None, out: DeviceTensor | None = None
@@ -126,13 +107,27 @@ class CudaPreprocessor:
             self.gpu.synchronise()
         return target
 
-    def stage(self, images: Sequence[Any], names: Sequence[str], staging: Staging) -> int:
+    def stage(
+        self,
+        images: Sequence[Any],
+        names: Sequence[str],
+        staging: Pair,
+        beside: npt.NDArray[np.uint8] | None = None,
+    ) -> int:
         """Write descriptions, taps and host pixels into the host's side of `staging`, which grows to fit;
-        returns the bytes to upload. The context is current. Raises InputError as a call does."""
-        sources = [self._describe(image, name) for image, name in zip(images, names, strict=True)]
-        return self._fill(sources, staging)
+        returns the bytes to upload. The context is current. Raises InputError as a call does.
 
-    def launch(self, count: int, staging: Staging, target: Memory) -> None:
+        beside: bytes of the caller, uploaded to `beside_at(len(images))` in the staging.
+        """
+        sources = [self._describe(image, name) for image, name in zip(images, names, strict=True)]
+        return self._fill(sources, staging, np.empty(0, np.uint8) if beside is None else beside)
+
+    def beside_at(self, count: int) -> int:
+        """Where the caller's bytes begin in the staging of `count` images."""
+        per_image = self.contract.width + self.contract.height  # taps
+        return _aligned(count * (IMAGE.itemsize + per_image * TAP.itemsize))
+
+    def launch(self, count: int, staging: Pair, target: Memory) -> None:
         """Queue the kernel for `count` images whose staging is, or will be, on the GPU; waits for nothing."""
         contract, first = self.contract, staging.device.pointer
         tap_start = first + count * IMAGE.itemsize
@@ -180,18 +175,20 @@ class CudaPreprocessor:
             )
         return SourceImage(shape, None, self.gpu.wait_for(interface, name), int(strides[0]))
 
-    def _fill(self, sources: Sequence[SourceImage], place_for: Staging) -> int:
+    def _fill(self, sources: Sequence[SourceImage], place_for: Pair, beside: npt.NDArray[np.uint8]) -> int:
         contract = self.contract
         per_image = contract.width + contract.height  # taps
         tap_start = len(sources) * IMAGE.itemsize
         tap_end = tap_start + len(sources) * per_image * TAP.itemsize
-        places = [_aligned(tap_end)]
+        beside_at = self.beside_at(len(sources))
+        places = [_aligned(beside_at + beside.nbytes)]
         for source in sources:
             places.append(_aligned(places[-1] + source.nbytes))
         place_for.require(places[-1])
         device, staging = place_for.device, place_for.host.array()
         records = staging[:tap_start].view(IMAGE)
         tables = staging[tap_start:tap_end].view(TAP)
+        staging[beside_at : beside_at + beside.nbytes] = beside
         for index, (source, place) in enumerate(zip(sources, places[:-1], strict=True)):
             height, width, *colour = source.shape
             columns = index * per_image

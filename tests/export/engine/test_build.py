@@ -15,19 +15,18 @@ import pytest
 from click.testing import CliRunner
 
 from fakes.cuda import FakeDriver
+from fakes.mean_bundle import make_mean_bundle
 from fakes.tensorrt import FakeTensorRt
 from tumorseg_export.commands.build import build
 from tumorseg_export.engine import build as build_module
 from tumorseg_export.engine.build import DeviceOptions, build_for_device
 from tumorseg_runtime.backends import BACKENDS
 from tumorseg_runtime.backends import tensorrt as backend
-from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
-from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, ParityError
 from tumorseg_runtime.device.cuda import Gpu
 from tumorseg_runtime.device.engines import Profile, read_key, record_of
-from tumorseg_runtime.images.read import write_png
-from tumorseg_runtime.processing.preprocess import Preprocessor
+from tumorseg_runtime.inference.segmenter import Segmenter
 
 OPTIONS = DeviceOptions(profile=Profile(1, 2, 4), workspace_mb=512)
 
@@ -38,28 +37,8 @@ def quiet(line: str) -> None:
 
 @pytest.fixture
 def mean_bundle(tmp_path: Path) -> Bundle:
-    """A sealed bundle of the fake TensorRT's network: its logit is the mean of the channels."""
-    root, contract = tmp_path / "bundle", Contract(height=64, width=64)
-    (root / GOLDEN_FOLDER).mkdir(parents=True)
-    random = np.random.default_rng(4)
-    names = [f"noise-{n}" for n in range(3)]
-    for name in names:
-        pixels = random.integers(0, 256, (70, 80), np.uint8)
-        tensor = Preprocessor(contract)(pixels)
-        write_png(root / GOLDEN_FOLDER / f"{name}.png", pixels)
-        np.savez(
-            root / GOLDEN_FOLDER / f"{name}.npz", tensor=tensor, logits=tensor.mean(axis=0, keepdims=True)
-        )
-    (root / "model.fp16.onnx").write_bytes(b"onnx, fp16")
-    files = {
-        path.relative_to(root).as_posix(): FileRecord(sha256_of(path), path.stat().st_size)
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
-    artefacts = (Artefact("model.fp16.onnx", "onnx", "fp16", None, {}, ()),)
-    bundle = Bundle(root, "mean", contract, artefacts, tuple(names), files, {}, {}, {})
-    (root / INDEX).write_text(bundle.to_index())
-    return Bundle.open(root)
+    """Sealed, of the fake TensorRT's network."""
+    return make_mean_bundle(tmp_path / "bundle")
 
 
 @pytest.fixture
@@ -72,6 +51,11 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     monkeypatch.setattr(build_module, "open_gpu", lambda ordinal=0: Gpu(driver))
     monkeypatch.setattr(backend, "why_unavailable", lambda device: None)
     monkeypatch.setattr(backend, "open_gpu", lambda ordinal=0: Gpu(driver))
+
+    def door(bundle: Bundle, session: Any, size: int, logits: bool) -> Segmenter:
+        return Segmenter(bundle.contract, session, size, preprocess="cpu")  # the fake has no streams
+
+    monkeypatch.setattr(build_module, "door_of", door)
     return fake
 
 

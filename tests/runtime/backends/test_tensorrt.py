@@ -22,12 +22,11 @@ from tumorseg_runtime.backends import tensorrt as backend
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, FileRecord, sha256_of
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.session import checked_infer
-from tumorseg_runtime.device.cuda import DeviceTensor, Gpu
+from tumorseg_runtime.device.cuda import Gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import EngineKey, OtherMachineError, Profile, write_engine
+from tumorseg_runtime.device.tensor import DeviceTensor
 from tumorseg_runtime.device.tensorrt_log import collecting_logger, out_of_memory
-from tumorseg_runtime.inference.segmenter import Segmenter
-from tumorseg_runtime.processing.preprocess import Preprocessor
 
 PROFILE = Profile(1, 2, 4)
 
@@ -103,36 +102,6 @@ def test_a_tensor_on_the_gpu_is_read_where_it_lies(make_device: Callable[..., De
     np.testing.assert_array_equal(session.infer(tensor), expected)
     assert "cuMemcpyHtoDAsync" not in device.driver.calls
     assert f"execute on {device.gpu.stream}" in device.driver.calls
-
-
-def test_a_segmenter_preprocesses_into_memory_that_the_engine_reads(
-    make_device: Callable[..., Device], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device = make_device()
-
-    def preprocess(images: Any, out: DeviceTensor | None = None) -> DeviceTensor:
-        return on_device(device.gpu, np.stack([on_cpu(image) for image in images]))
-
-    on_cpu = Preprocessor(device.bundle.contract)
-    preprocess.contract = device.bundle.contract  # type: ignore[attr-defined]
-    opened: list[dict[str, Any]] = []
-
-    def open_preprocessor(contract: Any, **options: Any) -> Any:
-        opened.append(options)
-        return preprocess
-
-    monkeypatch.setattr("tumorseg_runtime.processing.preprocess_cuda.open_preprocessor", open_preprocessor)
-    options: dict[str, Any] = {"backend": "tensorrt", "device": "cuda", "device_folder": device.folder}
-    images = [np.full((90, 70), 200, np.uint8), np.full((20, 30), 10, np.uint8)]
-    expected = Segmenter.open(device.bundle, **options).predict(images)
-    device.driver.calls.clear()
-    found = Segmenter.open(device.bundle, **options, preprocess="cuda").predict(images)
-    assert opened == [{"dtype": "float32", "cache": device.folder, "ordinal": 0}]
-    assert (
-        device.driver.calls.count("cuMemcpyHtoDAsync") == 1
-    )  # by the fake preprocessing, not by the session
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one.logits, other.logits)
 
 
 def test_memory_is_taken_once_and_answers_stay(make_device: Callable[..., Device]) -> None:

@@ -260,12 +260,15 @@ def test_masks_that_are_wrong_are_refused_by_all(
 def test_a_reversed_batch_is_refused_by_all(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Segmenter.infer
+    real = Segmenter.submit
 
-    def reverse(self: Segmenter, prepared: Sequence[Array], *, timeout_s: float | None = None) -> Array:
-        return np.ascontiguousarray(real(self, prepared, timeout_s=timeout_s)[::-1])
+    def reverse(
+        self: Segmenter, prepared: Sequence[Array], *, timeout_s: float | None = None
+    ) -> Callable[[], Array]:
+        answers = real(self, prepared, timeout_s=timeout_s)
+        return lambda: np.ascontiguousarray(answers()[::-1])
 
-    monkeypatch.setattr(Segmenter, "infer", reverse)
+    monkeypatch.setattr(Segmenter, "submit", reverse)
     refused_everywhere(small_bundle, tmp_path)
 
 
@@ -294,7 +297,7 @@ def test_a_lesion_of_five_pixels_made_up_by_a_deploy_form_is_refused_by_all(
 def test_a_prediction_keeps_what_is_checked() -> None:
     """A field that a user can read and that nobody checks would be a gap: add it to `check_prediction`."""
     assert {field.name for field in dataclasses.fields(Prediction)} == {
-        "frame", "masks", "lesions", "own_logits", "contract", "band",
+        "frame", "masks", "lesions", "own_logits", "contract", "band", "close",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Lesion)} == {
         "label", "area_px", "box", "centroid", "contour", "area_mm2", "box_mm", "diameter_mm",

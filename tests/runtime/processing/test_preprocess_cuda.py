@@ -21,7 +21,8 @@ from tumorseg_benchmarks.variants.host_kernel import Kernel, compile_kernels, wh
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.device import cuda
-from tumorseg_runtime.device.cuda import DeviceTensor, Gpu
+from tumorseg_runtime.device.cuda import Gpu
+from tumorseg_runtime.device.tensor import DeviceTensor
 from tumorseg_runtime.processing import kernels, preprocess_cuda
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import (
@@ -263,7 +264,7 @@ def test_a_cubin_is_kept_only_in_a_folder_that_was_given(
 ) -> None:
     compiled: list[int] = []
 
-    def compile_cubin(source: bytes, capability: int) -> bytes:
+    def compile_cubin(source: bytes, capability: int, name: str) -> bytes:
         compiled.append(capability)
         return b"cubin for %d" % capability
 
@@ -280,8 +281,7 @@ def test_a_cubin_is_kept_only_in_a_folder_that_was_given(
     assert compiled == [87, 89, 87]
     source = tmp_path / "preprocess.cu"
     source.write_bytes(kernels.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(kernels, "SOURCE", source)
-    kernels.cubin_of(87, cache)
+    kernels.cubin_of(87, cache, source)
     assert len(list(cache.iterdir())) == 3
     assert kernels.cubin_of(87) == b"cubin for 87"
     assert len(list(cache.iterdir())) == 3

@@ -104,7 +104,9 @@ def _open_bundle(path: Path, backend: str, device: str | None, precision: str | 
     from tumorseg_runtime.inference.segmenter import Segmenter
 
     bundle = Bundle.open(path)
-    segmenter = Segmenter.open(bundle, backend=backend, device=device, precision=precision, batch_size=1)
+    segmenter = Segmenter.open(
+        bundle, backend=backend, device=device, precision=precision, batch_size=1, logits=True
+    )
 
     if segmenter.gives_masks:
         raise InputError(

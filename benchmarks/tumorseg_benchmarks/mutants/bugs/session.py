@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 INFER = "tumorseg_runtime.backends.onnxruntime.OnnxRuntimeSession.infer"
 FIVE = slice(2, 7)  # columns of a lesion of five pixels
 
-_infer, _gather = OnnxRuntimeSession.infer, Segmenter.infer  # before anything is broken
+_infer, _submit = OnnxRuntimeSession.infer, Segmenter.submit  # before anything is broken
 
 
 def answered(change: Callable[[Array], Array]) -> Apply:
@@ -129,10 +129,11 @@ def wrong_rest(network: BedNetwork, folder: Path) -> Iterator[Device]:
 def _order(change: Callable[[Array], Array]) -> Apply:
     """Another order of the answers between session and images."""
 
-    def infer(self: Segmenter, prepared: Any, *, timeout_s: float | None = None) -> Array:
-        return np.ascontiguousarray(change(_gather(self, prepared, timeout_s=timeout_s)))
+    def submit(self: Segmenter, prepared: Any, *, timeout_s: float | None = None) -> Callable[[], Array]:
+        answers = _submit(self, prepared, timeout_s=timeout_s)
+        return lambda: np.ascontiguousarray(change(answers()))
 
-    return patched(("tumorseg_runtime.inference.segmenter.Segmenter.infer", infer))
+    return patched(("tumorseg_runtime.inference.segmenter.Segmenter.submit", submit))
 
 
 def _lookup(network: BedNetwork) -> set[bytes]:

@@ -60,21 +60,3 @@ extern "C" __global__ void preprocess_float16(const Image* images, const Tap* ta
                                               unsigned short* out, int planes, int height, int width) {
   preprocess(images, taps, table, out, planes, height, width);
 }
-
-// Decision: 32 logits of one image -> one word, bit i set where logit i is at the threshold or above. `broken`
-// (one word per image, zero before) becomes 1 where a logit is not finite. blockIdx.y is the image; an image has
-// `values` logits. The threshold comes as the bits of its float, since the host packs integers.
-extern "C" __global__ void decide(const float* logits, Word* bits, Word* broken, int values, int threshold_bits) {
-  union { int bits; float value; } threshold = {threshold_bits};
-  const int words = (values + 31) / 32;
-  const int word = blockIdx.x * blockDim.x + threadIdx.x;
-  if (word >= words) return;
-  const float* source = logits + (unsigned long long)blockIdx.y * values;
-  Word found = 0;
-  for (int bit = 0; bit < 32 && word * 32 + bit < values; bit++) {
-    const float logit = source[word * 32 + bit];
-    if (logit >= threshold.value) found |= 1u << bit;
-    if (!(logit - logit == 0.0f)) broken[blockIdx.y] = 1;  // infinity or not a number
-  }
-  bits[(unsigned long long)blockIdx.y * words + word] = found;
-}

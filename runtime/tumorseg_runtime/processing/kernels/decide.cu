@@ -1,0 +1,73 @@
+// Decision at the image's own size: logits -> one bit per pixel and class, and how many pixels are close to the
+// threshold (tumorseg_runtime/processing/decide_cuda.py). The CPU resizes by floats whose order of operations is not
+// fixed; a pixel whose outcome hangs on that order is counted as unsure, and the host decides its image. No header is
+// needed. Host and kernel agree on these layouts by decide_cuda.py: OUTLINE, BLEND, FOUND.
+
+typedef unsigned char Byte;
+typedef unsigned int Word;
+
+struct Blend {  // one output column or row: two source samples and their weights
+  int first, second;
+  float near, far;
+};
+
+struct Outline {  // what is decided for one image
+  int height, width;    // its own size
+  int columns, rows;    // where the blends of its columns and rows begin
+  unsigned long long word;  // where its bits begin, in words
+  float rounding;       // of a resized logit, relative to the largest of its samples; 0 where nothing is resized
+  int reserved;
+};
+
+struct Found {  // of one image, zero before
+  Word broken;  // 1 where a logit is not finite
+  Word unsure;  // decisions that hang on rounding
+  Word close;   // pixels whose logit lies within the band around the threshold
+};
+
+static_assert(sizeof(Blend) == 16 && sizeof(Outline) == 32 && sizeof(Found) == 12, "the host packs these");
+
+__device__ __forceinline__ float magnitude(float value) { return value < 0.0f ? -value : value; }
+__device__ __forceinline__ float larger(float one, float other) { return one > other ? one : other; }
+
+__device__ __forceinline__ float as_float(int bits) {  // the host packs integers
+  union { int bits; float value; } both = {bits};
+  return both.value;
+}
+
+// blockIdx.y is the image; the blocks of x share its words. A band below 0 counts nothing.
+extern "C" __global__ void decide(const float* logits, const Outline* outlines, const Blend* blends, Found* found,
+                                  Word* bits, int classes, int height, int width, int threshold_bits, int band_bits) {
+  const float threshold = as_float(threshold_bits), band = as_float(band_bits);
+  const int step = gridDim.x * blockDim.x, start = blockIdx.x * blockDim.x + threadIdx.x;
+  const Outline outline = outlines[blockIdx.y];
+  const int plane = height * width, values = classes * plane;
+  const float* source = logits + (unsigned long long)blockIdx.y * values;
+  Found* mine = found + blockIdx.y;
+  for (int i = start; i < values; i += step)
+    if (!(source[i] - source[i] == 0.0f)) mine->broken = 1;  // infinity or not a number
+  const int own = outline.height * outline.width, decisions = classes * own, words = (decisions + 31) / 32;
+  Word unsure = 0, close = 0;
+  for (int word = start; word < words; word += step) {
+    Word set = 0;
+    for (int bit = 0; bit < 32 && word * 32 + bit < decisions; bit++) {
+      const int at = word * 32 + bit, pixel = at % own;
+      const Blend x = blends[outline.columns + pixel % outline.width];
+      const Blend y = blends[outline.rows + pixel / outline.width];
+      const float* upper = source + at / own * plane + y.first * width;
+      const float* lower = source + at / own * plane + y.second * width;
+      const float a = upper[x.first], b = upper[x.second], c = lower[x.first], d = lower[x.second];
+      const float value = (a * x.near + b * x.far) * y.near + (c * x.near + d * x.far) * y.far;
+      const float largest = larger(larger(magnitude(a), magnitude(b)), larger(magnitude(c), magnitude(d)));
+      const float rounding = outline.rounding * (largest + magnitude(threshold));
+      const float distance = magnitude(value - threshold);
+      if (value >= threshold) set |= 1u << bit;
+      const int banded = band >= 0.0f;
+      if (banded && distance <= band) close++;
+      if (rounding > 0.0f && (distance <= rounding || (banded && magnitude(distance - band) <= rounding))) unsure++;
+    }
+    bits[outline.word + word] = set;
+  }
+  if (unsure) atomicAdd(&mine->unsure, unsure);
+  if (close) atomicAdd(&mine->close, close);
+}
