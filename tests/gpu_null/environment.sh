@@ -8,7 +8,7 @@ rm -f "$folder/ready"
 mkdir -p "$folder"
 test -x "$folder/venv/bin/python" || "$python" -m venv "$folder/venv"
 "$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check 'onnxruntime-gpu>=1.28' 'numpy>=1.24' \
-  'opencv-python-headless>=4.9' 'click>=8.1'
+  'opencv-python-headless>=4.9' 'click>=8.1' 'pydantic>=2.9'
 "$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
   --target "$folder/stubs" 'tensorrt-stubs>=10.13'
 command -v gcc >/dev/null # it and nm build the stub libraries

@@ -51,6 +51,10 @@ class BreachError(ParityError):
         super().__init__(message)
         self.report = report
 
+    def __reduce__(self) -> tuple[type[BreachError], tuple[str, ParityReport]]:
+        """Both arguments, so that it survives the way between processes."""
+        return type(self), (str(self), self.report)
+
 
 def require_validators(name: str, target: Target) -> None:
     """Raise BackendError where this machine cannot make the target or run its first proof, and must."""
