@@ -71,7 +71,8 @@ def test_command_with_a_run_writes_everything(
         assert one["reason"] in result.stdout, "why each won or lost is printed"
     assert text.count("TensorRT engine FP16, of this device") == 1, "one line, not a row in each table"
     assert "A/A control: PyTorch eager against itself:" in text
-    assert "the lowest median of those that pass parity" in text
+    # Which of the two depends on what the machine's noise lets be told apart.
+    assert "the lowest median of those that pass parity" in text or "was found, and it errs less" in text
     assert "## Share of the direct-convolution bound" in text
     page = (tmp_path / "bench.html").read_text()
     for label in ("PyTorch eager (A/A control)", "ONNX FP16, ONNX Runtime CPU", "TensorRT engine FP16"):

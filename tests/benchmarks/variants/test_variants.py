@@ -87,11 +87,13 @@ def test_a_variant_of_the_bundle_follows_from_the_record_of_its_backend() -> Non
     assert [v.label for v in made if v.device == "cpu"] == [
         "ONNX FP32, ONNX Runtime CPU",
         "ONNX FP16, ONNX Runtime CPU",
+        "ONNX INT8, ONNX Runtime CPU",
         "ncnn FP32, CPU",
         "MNN FP32, CPU",
         "MNN FP32 exact, CPU",
         "OpenVINO FP32, CPU",
         "OpenVINO BF16, CPU",
+        "OpenVINO INT8, CPU",
     ]
     assert len({v.name for v in VARIANTS}) == len({v.label for v in VARIANTS}) == len(VARIANTS)
     assert named("mnn-exact-fp32-mnn-exact-cpu").formats == ("mnn-exact", "mnn")
