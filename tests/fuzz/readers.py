@@ -300,7 +300,7 @@ def _weights(folder: Path) -> Iterator[Reader]:
     torch.save({"state_dict": state, "epoch": 3}, folder / "weights.pth")
 
     def network(path: Path) -> None:
-        found = read_network(path, lambda line: None)
+        found = read_network(path, lambda line: None).state
         _refused(lambda path: fitting_network(path, found, "unet", "resnet18", {}), path)
 
     path, pickle = folder / "weights.safetensors", folder / "weights.pth"

@@ -63,7 +63,8 @@ def unfold(root: Path) -> dict[str, torch.Tensor]:
                 state[key], {"running_mean": 0, "running_var": 1 - norm.eps, "weight": 1}[kind]
             )
             continue
-        source = weights.get(f"{followed.get(owner, owner)}.{kind}")
+        name = followed.get(owner, owner)
+        source = weights.get(f"{name}.{kind}", weights.get(f"{name}.weight_{kind}"))  # what folding calls it
         if source is None or source.shape != state[key].shape:
             got = "missing" if source is None else f"of shape {tuple(source.shape)}"
             raise InputError(
