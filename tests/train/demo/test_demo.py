@@ -30,7 +30,12 @@ from tumorseg_train.demo.demo import choose_artefact, draw_scenes
 bundle = Bundle.open(sys.argv[1])
 assert len(break_copies(bundle, choose_artefact(bundle))) == 2
 Segmenter.open(bundle).predict([pixels for _, pixels, _ in draw_scenes()])
-loaded = {"torch", "onnx", "scipy", "h5py"} & set(sys.modules)
+heavy = {  # the modules of the extras train and export; the demo has to do with those of cpu
+    "albumentations", "h5py", "matplotlib", "onnx", "onnx_ir", "onnxscript", "pnnx", "pydantic",
+    "pytorch_lightning", "safetensors", "scipy", "segmentation_models_pytorch", "tensorboard",
+    "tomli", "torch", "torchvision",
+}
+loaded = heavy & set(sys.modules)
 assert not loaded, loaded
 """
 

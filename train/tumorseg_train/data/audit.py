@@ -26,8 +26,9 @@ from tumorseg_train.data.checks import (
     at_the_border,
     examine,
 )
-from tumorseg_train.data.datasets import PHANTOMS, Sample, find_samples
+from tumorseg_train.data.datasets import Sample, find_samples
 from tumorseg_train.data.grouping import Group, group_samples, near_duplicates
+from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import Manifest
 from tumorseg_train.layouts.declaration import Declaration
 from tumorseg_train.layouts.known import unread_folders
@@ -94,7 +95,7 @@ class Audit:
     @property
     def phantoms(self) -> bool:
         """Whether the images are drawn; then they are not compared, except for equal bytes."""
-        return (self.root / PHANTOMS).is_file()
+        return (self.root / NOTE).is_file()
 
     def clusters(self) -> list[tuple[str, ...]]:
         """Images that look alike, directly or through others: the largest clusters first."""
@@ -218,7 +219,7 @@ def audit_data(root: Path, split: Path | None = None, declared: tuple[Declaratio
     facts, problems = examine(root, samples, declared)
     sound = [sample for sample in samples if sample.image in facts]
     hashes = {name: sha256_of(root / name) for sample in sound for name in (sample.image, *sample.masks)}
-    drawn = (root / PHANTOMS).is_file()
+    drawn = (root / NOTE).is_file()
     parts = {item.image: item.part for item in manifest.items} if manifest else {}
     labels = {sample.image: sample.label for sample in sound}
     pairs = []

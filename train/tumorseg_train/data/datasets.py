@@ -25,8 +25,6 @@ from tumorseg_train.layouts.pairing import find_pairs
 
 UInt8Array = npt.NDArray[np.uint8]
 
-PHANTOMS = "PHANTOMS.txt"  # the file that says that a folder's images are drawn
-
 
 class Pair(Protocol):
     """What names an image, its masks and how they are read: a `Sample`, or an `Item` of a split."""

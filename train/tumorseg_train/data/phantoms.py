@@ -21,7 +21,6 @@ from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, staged, write_text
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.images.read import write_png
-from tumorseg_train.data.datasets import PHANTOMS
 from tumorseg_train.data.phantom_shapes import (
     BoolArray,
     DrawnLesion,
@@ -37,7 +36,7 @@ from tumorseg_train.data.phantom_shapes import (
 )
 
 BRAIN, BREAST = 120, 120
-NOTE = PHANTOMS
+NOTE = "PHANTOMS.txt"  # the file that says that a folder's images are drawn
 DEFAULT = Path("data")  # what the Makefile calls DATA
 PHANTOMS_FLAG = "--phantoms"
 ORGANS = ("brain", "breast")

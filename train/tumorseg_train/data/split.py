@@ -19,8 +19,9 @@ from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.core.records import Count, Fields, Format, InnerPath, Sha256, to_json
 from tumorseg_train.data.checks import Facts, examine, in_few_lines
-from tumorseg_train.data.datasets import PHANTOMS, Sample, find_samples
+from tumorseg_train.data.datasets import Sample, find_samples
 from tumorseg_train.data.grouping import Group, group_samples
+from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.stratify import Member, stratify
 from tumorseg_train.layouts.declaration import Declaration
 from tumorseg_train.layouts.masks import MaskRule
@@ -194,7 +195,7 @@ def split_samples(
     """Hash, group and split checked samples; `facts` as `examine` returns them. Raises InputError."""
     _check_choice(seed, method, folds, fold)
     hashes = {name: sha256_of(root / name) for sample in samples for name in (sample.image, *sample.masks)}
-    groups = group_samples(samples, facts, hashes, drawn=(root / PHANTOMS).is_file())
+    groups = group_samples(samples, facts, hashes, drawn=(root / NOTE).is_file())
     members = [
         Member(
             name=sample.image,

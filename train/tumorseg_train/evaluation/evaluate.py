@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from tumorseg_runtime.core.records import Count, Fields, Range
-from tumorseg_train.data.datasets import PHANTOMS
+from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import Manifest
 from tumorseg_train.evaluation.metrics import NAN, ImageScore
 from tumorseg_train.evaluation.predictions import CONTRACT, Predictions, score_part
@@ -114,7 +114,7 @@ def _values(
         "predictor": predictor.facts,
         "data": {
             "root": str(manifest.root),
-            "phantoms": (manifest.root / PHANTOMS).is_file(),
+            "phantoms": (manifest.root / NOTE).is_file(),
             "part": part,
             "split_sha256": manifest.digest(),
             "method": manifest.method,
