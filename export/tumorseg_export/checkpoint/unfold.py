@@ -1,4 +1,4 @@
-"""Weights of a bundle as a network that can be trained on: `python -m tumorseg_export.checkpoint.unfold`.
+"""Weights of a bundle as a network that can be trained on (`tumorseg unfold`).
 
 Export folds each BatchNorm into the convolution before it. Here the convolution keeps the folded weights, and
 the BatchNorm becomes one that changes nothing: mean 0, variance 1 - ε, factor 1. In evaluation the network is
@@ -11,16 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
 import onnx
 import torch
 
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.options import Existing
-from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.networks.models import build_model
-from tumorseg_train.training.checkpointing import save_weights
 
 Norm = torch.nn.modules.batchnorm._BatchNorm
 
@@ -105,21 +101,3 @@ def trace(model: torch.nn.Module, example: torch.Tensor) -> tuple[dict[str, str]
         for hook in hooks:
             hook.remove()
     return followed, reached
-
-
-@click.command()
-@click.argument("bundle", type=Existing("a bundle"))
-@click.argument("out", type=click.Path(path_type=Path))
-def main(bundle: Path, out: Path) -> None:
-    """Write the weights of BUNDLE's ONNX artefact to OUT (.safetensors), for `tumorseg train --init OUT`."""
-    if out.exists() or out.suffix != ".safetensors":
-        raise InputError(f"{out}: expected the name of a new file that ends in .safetensors")
-    save_weights(unfold(bundle), out)
-    say_text(f"{out}: weights of {bundle}")
-
-
-if __name__ == "__main__":
-    try:
-        main(standalone_mode=True)
-    except InputError as error:
-        raise SystemExit(f"error: {error}") from error

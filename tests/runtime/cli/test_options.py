@@ -20,7 +20,7 @@ from tumorseg_runtime.cli.options import Options, command, out_option
 ALL = {
     "bench", "build", "bundle pack", "bundle unpack", "compare", "data audit", "data import", "data phantoms",
     "data prepare", "demo", "deploy", "doctor", "evaluate", "export", "install", "parity", "predict",
-    "rollback", "sign", "train", "verify",
+    "rollback", "sign", "train", "unfold", "verify",
 }  # fmt: skip
 SHARED = ("--json", "--quiet", "--out", "--run", "--device-folder", "--public-key")
 

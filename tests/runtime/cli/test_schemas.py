@@ -96,6 +96,7 @@ def test_what_commands_print_is_what_the_schemas_say(
         ("install", install, ["store", made]),
         ("demo", demo, ["--bundle", made]),
         ("data-phantoms", data, ["phantoms", "d", "--brain", "6", "--breast", "6"]),
+        ("data-import", data, ["import", "d", "--yes"]),
         ("data-prepare", data, ["prepare", "d"]),
         ("data-audit", data, ["audit", "d", "--split", "d/split.json"]),
         ("predict", predict, [made, "a.png", "bad.png", "--out", "o"]),
