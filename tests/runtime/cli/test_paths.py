@@ -31,7 +31,8 @@ HERE = Path(__file__).parent
         "parity gone", "parity {here} --run gone", "predict gone {here} --out x",
         "predict {here} gone --out x",
         "rollback gone", "sign gone --key {here}", "sign {here} --key gone", "train gone --out x",
-        "train --resume gone", "unfold gone --out x.safetensors", "train data --out x --init gone", "verify gone",
+        "unfold gone --out x.safetensors",
+        "train --resume gone", "train data --out x --init gone", "verify gone",
         "verify {here} --public-key gone",
     ],
 )  # fmt: skip
