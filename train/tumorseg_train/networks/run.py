@@ -56,7 +56,7 @@ class Run:
     contract: Contract
     checkpoint_sha256: Sha256
     data: Annotated[dict[str, Any], Fields(root=str, split_sha256=Sha256, phantoms=bool)]
-    training: dict[str, Any]
+    training: Annotated[dict[str, Any], Fields(recipe=dict[str, Any])]
     metrics: dict[str, Any]
 
     @classmethod
@@ -92,8 +92,7 @@ class Run:
             classes=len(self.contract.classes),
         )
         load_exactly(model, read_state_dict(self.root / CHECKPOINT), str(self.root / CHECKPOINT))
-        recipe = self.training.get("recipe")
-        if isinstance(recipe, dict) and recipe.get("mirror"):  # a run made by hand may name it alone
+        if self.training["recipe"].get("mirror"):
             model = Mirrored(model)
         return model.eval()
 
