@@ -21,6 +21,7 @@ from tumorseg_export.targets.onnx_fp16 import fused_graph
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.core.errors import CheckFailedError, InputError
+from tumorseg_train.networks.models import ARCHITECTURES, build_model
 
 
 @pytest.fixture
@@ -97,6 +98,34 @@ def test_kept_nodes_stay_in_floating_point(context: ExportContext, tmp_path: Pat
     assert sum(node.input[1].endswith("_rounded") for node in nodes(kept, "Conv")) == 1
     (logits,) = (values for _, values in trials.logits(kept, context.calibration[:1]))
     assert np.isfinite(logits).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_real_networks_are_rounded_by_every_way_to_cut_ranges(
+    architecture: str, context: ExportContext, tmp_path: Path
+) -> None:
+    """The parallel branches of DeepLabV3 once asked for the range of a tensor that had none yet."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(architecture, "resnet18", channels=3, classes=1).eval()
+    images = [torch.from_numpy(item.tensor)[None] for item in context.golden]
+    with torch.inference_mode():
+        logits = [model(image)[0].numpy() for image in images]
+    golden = tuple(
+        dataclasses.replace(item, logits=one) for item, one in zip(context.golden, logits, strict=True)
+    )
+    changed = dataclasses.replace(context, model=model, golden=golden, calibration=golden)
+    graph = Graph(fused_graph(model, changed))
+    trials = Trials.over(golden, changed.contract, tmp_path)
+    seen = observe(graph, golden, trials)
+    for kind in KINDS:
+        rounded = to_int8(graph, frozenset(), calibrate(graph, seen, kind))
+        assert nodes(rounded, "QuantizeLinear")
+        (found,) = (values for _, values in trials.logits(rounded, golden[:1]))
+        assert np.abs(found - golden[0].logits).mean() < 0.5 * golden[0].logits.std()
 
 
 def test_a_layer_whose_rounding_moves_masks_is_kept(
