@@ -15,7 +15,8 @@ from pathlib import Path
 
 import click
 
-from fuzz.readers import Reader, readers
+from fuzz.reader import Reader
+from fuzz.readers import readers
 from tumorseg_runtime.core.errors import TumorsegError
 
 LONGEST = 5000  # characters of a message

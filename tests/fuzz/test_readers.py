@@ -34,7 +34,7 @@ def test_no_reader_ends_in_a_raw_exception(tmp_path: Path) -> None:
 
 def test_the_search_finds_a_raw_exception(tmp_path: Path) -> None:
     from fuzz.mutate import changed_json
-    from fuzz.readers import Reader
+    from fuzz.reader import Reader
 
     (tmp_path / "x.json").write_text('{"a": {"b": 1}}')
 
