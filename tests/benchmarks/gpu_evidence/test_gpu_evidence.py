@@ -178,7 +178,7 @@ def test_under_offline_no_connection_leaves_the_machine() -> None:
 def test_a_dry_run_of_a_stage_loads_only_what_it_needs(name: str, tmp_path: Path) -> None:
     code = (
         "import sys; from tumorseg_benchmarks.gpu_evidence import child; child.main(); "
-        "print([one for one in ('torch', 'onnx', 'onnxruntime', 'click', 'segmentation_models_pytorch') "
+        "print([one for one in ('torch', 'onnx', 'onnxruntime', 'segmentation_models_pytorch') "
         "if one in sys.modules])"
     )
     done = subprocess.run(
