@@ -19,9 +19,6 @@ ARCHITECTURES = {
     "unetplusplus": smp.UnetPlusPlus,
     "unet": smp.Unet,
     "deeplabv3": smp.DeepLabV3,
-}
-# smp's others: they train and evaluate; export and the backends were proven with those above.
-OTHER_ARCHITECTURES = {
     "deeplabv3plus": smp.DeepLabV3Plus,
     "dpt": smp.DPT,
     "fpn": smp.FPN,
@@ -49,9 +46,7 @@ def build_model(
     options: further arguments of smp's class, None for its defaults.
     Raises InputError for an unknown architecture, encoder or option.
     """
-    known = [*ARCHITECTURES, *OTHER_ARCHITECTURES]
-    if architecture not in known:
-        raise InputError(f"architecture is '{architecture}', expected one of {', '.join(known)}")
+    require_architecture(architecture)
     try:
         return _construct(
             architecture,
@@ -61,7 +56,7 @@ def build_model(
             classes=classes,
             **(options or {}),
         )
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
         if options:
             raise InputError(
                 f"{architecture} cannot be built on encoder '{encoder}' with {dict(options)} "
@@ -73,15 +68,22 @@ def build_model(
         ) from error
 
 
+def require_architecture(name: str) -> None:
+    """Pass if there is such an architecture, else InputError."""
+    if name not in ARCHITECTURES:
+        raise InputError(f"architecture is '{name}', expected one of {', '.join(ARCHITECTURES)}")
+
+
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
 def _construct(architecture: str, **arguments: Any) -> torch.nn.Module:
-    """smp's class, called without its advice to rename the encoders that we name `timm-`."""
+    """smp's class, called without its advice."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`timm-` encoders are deprecated", DeprecationWarning)
-        kind: Any = {**ARCHITECTURES, **OTHER_ARCHITECTURES}[architecture]
+        warnings.filterwarnings("ignore", "Encoder does not have prefix tokens", UserWarning)  # DPT's readout
+        kind: Any = ARCHITECTURES[architecture]
         if kind is smp.DPT:
             arguments.setdefault("dynamic_img_size", True)  # else one size alone, that of the pretraining
         model: torch.nn.Module = kind(**arguments)
