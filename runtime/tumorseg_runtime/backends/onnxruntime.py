@@ -4,6 +4,11 @@ ONNX Runtime answers a provider that it cannot use with the CPU and a line in a 
 is asked for, the CPU is forbidden as a stand-in, what the session really got is compared, and on a GPU one
 inference is profiled: no node may have run elsewhere. TF32, which rounds factors to 10 bits and which both
 GPU providers use by default, is off.
+
+The deploy forms (targets `onnx-deploy` and `onnx-deploy-gray`) take resized pixels and give masks:
+normalisation and threshold are in the graph, so that a program without this library can use it, too. They
+give no logits: no probability map, no margin. A pixel whose logit is not finite comes out as 255, which is no
+decision, and no mask is made of such an answer (`tumorseg_runtime.core.session.checked_infer`).
 """
 
 from __future__ import annotations
@@ -18,16 +23,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.core.records import Format
-from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
+from tumorseg_runtime.core.session import LOGITS, MASKS, InProcess, InputForm, SessionInfo
+from tumorseg_runtime.core.text import first_line
 from tumorseg_runtime.device.driver import why_no_driver
+from tumorseg_runtime.device.placement import nodes_elsewhere
 from tumorseg_runtime.device.tensorrt_provider import engine_options, largest_batch, why_no_tensorrt
 
 if TYPE_CHECKING:
@@ -38,11 +43,9 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 # The option of the CUDA provider is known from 1.18 on; the TensorRT provider has none, only this variable of
 # NVIDIA's libraries, which is read when the first of them starts, and counts for the whole process.
 TF32_OPTION, TF32_VARIABLE, OFF = "use_tf32", "NVIDIA_TF32_OVERRIDE", "0"
-_PROFILE = Format("profile", "install another version of onnxruntime", error=BackendError)
 # A folder for weights that lie outside of the model's file; they would be no part of what was hashed.
 EXTERNAL_WEIGHTS = "session.model_external_initializers_file_folder_path"
 HELD = (TF32_OPTION, "device_id")  # options that the session must report as they were asked for
@@ -50,20 +53,23 @@ ERRORS_AND_WORSE = 3  # ONNX Runtime's own log level; what matters is raised her
 
 
 class OnnxRuntimeSession(InProcess):
-    """A `Session` on one ONNX file and one execution provider."""
+    """A `Session` on one ONNX file and one execution provider. output: of a deploy form, MASKS: uint8 pixels
+    (N, C, H, W) to uint8 masks (N, K, H, W) of 0, 1, or 255 for no decision."""
 
     def __init__(
         self,
         session: onnxruntime.InferenceSession,
         info: SessionInfo,
         max_batch: int | None,
-        dtype: str = "float32",
         channels: int | None = None,
+        output: str = LOGITS,
     ) -> None:
         self._session = session
         self._input_name = session.get_inputs()[0].name
         self._output_name = session.get_outputs()[0].name
+        dtype = "uint8" if output == MASKS else "float32"
         self.input = InputForm(dtype=dtype, max_batch=max_batch, channels=channels)
+        self.output = output
         self.info = info
 
     def infer(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -74,7 +80,7 @@ class OnnxRuntimeSession(InProcess):
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise BackendError(
                 f"{self.info.backend} on '{self.info.device}' failed on a batch of shape {batch.shape} "
-                f"({_first_line(error)}): try a smaller batch, or check the device"
+                f"({first_line(error)}): try a smaller batch, or check the device"
             ) from error
         return answer  # type: ignore[no-any-return]  # onnxruntime has no types; checked_infer looks at it
 
@@ -91,7 +97,7 @@ def why_unavailable(device: str) -> str | None:
     except ModuleNotFoundError:
         return "onnxruntime is not installed"
     except ImportError as error:
-        return f"onnxruntime is installed but cannot be imported ({_first_line(error)})"
+        return f"onnxruntime is installed but cannot be imported ({first_line(error)})"
     if PROVIDERS[kind] not in onnxruntime.get_available_providers():
         return f"onnxruntime {onnxruntime.__version__} was built without {PROVIDERS[kind]}"
     if kind == "tensorrt":
@@ -111,15 +117,17 @@ def open_session(
     """A session of this very device and precision; raises BackendError where it cannot be had,
     BundleError where the bundle has no such artefact or one that does not fit its contract.
 
+    Option channels of the record: planes that a deploy form takes, the contract's where it is not named.
     device_folder: where TensorRT's engines are kept; None builds them at each opening.
     """
     artefact = bundle.artefact(spec.formats[0], precision)
-    file, channels = artefact.file, bundle.contract.channels
+    file, planes = artefact.file, spec.options.get("channels")
+    channels = planes or bundle.contract.channels
     engine = engine_options(device, artefact, bundle, channels, versions_of(device), device_folder)
     session = open_model(bundle.read(file), file, device, threads, engine=engine)
-    check_fit(session, file, bundle.contract, channels)
+    check_fit(session, file, bundle.contract, channels, "uint8" if spec.output == MASKS else "float")
     info = SessionInfo(spec.name, device, precision, versions_of(device))
-    return OnnxRuntimeSession(session, info, largest_batch(device, artefact))
+    return OnnxRuntimeSession(session, info, largest_batch(device, artefact), planes, spec.output)
 
 
 def open_file(path: Path, device: str, threads: int | None, **options: Any) -> onnxruntime.InferenceSession:
@@ -200,7 +208,7 @@ def _open(
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise BackendError(
             f"onnxruntime cannot open {name} on '{device}' "
-            f"({'; '.join(filter(None, (_first_line(error), complaint)))}): "
+            f"({'; '.join(filter(None, (first_line(error), complaint)))}): "
             "check the bundle (tumorseg predict checks its hashes) and the provider's libraries"
         ) from error
     got = session.get_providers()[0]
@@ -242,32 +250,6 @@ def _require_no_tf32() -> None:
         )
 
 
-def nodes_elsewhere(session: onnxruntime.InferenceSession, provider: str) -> list[str]:
-    """Run a session, which was opened with profiling, on zeros: 'name (provider)' of each node that ran on
-    another provider than this. Ends the profiling; raises BackendError where no node was seen at all."""
-    (taken,) = session.get_inputs()
-    sizes = [size if isinstance(size, int) else 1 for size in taken.shape]
-    try:
-        session.run(None, {taken.name: np.zeros(sizes, DTYPES.get(taken.type, np.float32))})
-    except Exception as error:  # onnxruntime's exceptions share no public base class
-        raise BackendError(
-            f"onnxruntime fails on {provider} with a first batch of {taken.type} {sizes} "
-            f"({_first_line(error)}): check the device, or export the bundle again"
-        ) from error
-    events = _PROFILE.read(Path(session.end_profiling()), list[dict[str, Any]])
-    ran = {
-        str(event["name"]): str(event["args"]["provider"])
-        for event in events
-        if event.get("cat") == "Node" and event.get("args", {}).get("provider")
-    }
-    if not ran:
-        raise BackendError(
-            f"onnxruntime's profile names no node, expected those of the network on {provider}: "
-            "install another version of onnxruntime"
-        )
-    return [f"{name} ({got})" for name, got in ran.items() if got != provider]
-
-
 def check_fit(
     session: onnxruntime.InferenceSession, file: str, contract: Contract, channels: int, dtype: str = "float"
 ) -> None:
@@ -297,7 +279,3 @@ def versions_of(device: str) -> dict[str, str]:
     import onnxruntime
 
     return {"onnxruntime": onnxruntime.__version__, **({} if device == "cpu" else {"tf32": "off"})}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -25,8 +25,8 @@ from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import copy, make_folder, remove_left_overs
 from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.config.recipe import Recipe
+from tumorseg_train.data.data_module import SplitDataModule
 from tumorseg_train.data.loader import SplitDataset
-from tumorseg_train.data.loading import Loaders
 from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import PARTS, SPLIT, Manifest
 from tumorseg_train.evaluation.predictions import evaluate, torch_infer
@@ -82,7 +82,7 @@ def train(
     if plan.recipe.epochs:
         with quiet_lightning():
             trainer = make_trainer(plan, out, [*recipe_callbacks(plan.recipe), *ours])
-            trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
+            trainer.fit(task, SplitDataModule(training, validation), ckpt_path=resumed)
     else:
         save_weights(task.model.state_dict(), recorder.best_weights)
     digests = gather_digests(task)
