@@ -15,7 +15,7 @@ from fakes.session import FakeSession
 from tumorseg_runtime import Bundle, Prediction, Segmenter
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.core.errors import InputError, ParityError
-from tumorseg_runtime.core.session import InProcess
+from tumorseg_runtime.core.session import MASKS, InProcess
 from tumorseg_runtime.deployment.store import install
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.inference.segmenter import door_of
@@ -279,18 +279,19 @@ def test_a_lesion_of_five_pixels_made_up_by_a_deploy_form_is_refused_by_all(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from tumorseg_runtime.backends.onnxruntime_deploy import DeploySession
+    from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
 
     root = make_bundle(tmp_path / "bundle")
     convert_bundle(root, "onnx-deploy")
-    real = DeploySession.infer
+    real = OnnxRuntimeSession.infer
 
-    def made_up(self: DeploySession, batch: Array) -> Array:
+    def made_up(self: OnnxRuntimeSession, batch: Array) -> Array:
         masks = real(self, batch).copy()
-        masks[:, :, 2, 2:7] = 1  # in a corner, where PyTorch says no
+        if self.output == MASKS:
+            masks[:, :, 2, 2:7] = 1  # in a corner, where PyTorch says no
         return masks
 
-    monkeypatch.setattr(DeploySession, "infer", made_up)
+    monkeypatch.setattr(OnnxRuntimeSession, "infer", made_up)
     refused_everywhere(root, tmp_path / "store", "onnxruntime-deploy")
 
 
