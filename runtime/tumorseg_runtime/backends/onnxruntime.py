@@ -4,17 +4,13 @@ ONNX Runtime answers a provider that it cannot use with the CPU and a line in a 
 is asked for, the CPU is forbidden as a stand-in, what the session really got is compared, and on a GPU one
 inference is profiled: no node may have run elsewhere. TF32, which rounds factors to 10 bits and which both
 GPU providers use by default, is off.
-
-The deploy forms (targets `onnx-deploy` and `onnx-deploy-gray`) take resized pixels and give masks:
-normalisation and threshold are in the graph, so that a program without this library can use it, too. They
-give no logits: no probability map, no margin. A pixel whose logit is not finite comes out as 255, which is no
-decision, and no mask is made of such an answer (`tumorseg_runtime.core.session.checked_infer`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import io
 import os
 import tempfile
@@ -23,16 +19,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+import numpy as np
 
+from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession, OnnxRuntimeStream, first_line
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.core.session import LOGITS, MASKS, InProcess, InputForm, SessionInfo
-from tumorseg_runtime.core.text import first_line
+from tumorseg_runtime.core.records import Format
+from tumorseg_runtime.core.session import MASKS, InputForm, SessionInfo
+from tumorseg_runtime.device.cuda import open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
-from tumorseg_runtime.device.placement import nodes_elsewhere
 from tumorseg_runtime.device.tensorrt_provider import engine_options, largest_batch, why_no_tensorrt
 
 if TYPE_CHECKING:
@@ -43,46 +40,20 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 # The option of the CUDA provider is known from 1.18 on; the TensorRT provider has none, only this variable of
 # NVIDIA's libraries, which is read when the first of them starts, and counts for the whole process.
 TF32_OPTION, TF32_VARIABLE, OFF = "use_tf32", "NVIDIA_TF32_OVERRIDE", "0"
+_PROFILE = Format("profile", "install another version of onnxruntime", error=BackendError)
 # A folder for weights that lie outside of the model's file; they would be no part of what was hashed.
 EXTERNAL_WEIGHTS = "session.model_external_initializers_file_folder_path"
-HELD = (TF32_OPTION, "device_id")  # options that the session must report as they were asked for
+STREAM_OPTION = "user_compute_stream"
+HELD = (
+    TF32_OPTION,
+    STREAM_OPTION,
+    "device_id",
+)  # what the session must report as it was asked for
 ERRORS_AND_WORSE = 3  # ONNX Runtime's own log level; what matters is raised here
-
-
-class OnnxRuntimeSession(InProcess):
-    """A `Session` on one ONNX file and one execution provider. output: of a deploy form, MASKS: uint8 pixels
-    (N, C, H, W) to uint8 masks (N, K, H, W) of 0, 1, or 255 for no decision."""
-
-    def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        info: SessionInfo,
-        max_batch: int | None,
-        channels: int | None = None,
-        output: str = LOGITS,
-    ) -> None:
-        self._session = session
-        self._input_name = session.get_inputs()[0].name
-        self._output_name = session.get_outputs()[0].name
-        dtype = "uint8" if output == MASKS else "float32"
-        self.input = InputForm(dtype=dtype, max_batch=max_batch, channels=channels)
-        self.output = output
-        self.info = info
-
-    def infer(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """float32 (N, C, H, W) -> float32 logits (N, K, H, W), or what a form of its own takes and gives;
-        raises BackendError where it fails."""
-        try:
-            (answer,) = self._session.run([self._output_name], {self._input_name: batch})
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise BackendError(
-                f"{self.info.backend} on '{self.info.device}' failed on a batch of shape {batch.shape} "
-                f"({first_line(error)}): try a smaller batch, or check the device"
-            ) from error
-        return answer  # type: ignore[no-any-return]  # onnxruntime has no types; checked_infer looks at it
 
 
 def why_unavailable(device: str) -> str | None:
@@ -100,6 +71,8 @@ def why_unavailable(device: str) -> str | None:
         return f"onnxruntime is installed but cannot be imported ({first_line(error)})"
     if PROVIDERS[kind] not in onnxruntime.get_available_providers():
         return f"onnxruntime {onnxruntime.__version__} was built without {PROVIDERS[kind]}"
+    if kind == "cuda" and importlib.util.find_spec("cuda") is None:
+        return "cuda-bindings is not installed"
     if kind == "tensorrt":
         preload()
         return why_no_tensorrt(Path(onnxruntime.__file__).parent / "capi")
@@ -113,21 +86,36 @@ def open_session(
     precision: str,
     threads: int | None,
     device_folder: Path | None = None,
-) -> OnnxRuntimeSession:
+) -> OnnxRuntimeSession | OnnxRuntimeStream:
     """A session of this very device and precision; raises BackendError where it cannot be had,
     BundleError where the bundle has no such artefact or one that does not fit its contract.
 
-    Option channels of the record: planes that a deploy form takes, the contract's where it is not named.
+    A record that gives masks opens a deploy form, which a program without this library can use, too: resized
+    uint8 pixels in; uint8 masks out, of 0, 1, or 255 where the logit was not finite, of which no mask is made
+    (`core.session.checked_infer`). It has no probability map and no margin. Option channels: planes that the
+    form takes; 1 takes gray images only.
     device_folder: where TensorRT's engines are kept; None builds them at each opening.
     """
     artefact = bundle.artefact(spec.formats[0], precision)
-    file, planes = artefact.file, spec.options.get("channels")
-    channels = planes or bundle.contract.channels
-    engine = engine_options(device, artefact, bundle, channels, versions_of(device), device_folder)
-    session = open_model(bundle.read(file), file, device, threads, engine=engine)
-    check_fit(session, file, bundle.contract, channels, "uint8" if spec.output == MASKS else "float")
+    file, contract = artefact.file, bundle.contract
+    masks = spec.output == MASKS
+    form = InputForm(
+        "uint8" if masks else "float32",
+        max_batch=largest_batch(device, artefact),
+        channels=spec.options.get("channels"),
+    )
+    channels = form.shape(contract)[0]
     info = SessionInfo(spec.name, device, precision, versions_of(device))
-    return OnnxRuntimeSession(session, info, largest_batch(device, artefact), planes, spec.output)
+    engine = engine_options(device, artefact, bundle, channels, info.versions, device_folder)
+    kind, ordinal = split_device(device)
+    gpu = open_gpu(ordinal) if kind == "cuda" else None
+    with contextlib.nullcontext() if gpu is None else gpu.current():
+        stream = None if gpu is None else gpu.stream
+        session = open_model(bundle.read(file), file, device, threads, engine=engine, stream=stream)
+        check_fit(session, file, contract, channels, "uint8" if masks else "float")
+        if gpu is None:
+            return OnnxRuntimeSession(session, info, form, spec.output)
+        return OnnxRuntimeStream(session, info, form, spec.output, gpu, contract)
 
 
 def open_file(path: Path, device: str, threads: int | None, **options: Any) -> onnxruntime.InferenceSession:
@@ -143,12 +131,13 @@ def open_model(
     *,
     arena: bool = True,
     engine: Mapping[str, str] = MappingProxyType({}),
+    stream: int | None = None,
 ) -> onnxruntime.InferenceSession:
     """ONNX Runtime's own session on a file's bytes, with exactly the provider of `device` or BackendError.
 
     name: of the file, for messages. A model that keeps weights in another file is refused.
     arena: whether memory once taken from the system is kept, in steps that double; without, the peak is less.
-    engine: of `engine_options`.
+    engine: of `engine_options`. stream: of CUDA, on which all of it runs; None for one of its own.
 
     For a GPU it has run once: on zeros, profiled, every node on that provider. The profile lies in a folder
     for temporary files, which is removed.
@@ -173,6 +162,9 @@ def open_model(
     provider, asked = PROVIDERS[kind], {"device_id": str(ordinal), **engine}
     if kind == "cuda":
         asked[TF32_OPTION] = OFF
+    if stream is not None:
+        asked[STREAM_OPTION] = str(stream)
+        options.enable_mem_pattern = False  # its second run takes one more block: none may be in a CUDA graph
     with tempfile.TemporaryDirectory(prefix="tumorseg-profile-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
@@ -248,6 +240,32 @@ def _require_no_tf32() -> None:
             f"{TF32_VARIABLE} is '{got}', expected it unset or '{OFF}', as fp32 shall not be rounded: "
             "unset it before the program starts"
         )
+
+
+def nodes_elsewhere(session: onnxruntime.InferenceSession, provider: str) -> list[str]:
+    """Run a session, which was opened with profiling, on zeros: 'name (provider)' of each node that ran on
+    another provider than this. Ends the profiling; raises BackendError where no node was seen at all."""
+    (taken,) = session.get_inputs()
+    sizes = [size if isinstance(size, int) else 1 for size in taken.shape]
+    try:
+        session.run(None, {taken.name: np.zeros(sizes, DTYPES.get(taken.type, np.float32))})
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise BackendError(
+            f"onnxruntime fails on {provider} with a first batch of {taken.type} {sizes} "
+            f"({first_line(error)}): check the device, or export the bundle again"
+        ) from error
+    events = _PROFILE.read(Path(session.end_profiling()), list[dict[str, Any]])
+    ran = {
+        str(event["name"]): str(event["args"]["provider"])
+        for event in events
+        if event.get("cat") == "Node" and event.get("args", {}).get("provider")
+    }
+    if not ran:
+        raise BackendError(
+            f"onnxruntime's profile names no node, expected those of the network on {provider}: "
+            "install another version of onnxruntime"
+        )
+    return [f"{name} ({got})" for name, got in ran.items() if got != provider]
 
 
 def check_fit(

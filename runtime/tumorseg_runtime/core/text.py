@@ -18,11 +18,5 @@ def printable(text: str, *, keep: str = "") -> str:
     return _UNFIT.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
 
 
-def first_line(error: BaseException) -> str:
-    """Of an error's message, or the error's name where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def _escaped(character: str) -> str:
     return f"\\u{ord(character):04x}"

@@ -78,8 +78,8 @@ def test_a_tensor_on_the_gpu_is_read_where_it_lies(make_device: Callable[..., De
 def test_memory_is_taken_once_and_answers_stay(make_device: Callable[..., Device]) -> None:
     device = make_device()
     session = device.open()
-    free, alive = device.driver.free_bytes, len(device.driver.alive)
     first = session.infer(noise(4, 3, 64, 64))
+    free, alive = device.driver.free_bytes, len(device.driver.alive)
     kept = first.copy()
     for count in range(1, 5):
         session.infer(noise(count, 3, 64, 64))
@@ -207,7 +207,7 @@ def test_a_gpu_without_room_for_the_buffers_says_so(make_device: Callable[..., D
     device = make_device()
     device.driver.free_bytes = 1000
     with pytest.raises(BackendError, match="cuMemAlloc: the GPU is out of memory"):
-        device.open()
+        device.open().infer(noise(4, 3, 64, 64))
 
 
 def test_without_a_driver_tensorrt_is_not_touched(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from tumorseg_runtime import Segmenter
-from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
+from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
 from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.core.session import MASKS
 from tumorseg_runtime.deployment.store import install
