@@ -75,7 +75,7 @@ class Segmenter:
 
             def on_gpu(one: Session) -> GpuMasks:
                 width, on = None if band is None else band.logits, cast("OnStream", one)
-                return GpuMasks(on, contract, band=width, logits=logits, cache=kernel_cache)
+                return GpuMasks(on, contract, batch_size, band=width, logits=logits, cache=kernel_cache)
 
             session, again = on_gpu(session), reopen
             reopen = None if again is None else lambda: on_gpu(again())

@@ -146,3 +146,10 @@ def test_a_pickle_of_other_things_than_tensors_is_refused(tmp_path: Path) -> Non
 
 def test_counts_parameters() -> None:
     assert count_parameters(torch.nn.Conv2d(3, 8, 3)) == 3 * 8 * 9 + 8
+
+
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_made() -> None:
+    with pytest.raises(InputError, match=r"parameters, expected at most 1073741824"):
+        build_model(
+            "unet", "resnet18", channels=3, classes=1, options={"decoder_channels": [2**20, 128, 64, 32, 16]}
+        )

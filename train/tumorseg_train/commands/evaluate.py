@@ -92,7 +92,7 @@ def evaluate(options: EvaluateOptions) -> None:
     from tumorseg_train.evaluation.predictions import size_of
     from tumorseg_train.evaluation.predictor import open_predictor
     from tumorseg_train.evaluation.tables import estimate_cell, facts, tables, whole
-    from tumorseg_train.report.tables import json_text, text_table, write_report
+    from tumorseg_train.report.tables import json_text, write_report
 
     opened = open_predictor(
         options.predictor,
@@ -128,7 +128,7 @@ def evaluate(options: EvaluateOptions) -> None:
     else:
         lines: list[Any] = [*map(printable, facts(values)), ""]
         for each in tables(values):
-            lines += [each.title, text_table(each.header, each.rows)]
+            lines += [each.title, each.to_text()]
         say_text("\n".join(lines))
     options.log(f"report: {folder / NAME}.html")
     images = whole(values)

@@ -32,6 +32,7 @@ OTHER_ARCHITECTURES = {
     "segformer": smp.Segformer,
     "upernet": smp.UPerNet,
 }
+MAX_PARAMETERS = 2**30  # 4 GB: a file of a few bytes may name a network that no memory holds
 # Keys of a classifier's last layers: an encoder has none of them, so a weight file may bring them.
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "last_linear.")
 
@@ -47,20 +48,22 @@ def build_model(
     """A network with random weights: float (N, channels, H, W) -> logits (N, classes, H, W).
 
     options: further arguments of smp's class, None for its defaults.
-    Raises InputError for an unknown architecture, encoder or option.
+    Raises InputError for an unknown architecture, encoder or option, and for a network too large.
     """
     known = [*ARCHITECTURES, *OTHER_ARCHITECTURES]
     if architecture not in known:
         raise InputError(f"architecture is '{architecture}', expected one of {', '.join(known)}")
+    arguments = {
+        "encoder_name": encoder, "encoder_weights": None, "in_channels": channels, "classes": classes,
+        **(options or {}),
+    }  # fmt: skip
     try:
-        return _construct(
-            architecture,
-            encoder_name=encoder,
-            encoder_weights=None,
-            in_channels=channels,
-            classes=classes,
-            **(options or {}),
-        )
+        if options:
+            with torch.device("meta"):  # shapes without numbers
+                parameters = count_parameters(_construct(architecture, **arguments))
+            if parameters > MAX_PARAMETERS:
+                raise ValueError(f"{parameters} parameters, expected at most {MAX_PARAMETERS}")
+        return _construct(architecture, **arguments)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         if options:
             raise InputError(
