@@ -12,8 +12,10 @@ from tumorseg_benchmarks.parity.edge_cases import NAME as EDGE
 from tumorseg_benchmarks.parity.edge_cases import edge_cases
 from tumorseg_benchmarks.parity.fp16_reference import NAME as ROUNDED
 from tumorseg_benchmarks.parity.layer_diff import LayerDiff, measure_layer_diff
-from tumorseg_benchmarks.parity.parity import CONFORMANCE, Margin, ParityRow, check_parity
+from tumorseg_benchmarks.parity.parity import check_parity
 from tumorseg_benchmarks.parity.preprocess_paths import REFUSED, VectorCheck, check_vectors
+from tumorseg_benchmarks.parity.references import Margin
+from tumorseg_benchmarks.parity.rows import CONFORMANCE, ParityRow
 from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
@@ -151,7 +153,7 @@ def _badness(row: ParityRow) -> tuple[int, float]:
     return len(row.report.breaches), worst.relative_error if math.isfinite(worst.relative_error) else math.inf
 
 
-def write_certificate(
+def write_device_certificate(
     bundle: Bundle,
     findings: Findings,
     run: Run | None,

@@ -58,6 +58,13 @@ def test_options_reach_the_network_and_wrong_ones_are_refused() -> None:
         build_model("deeplabv3", "resnet18", channels=3, classes=1, options={"encoder_output_stride": 7})
 
 
+def test_options_of_a_network_whose_encoder_reads_numbers_while_it_is_built() -> None:
+    model = build_model("fpn", "mit_b0", channels=3, classes=1, options={"decoder_merge_policy": "cat"})
+    assert next(model.parameters()).device.type == "cpu"
+    with pytest.raises(InputError, match="expected at most 1073741824"):
+        build_model("fpn", "mit_b0", channels=3, classes=1, options={"decoder_pyramid_channels": 2**20})
+
+
 def test_normalisation_is_the_encoders_own() -> None:
     for weights in ("none", "imagenet", "weights.safetensors"):
         assert encoder_normalisation("resnet34", weights) == (IMAGENET_MEAN, IMAGENET_STD)
@@ -138,3 +145,10 @@ def test_a_pickle_of_other_things_than_tensors_is_refused(tmp_path: Path) -> Non
 
 def test_counts_parameters() -> None:
     assert count_parameters(torch.nn.Conv2d(3, 8, 3)) == 3 * 8 * 9 + 8
+
+
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_made() -> None:
+    with pytest.raises(InputError, match=r"parameters, expected at most 1073741824"):
+        build_model(
+            "unet", "resnet18", channels=3, classes=1, options={"decoder_channels": [2**20, 128, 64, 32, 16]}
+        )

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_train.data.datasets import (
     Sample,
     UInt8Array,
@@ -79,13 +80,14 @@ def check_samples(root: Path, samples: list[Sample], declared: tuple[Declaration
 
 
 def examine(
-    root: Path, samples: list[Sample], declared: tuple[Declaration, ...] = ()
+    root: Path, samples: list[Sample], declared: tuple[Declaration, ...] = (), tell: Tell = silent
 ) -> tuple[dict[str, Facts], list[Problem]]:
-    """Facts of each sound sample by its image's path, and all problems. declared: as in `find_samples`."""
+    """Facts of each sound sample by its image's path, and all problems. declared: as in `find_samples`.
+    tell: the share of the samples that is read."""
     facts: dict[str, Facts] = {}
     bare, explained = _without_masks(root, declared)
     problems: list[Problem] = []
-    for sample in samples:
+    for sample in told(samples, tell):
         found, wrong = _examine_one(root, sample)
         if not sample.masks and sample.label != "normal":
             wrong.insert(0, bare[sample.image])

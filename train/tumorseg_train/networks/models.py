@@ -29,6 +29,7 @@ ARCHITECTURES = {
     "segformer": smp.Segformer,
     "upernet": smp.UPerNet,
 }
+MAX_PARAMETERS = 2**30  # 4 GB: a file of a few bytes may name a network that no memory holds
 # Keys of a classifier's last layers: an encoder has none of them, so a weight file may bring them.
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "last_linear.")
 
@@ -44,18 +45,20 @@ def build_model(
     """A network with random weights: float (N, channels, H, W) -> logits (N, classes, H, W).
 
     options: further arguments of smp's class, None for its defaults.
-    Raises InputError for an unknown architecture, encoder or option.
+    Raises InputError for an unknown architecture, encoder or option, and for a network too large.
     """
     require_architecture(architecture)
+    arguments = {
+        "encoder_name": encoder, "encoder_weights": None, "in_channels": channels, "classes": classes,
+        **(options or {}),
+    }  # fmt: skip
     try:
-        return _construct(
-            architecture,
-            encoder_name=encoder,
-            encoder_weights=None,
-            in_channels=channels,
-            classes=classes,
-            **(options or {}),
-        )
+        if options:
+            with torch.device("meta"), _NumbersOfLinspace():  # shapes without numbers
+                parameters = count_parameters(_construct(architecture, **arguments))
+            if parameters > MAX_PARAMETERS:
+                raise ValueError(f"{parameters} parameters, expected at most {MAX_PARAMETERS}")
+        return _construct(architecture, **arguments)
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
         if options:
             raise InputError(
@@ -66,6 +69,15 @@ def build_model(
             f"{architecture} cannot be built on encoder '{encoder}' ({_first_line(error)}): "
             f"choose an encoder that segmentation-models-pytorch offers for {architecture}, such as resnet34"
         ) from error
+
+
+class _NumbersOfLinspace(torch.overrides.TorchFunctionMode):
+    """On the device meta, real numbers from torch.linspace: encoders read their drop rates from it."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **{**(kwargs or {}), **({"device": "cpu"} if func is torch.linspace else {})})
 
 
 def require_architecture(name: str) -> None:
