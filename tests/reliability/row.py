@@ -50,7 +50,7 @@ class Tally:
         self.counts[what] += number
 
     def fault(self, line: str) -> None:
-        self.faults.append(line[:600])
+        self.faults.append(" ".join(line.split())[:600])
 
     def demand(self, right: bool, line: str) -> None:
         if not right:
