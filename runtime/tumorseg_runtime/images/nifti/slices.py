@@ -51,7 +51,7 @@ def read_slice(path: Path, index: int) -> npt.NDArray[np.uint8]:
 def read_label_slice(path: Path, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """One slice of a volume that is a mask: its whole numbers (H, W); raises InputError for others."""
     volume = open_volume(path)
-    values = volume.shown(_one_slice(volume, index))
+    values = volume.shown(_one_slice(volume, index)).astype(np.float64)
     whole = np.rint(values)
     if np.abs(values - whole).max() > 1e-3 or whole.min() < 0 or whole.max() > _LARGEST_LABEL:
         raise InputError(
