@@ -13,7 +13,15 @@ import click
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
-from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option, spoken
+from tumorseg_runtime.cli.options import (
+    PATH,
+    Options,
+    bundle_argument,
+    command,
+    on_terminal,
+    out_option,
+    spoken,
+)
 from tumorseg_runtime.cli.results_log import (
     FILE,
     SUMMARY,
@@ -27,6 +35,7 @@ from tumorseg_runtime.cli.volume_results import VolumeResults, describe_volume
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
+from tumorseg_runtime.core.progress import Tell
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images import decoder_lines
 from tumorseg_runtime.images.dicom.segmentation import Maker, encode_segmentation, write_segmentation
@@ -147,7 +156,7 @@ def predict(options: PredictOptions) -> None:
             "dicom_seg": options.dicom_seg,
         },
     }
-    quiet = options.quiet or options.as_json
+    say_each = not (options.quiet or options.as_json or on_terminal())
     again = [argument for argument in sys.argv[1:] if argument != "--resume"]
     how = f"go on with what is left: {spoken(*again, '--resume')}"
     make_folder(options.out)
@@ -163,8 +172,8 @@ def predict(options: PredictOptions) -> None:
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")
         results = segmenter.stream(todo, batch_size=options.batch, timeout_s=options.timeout)
         volumes = VolumeResults(options.out, overlays=options.overlays, probabilities=options.probabilities)
-        with contextlib.closing(results), volumes, progress(len(todo), quiet=quiet) as bar:
-            segment(results, todo, names, outputs, volumes, results_log, bar, quiet=quiet)
+        with contextlib.closing(results), volumes, options.progress("segmenting") as tell:
+            segment(results, todo, names, outputs, volumes, results_log, tell, say_each=say_each)
         report(results_log, paths, options)
 
 
@@ -175,13 +184,13 @@ def segment(
     outputs: Outputs,
     volumes: VolumeResults,
     results_log: ResultsLog,
-    bar: Any | None,
+    tell: Tell,
     *,
-    quiet: bool,
+    say_each: bool,
 ) -> None:
     """Write what comes out of the stream; raises BackendError where the backend fails again and again."""
     taken = {name.casefold() for name in names.values()}
-    faults, last = 0, -1
+    faults = 0
     for result in results:
         path = todo[result.index]
         if outputs.maker and result.prediction and result.prediction.frame.index:
@@ -200,11 +209,9 @@ def segment(
                 f"{faults} files in a row failed, the rest was not tried: {result.error} "
                 "(when that is done, --resume goes on from here)"
             )
-        if bar is not None:
-            bar.update(result.index - last)
-            last = result.index
-        elif not quiet and result.prediction is not None:
+        if say_each and result.prediction is not None:
             say(describe_volume(line, LARGEST) if whole else describe(result.prediction))
+        tell((result.index + 1) / len(todo))
 
 
 def warn(result: StreamResult, path: Path) -> None:
@@ -247,13 +254,6 @@ def make_line(
         "frames": frame.count,
         "output": output,
     }
-
-
-def progress(length: int, *, quiet: bool) -> Any:
-    """A bar on standard error, where that is a terminal; else a context of None."""
-    if quiet or not sys.stderr.isatty():
-        return contextlib.nullcontext()
-    return click.progressbar(length=length, label="segmenting", file=sys.stderr, show_pos=True)
 
 
 def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tumorseg_runtime.core.progress import Tell, silent
 from tumorseg_train.data.checks import (
     EMPTY,
     INVERTED,
@@ -209,14 +210,17 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in zip(names, found, strict=True)}
 
 
-def audit_data(root: Path, split: Path | None = None, declared: tuple[Declaration, ...] = ()) -> Audit:
-    """Read every file under `root`, compare all images, and hold a split against them.
+def audit_data(
+    root: Path, split: Path | None = None, declared: tuple[Declaration, ...] = (), tell: Tell = silent
+) -> Audit:
+    """Read every file under `root`, compare all images, and hold a split against them. tell: the share that
+    is read.
 
     Raises InputError where there is no known layout, BundleError where `split` is no split.
     """
     manifest = Manifest.read(split, root) if split else None
     samples = find_samples(root, declared)
-    facts, problems = examine(root, samples, declared)
+    facts, problems = examine(root, samples, declared, tell)
     sound = [sample for sample in samples if sample.image in facts]
     hashes = {name: content_hash(root / name) for sample in sound for name in (sample.image, *sample.masks)}
     drawn = (root / NOTE).is_file()

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_runtime.images.nifti.names import is_volume, slice_of
 from tumorseg_train.data.datasets import (
     Sample,
@@ -81,14 +82,15 @@ def check_samples(root: Path, samples: list[Sample], declared: tuple[Declaration
 
 
 def examine(
-    root: Path, samples: list[Sample], declared: tuple[Declaration, ...] = ()
+    root: Path, samples: list[Sample], declared: tuple[Declaration, ...] = (), tell: Tell = silent
 ) -> tuple[dict[str, Facts], list[Problem]]:
-    """Facts of each sound sample by its image's path, and all problems. declared: as in `find_samples`."""
+    """Facts of each sound sample by its image's path, and all problems. declared: as in `find_samples`.
+    tell: the share of the samples that is read."""
     facts: dict[str, Facts] = {}
     bare, explained = _without_masks(root, declared)
     problems: list[Problem] = []
     unsound: set[Path] = set()  # volumes: what is wrong with one is said once
-    for sample in samples:
+    for sample in told(samples, tell):
         whole = file_of(Path(sample.image))
         if whole in unsound:
             continue

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.core.progress import Tell, silent
 from tumorseg_runtime.core.records import Count, Fields, Format, InnerPath, Sha256, to_json
 from tumorseg_train.data.checks import Facts, examine, in_few_lines
 from tumorseg_train.data.datasets import Sample, find_samples
@@ -163,14 +164,15 @@ def make_manifest(
     folds: int = 0,
     fold: int = 0,
     declared: tuple[Declaration, ...] = (),
+    tell: Tell = silent,
 ) -> Manifest:
-    """Find, check, hash, group and split the images under `root`.
+    """Find, check, hash, group and split the images under `root`. tell: the share of them that is read.
 
     Raises InputError where there is no known layout, with all problems of the files (one a line, the
     first 50 of them), and where there are too few images or groups for three parts.
     """
     samples = find_samples(root, declared)
-    facts, problems = examine(root, samples, declared)
+    facts, problems = examine(root, samples, declared, tell)
     if problems:
         lines = in_few_lines(problems)
         details = lines[:SHOWN]
