@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.frame import Frame
-from tumorseg_runtime.images.nifti.header import Volume, open_stream, open_volume, reading, told
+from tumorseg_runtime.images.nifti.header import Volume, open_volume
+from tumorseg_runtime.images.nifti.stream import open_stream, reading, told
 from tumorseg_runtime.images.read import windowed
 
 _LARGEST_LABEL = 65535
