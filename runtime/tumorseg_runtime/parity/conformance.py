@@ -24,6 +24,7 @@ from tumorseg_runtime.conformance.network import conformance_bundle, expected_lo
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.core.files import write_bytes
+from tumorseg_runtime.core.progress import Tell, part, silent
 from tumorseg_runtime.core.session import InProcess, InputForm, Session, SessionInfo
 from tumorseg_runtime.parity.budget import Budget
 from tumorseg_runtime.parity.compare import ParityReport
@@ -78,13 +79,21 @@ class Conformance:
 
 
 def check_conformance(
-    make: MakeDoor, backend: str, device: str, precision: str, contract: Contract, *, full: bool
+    make: MakeDoor,
+    backend: str,
+    device: str,
+    precision: str,
+    contract: Contract,
+    *,
+    full: bool,
+    tell: Tell = silent,
 ) -> Conformance:
     """Every conformance file through a door that `make` builds on this backend, device and precision.
 
     contract: of the bundle that serves; it decides between the network for colour and that for gray.
     full: all files, every batch size, stream and threads; else those of moderate size that are no DICOM, one
         by one and as one list.
+    tell: the share that is done.
     Raises BackendError where the backend does not open its conformance artefact.
     """
     name = "rgb" if contract.channels == 3 else "gray"
@@ -107,11 +116,14 @@ def check_conformance(
         plan = Plan(ALL, (*sizes, ALL), many, (1, 2, 3) if full else (), min(8, many), written)
         artefact = f"conformance of {backend} {device} {precision}"
         budget = BUDGETS[door.info.precision]
-        report = replay(door, files, budget, plan, artefact=artefact)
         most, limit = max(BEYOND), session.input.max_batch
-        if full and (limit is None or limit >= most):
+        large = full and (limit is None or limit >= most)
+        first = part(tell, 0, 2) if large else tell
+        report = replay(door, files, budget, plan, artefact=artefact, tell=first)
+        if large:
             small = [item for item in files if item.pixels.size <= QUICK_PIXELS][:most]
-            more = replay(make(bundle, session, most), small, budget, Plan(lists=BEYOND), artefact=artefact)
+            door, plan, second = make(bundle, session, most), Plan(lists=BEYOND), part(tell, 1, 2)
+            more = replay(door, small, budget, plan, artefact=artefact, tell=second)
             report = dataclasses.replace(report, images=(*report.images, *more.images))
     return Conformance(report, tuple(unverified))
 
