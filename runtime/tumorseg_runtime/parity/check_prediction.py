@@ -100,7 +100,8 @@ class Checker:
         if written and found.masks.shape == right:  # another shape is a breach of its own
             lines += written_breaches(found, self.door.contract.classes)
         parity = _once(self._decided, item, found, _same_decisions, lambda: self._decisions(item, found))
-        lines += _once(self._listed, item, found, _same_lesions, lambda: self._lesions(found))
+        known = _once(self._listed, item, found, _same_lesions, lambda: self._lesions(found))
+        lines += known
         return dataclasses.replace(parity, breaches=(*lines, *parity.breaches), call=call)
 
     def _lesions(self, found: Predicted) -> list[str]:
@@ -202,7 +203,7 @@ def _margin_breaches(found: Predicted, item: Reference, contract: Contract, allo
 def _own_breaches(found: Predicted, contract: Contract) -> list[str]:
     """What the prediction's masks, probabilities and margin are not that its own logits say."""
     assert found.own_logits is not None
-    lines, size = [], found.masks.shape[1:]
+    lines, (height, width) = [], found.masks.shape[1:]
     rounding = RESIZE_ROUNDING * float(np.ptp(found.own_logits))
     edge = 0.0 if found.band is None else found.band.logits
     probabilities = found.probabilities()
@@ -211,11 +212,11 @@ def _own_breaches(found: Predicted, contract: Contract) -> list[str]:
     else:
         lines.append(f"probabilities have shape {probabilities.shape}, expected {found.masks.shape}")
     wrong, near = 0, np.zeros(2)
-    for rows in bands_of(*size):
-        resized = resized_rule(found.own_logits, *size, rows)
+    for rows in bands_of(height, width):
+        resized = resized_rule(found.own_logits, height, width, rows)
         distance = resized - contract.logit_threshold
         away = np.abs(distance)
-        wrong += np.count_nonzero((found.masks[:, rows] != (distance >= 0)) & (away > rounding))
+        wrong += int(np.count_nonzero((found.masks[:, rows] != (distance >= 0)) & (away > rounding)))
         near += [np.count_nonzero(away <= edge + step) for step in (-rounding, rounding)]
         if alike:
             sigmoid = 1 / (1 + np.exp(-np.clip(resized, -700, 700)))

@@ -65,7 +65,7 @@ def codes(name: str, values: Values) -> bool:
 
 def biases(name: str, values: Values) -> bool:
     """Sums before the first product."""
-    return values.dtype == np.int32 and name.endswith("_bias") and values.any()
+    return values.dtype == np.int32 and name.endswith("_bias") and bool(values.any())
 
 
 def to_few(values: Values) -> Values:
