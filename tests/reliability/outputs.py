@@ -121,12 +121,12 @@ def pages(settings: Settings, tally: Tally) -> None:
         tally.demand("\x1b" not in said and "\u202e" not in said, f"a terminal obeys a name: {said[-300:]!r}")
         evaluation = settings.folder / f"evaluation {hostile}.json"
         _evaluation(evaluation, hostile)
-        compared = settings.folder / f"compare {hostile}.html"
+        compared = settings.folder / f"compare {hostile}"
         done = tumorseg("compare", evaluation, "--scale", "512", "--out", compared)
         tally.demand(done.returncode in (0, 1), f"compare: {done.stderr[-300:]}")
-        for path in (page, compared):
-            if not path.is_file():
-                continue
+        written = [page, *compared.rglob("*.html")]
+        tally.demand(len(written) > 1, "compare wrote no page")
+        for path in filter(Path.is_file, written):
             parser = Scripts()
             parser.feed(path.read_text(encoding="utf-8"))
             counts.append((path.name.split()[0], parser.scripts))

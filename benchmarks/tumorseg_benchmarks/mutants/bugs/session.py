@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tumorseg_benchmarks.mutants.mutant import Apply, Device, Mutant, patched
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
-from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
+from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.processing.batching import HostForm
 
@@ -171,6 +171,10 @@ MUTANTS = (
             ("wrong at batch 3 alone", where(lambda size: size == 3, shifted_up)),
             ("wrong at batch 4 alone", where(lambda size: size == 4, shifted_up)),
             ("wrong from batch 5 on", where(lambda size: size >= 5, shifted_up)),
+            ("wrong at batch 6 alone", where(lambda size: size == 6, shifted_up)),
+            ("wrong at batch 7 alone", where(lambda size: size == 7, shifted_up)),
+            ("wrong at batch 16 alone", where(lambda size: size == 16, shifted_up)),
+            ("wrong from batch 17 on", where(lambda size: size > 16, shifted_up)),
             ("wrong at odd batches above 1", where(lambda size: size > 1 and size % 2 == 1, shifted_up)),
             ("answers of a batch reversed in the session", answered(lambda found: found[::-1])),
             ("answers of a batch shifted by one", answered(lambda found: np.roll(found, 1, 0))),
