@@ -136,7 +136,7 @@ CLAIMS = (
         ),
         "**Parity is judged on decisions**": (RUNTIME + "parity/test_compare.py",),
         "**One loop decides**": (
-            RUNTIME + "parity/test_replay.py::test_masks_that_are_wrong_are_refused_by_all",
+            RUNTIME + "parity/test_refused_everywhere.py::test_masks_that_are_wrong_are_refused_by_all",
         ),
         "**Strict backends**": (
             RUNTIME + "backends/test_onnxruntime.py::test_a_session_that_fell_back_is_refused",
