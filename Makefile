@@ -120,7 +120,7 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: DATA             folder with the datasets; `data` gets phantoms if it does not exist, others with ARGS=--phantoms [data]
 #: RUN              folder of the training run [runs/latest]
 #: BUNDLE           folder of the exported bundle [bundles/latest]
-#: ARCH             unetplusplus, unet or deeplabv3 [unetplusplus; of phantoms the shipped network, a unet]
+#: ARCH             unetplusplus, unet, deeplabv3, or another of smp [unetplusplus; of phantoms the shipped one's, unet]
 #: ENCODER          any encoder of segmentation-models-pytorch [resnet34; of phantoms the shipped network's]
 #: ENCODER_WEIGHTS  imagenet, none, or a file [the recipe's: quick none, full imagenet]
 #: SIZE             height and width of the network's input in pixels, a multiple of 32 [512; of phantoms 256]
