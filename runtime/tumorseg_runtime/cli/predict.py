@@ -13,7 +13,15 @@ import click
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
-from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option, spoken
+from tumorseg_runtime.cli.options import (
+    PATH,
+    Options,
+    bundle_argument,
+    command,
+    on_terminal,
+    out_option,
+    spoken,
+)
 from tumorseg_runtime.cli.results_log import (
     FILE,
     SUMMARY,
@@ -22,14 +30,16 @@ from tumorseg_runtime.cli.results_log import (
     output_name,
     stamp,
 )
+from tumorseg_runtime.cli.segmentation_results import SegmentationResults
 from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.cli.volume_results import VolumeResults, describe_volume
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
+from tumorseg_runtime.core.progress import Tell
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images import decoder_lines
-from tumorseg_runtime.images.dicom.segmentation import Maker, encode_segmentation, write_segmentation
+from tumorseg_runtime.images.dicom.segmentation import Maker, write_segmentation
 from tumorseg_runtime.images.nifti.names import is_volume
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
@@ -43,13 +53,13 @@ FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Where and what to write. overlays, probabilities: whether those pictures are wanted. maker: of DICOM
+    """Where and what to write. overlays, probabilities: whether those pictures are wanted. objects: the DICOM
     SEG objects; None where none are wanted."""
 
     out: Path
     overlays: bool
     probabilities: bool
-    maker: Maker | None = None
+    objects: SegmentationResults | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +120,9 @@ def predict(options: PredictOptions) -> None:
     image, written as it goes) and, at the end, predictions.json. Of a volume (.nii, .nii.gz) the mask is one
     of the same grid, the overlay its slice with most tumour, and lesions are measured in mm3. Masks in
     folders are skipped, and so are DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...); one that is
-    named itself is refused. With --dicom-seg, so is a file that is no DICOM image of one frame with patient
-    and study. A file that cannot be read or is refused is listed at the end and does not stop the rest; the
-    exit status is then 1.
+    named itself is refused. With --dicom-seg, so is a file that is no DICOM image with patient and study; one
+    object holds all frames of a file. A file that cannot be read or is refused is listed at the end and does
+    not stop the rest; the exit status is then 1.
     """
     check_apart(options.out, options.files)
     if not any(path.exists() for path in options.files):
@@ -129,14 +139,15 @@ def predict(options: PredictOptions) -> None:
             f"{segmenter.info.backend} gives masks alone, --probabilities expects logits: choose another "
             "backend, or leave it out"
         )
-    maker = None
+    objects = None
     if options.dicom_seg:
         contract = segmenter.contract
         maker = Maker(
             bundle.name, bundle.digest(), tumorseg_runtime.__version__, contract.classes, contract.threshold
         )
         maker.check()
-    outputs = Outputs(options.out, options.overlays, options.probabilities, maker)
+        objects = SegmentationResults(maker)
+    outputs = Outputs(options.out, options.overlays, options.probabilities, objects)
     settings = {
         "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
@@ -147,7 +158,7 @@ def predict(options: PredictOptions) -> None:
             "dicom_seg": options.dicom_seg,
         },
     }
-    quiet = options.quiet or options.as_json
+    say_each = not (options.quiet or options.as_json or on_terminal())
     again = [argument for argument in sys.argv[1:] if argument != "--resume"]
     how = f"go on with what is left: {spoken(*again, '--resume')}"
     make_folder(options.out)
@@ -163,8 +174,8 @@ def predict(options: PredictOptions) -> None:
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")
         results = segmenter.stream(todo, batch_size=options.batch, timeout_s=options.timeout)
         volumes = VolumeResults(options.out, overlays=options.overlays, probabilities=options.probabilities)
-        with contextlib.closing(results), volumes, progress(len(todo), quiet=quiet) as bar:
-            segment(results, todo, names, outputs, volumes, results_log, bar, quiet=quiet)
+        with contextlib.closing(results), volumes, options.progress("segmenting") as tell:
+            segment(results, todo, names, outputs, volumes, results_log, tell, say_each=say_each)
         report(results_log, paths, options)
 
 
@@ -175,18 +186,18 @@ def segment(
     outputs: Outputs,
     volumes: VolumeResults,
     results_log: ResultsLog,
-    bar: Any | None,
+    tell: Tell,
     *,
-    quiet: bool,
+    say_each: bool,
 ) -> None:
     """Write what comes out of the stream; raises BackendError where the backend fails again and again."""
     taken = {name.casefold() for name in names.values()}
-    faults, last = 0, -1
+    faults = 0
     for result in results:
         path = todo[result.index]
-        if outputs.maker and result.prediction and result.prediction.frame.index:
-            continue  # its file was refused at the first frame
-        whole = is_volume(path) and not outputs.maker
+        if outputs.objects and outputs.objects.refused(result):
+            continue
+        whole = is_volume(path) and not outputs.objects
         if whole:
             if (line := volumes.take(result, path, names[str(path)])) is None:
                 continue
@@ -200,11 +211,9 @@ def segment(
                 f"{faults} files in a row failed, the rest was not tried: {result.error} "
                 "(when that is done, --resume goes on from here)"
             )
-        if bar is not None:
-            bar.update(result.index - last)
-            last = result.index
-        elif not quiet and result.prediction is not None:
+        if say_each and result.prediction is not None:
             say(describe_volume(line, LARGEST) if whole else describe(result.prediction))
+        tell((result.index + 1) / len(todo))
 
 
 def warn(result: StreamResult, path: Path) -> None:
@@ -218,24 +227,24 @@ def make_line(
     result: StreamResult, path: Path, name: str, outputs: Outputs, taken: set[str]
 ) -> dict[str, Any]:
     """Write the outputs of one result; its line for the ledger."""
+    segmentation = None
+    if outputs.objects is not None:
+        try:
+            segmentation = outputs.objects.add(result, path)
+        except InputError as error:
+            return {"image": str(path), "file": str(path), "error": str(error)}
     if result.prediction is None:
         return {"image": result.name, "file": str(path), "error": str(result.error)}
     frame = result.prediction.frame
     output = output_name(name, frame.index, frame.count)
     if frame.count > 1 and output.casefold() in taken:
-        error = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
-        return {"image": result.name, "file": str(path), "error": error}
-    segmentation = b""
-    if outputs.maker is not None:
-        try:
-            segmentation = encode_segmentation(path, frame, result.prediction.masks, outputs.maker)
-        except InputError as error:
-            return {"image": str(path), "file": str(path), "error": str(error)}
+        clash = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
+        return {"image": result.name, "file": str(path), "error": clash}
     written = result.prediction.write(
         outputs.out, output, overlay=outputs.overlays, probabilities=outputs.probabilities
     )
-    if outputs.maker is not None:
-        written["dicom_seg"] = f"masks/{output}.seg.dcm"
+    if segmentation is not None:
+        written["dicom_seg"] = f"masks/{name}.seg.dcm"
         written["pictures"].append(written["dicom_seg"])  # --resume looks for these
         write_segmentation(outputs.out / written["dicom_seg"], segmentation)
     return {
@@ -247,13 +256,6 @@ def make_line(
         "frames": frame.count,
         "output": output,
     }
-
-
-def progress(length: int, *, quiet: bool) -> Any:
-    """A bar on standard error, where that is a terminal; else a context of None."""
-    if quiet or not sys.stderr.isatty():
-        return contextlib.nullcontext()
-    return click.progressbar(length=length, label="segmenting", file=sys.stderr, show_pos=True)
 
 
 def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) -> None:

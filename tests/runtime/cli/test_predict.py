@@ -174,7 +174,7 @@ def test_probabilities_and_no_overlays(
 def test_a_bar_on_a_terminal(
     run_predict: Run, small_bundle: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tumorseg_runtime.cli import predict as module
+    from tumorseg_runtime.cli import options as module
 
     class Terminal:
         def __init__(self) -> None:
@@ -190,9 +190,10 @@ def test_a_bar_on_a_terminal(
             pass
 
     terminal = Terminal()
-    monkeypatch.setattr(module, "sys", SimpleNamespace(stderr=terminal, argv=["tumorseg"]))
+    monkeypatch.setattr(module, "sys", SimpleNamespace(stderr=terminal))
     result = run_predict(small_bundle, image_folder, "--out", tmp_path / "out")
-    assert "3/3" in terminal.text
+    assert "segmenting" in terminal.text
+    assert "100%" in terminal.text
     assert "a/1.png" not in result.stdout
 
 

@@ -236,7 +236,7 @@ def facts(values: Mapping[str, Any]) -> list[str]:
     return [
         network,
         images,
-        *(["They are phantoms, images of nobody."] if data["phantoms"] else []),
+        *(["They are phantoms, drawn images."] if data["phantoms"] else []),
         f"{where} Threshold: probability {values['threshold']:g}.",
         f"Best single intensity threshold on the same images: mean Dice {baseline}.",
         *values["notes"],
