@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.options import (
@@ -141,10 +140,7 @@ def predict(options: PredictOptions) -> None:
         )
     objects = None
     if options.dicom_seg:
-        contract = segmenter.contract
-        maker = Maker(
-            bundle.name, bundle.digest(), tumorseg_runtime.__version__, contract.classes, contract.threshold
-        )
+        maker = Maker.of(bundle)
         maker.check()
         objects = SegmentationResults(maker)
     outputs = Outputs(options.out, options.overlays, options.probabilities, objects)
