@@ -22,7 +22,7 @@ import pydicom
 from pynetdicom import AE, evt
 from pynetdicom import sop_class as sop
 
-from tumorseg_runtime import Bundle, Segmenter, TumorsegError, read_frames
+from tumorseg_runtime import Bundle, Segmenter, TumorsegError, __version__, read_frames
 from tumorseg_runtime.images.dicom.segmentation import Maker, SegmentationBuilder
 
 TAKEN = [
@@ -68,7 +68,7 @@ def send(data: bytes, own: str, host: str, port: int, aet: str) -> str:
 
 def serve(options: argparse.Namespace) -> None:
     bundle = Bundle.open(options.bundle)
-    maker = Maker.of(bundle)
+    maker = Maker.of(bundle, __version__)
     maker.check()
     segmenter = Segmenter.open(bundle, backend="auto", self_test=True, timeout_s=120)
     inbox: queue.Queue[tuple[str, Path]] = queue.Queue(WAITING)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.options import (
@@ -140,7 +141,7 @@ def predict(options: PredictOptions) -> None:
         )
     objects = None
     if options.dicom_seg:
-        maker = Maker.of(bundle)
+        maker = Maker.of(bundle, tumorseg_runtime.__version__)
         maker.check()
         objects = SegmentationResults(maker)
     outputs = Outputs(options.out, options.overlays, options.probabilities, objects)

@@ -61,12 +61,10 @@ class Maker:
     threshold: float
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Maker:
-        """This version of tumorseg with a bundle."""
-        from tumorseg_runtime import __version__
-
+    def of(cls, bundle: Bundle, version: str) -> Maker:
+        """A bundle, and tumorseg's version."""
         contract = bundle.contract
-        return cls(bundle.name, bundle.digest(), __version__, contract.classes, contract.threshold)
+        return cls(bundle.name, bundle.digest(), version, contract.classes, contract.threshold)
 
     def check(self) -> None:
         """Raise BackendError without highdicom, InputError for a class that has no code."""
