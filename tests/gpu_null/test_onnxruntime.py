@@ -14,12 +14,10 @@ from tumorseg_export.onnx.export import to_onnx
 from tumorseg_export.onnx.passes.deploy import to_deploy
 from tumorseg_export.precision.fp16_graph import Graph, to_mixed
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_train.networks.models import ARCHITECTURES, OTHER_ARCHITECTURES, build_model
+from tumorseg_train.networks.models import ARCHITECTURES, build_model
 
 ENCODERS = {"dpt": "tu-vit_tiny_patch16_224"}  # takes no resnet18
-FROM_HOST = {
-    "dpt"
-}  # where it joins unequal parts, ONNX Runtime brings a table up: no CUDA graph may hold that
+FROM_HOST = {"dpt"}  # ONNX Runtime brings a table up to join unequal parts: no CUDA graph may hold that
 HEIGHTS = {"pan": 128}  # its pools need more than 64 pixels
 
 
@@ -45,7 +43,7 @@ def write_forms(architecture: str, folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *OTHER_ARCHITECTURES])
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_every_form_of_every_architecture_runs_on_cuda_alone(
     toolkit: Floor, architecture: str, tmp_path: Path
 ) -> None:

