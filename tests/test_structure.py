@@ -15,7 +15,6 @@ PACKAGES = ("runtime", "train", "export", "benchmarks")
 LINES, MODULES = 300, 14
 CODE = {".py", ".c", ".h", ".cu", ".js"}
 LONGER: dict[str, str] = {  # with the reason
-    "runtime/tumorseg_runtime/images/nifti/header.py": "one header of two versions, field by field",
     "tests/gpu_null/driver.c": "one driver, whose entry points share their state",
     "tests/gpu_null/streams.c": "one model of streams and events",
     "tests/fakes/tensorrt.py": "one stand-in, name by name that of TensorRT",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from tumorseg_benchmarks.mutants.bugs.catalogue import EQUIVALENT, MUTANTS
+from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
 from tumorseg_benchmarks.mutants.mutant import Mutant
 from tumorseg_benchmarks.mutants.negative_controls import (
     FEWEST,
@@ -97,6 +98,7 @@ def mutants(
         "machine": machine_facts(),
         "load_average": {"before": before, "after": load_average()},
         "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(sum(os.times()[:4]), 1),
         **to_values(networks, broken, equivalent, controls),
     }
     write_report(out, "mutants", values, to_markdown(broken, equivalent, controls, values))
@@ -145,7 +147,8 @@ def _run_workers(arguments: Sequence[str], bed: Path, out: Path) -> list[Share]:
     command += ["--bed", str(bed), "--out", str(out), "--share"]
     for share in range(WORKERS):
         write_text(out / SHARE.format(share), to_json({"broken": [], "equivalent": [], "controls": []}))
-    workers = [subprocess.Popen([*command, str(share)]) for share in range(WORKERS)]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # two processes with two threads each slow each other
+    workers = [subprocess.Popen([*command, str(share)], env=alone) for share in range(WORKERS)]
     for status in [worker.wait() for worker in workers]:
         if status:
             raise BackendError(f"a worker ended with status {status}: see its messages above")

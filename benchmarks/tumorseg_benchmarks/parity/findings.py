@@ -21,7 +21,6 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.device.cache import beside, device_facts, find
-from tumorseg_runtime.images.read import read_image
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.reference import FOLDER
 from tumorseg_runtime.parity.verify import folder_problems
@@ -139,8 +138,10 @@ def _layer_diffs(
         if worst.images == EDGE:
             pixels = next(image.pixels() for image, _ in edge_cases() if image.name == name)
         else:
+            from tumorseg_train.data.datasets import read_pixels
+
             golden = bundle.root / FOLDER / f"{name}.png"
-            pixels = read_image(golden if worst.images in GOLDEN else run.manifest().root / name)
+            pixels = read_pixels(golden if worst.images in GOLDEN else run.manifest().root / name)
         tensor = Preprocessor(bundle.contract)(pixels, name)
         yield measure_layer_diff(
             run.model(), bundle.contract, bundle.root / artefact.file, artefact.precision, name, tensor

@@ -13,6 +13,11 @@ import numpy as np
 import torch
 
 from tumorseg_export.checkpoint.context import ExportContext
+from tumorseg_export.onnx.export import write_onnx
+from tumorseg_export.precision.fp16_graph import Graph
+from tumorseg_export.precision.int8_graph import Calibrated, Range, activations_of, to_int8
+from tumorseg_export.targets import onnx_int8
+from tumorseg_export.targets.onnx_fp16 import fused_graph
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.conformance.files import vectors
 from tumorseg_runtime.conformance.network import FOLDER, LOGITS
@@ -21,10 +26,11 @@ from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
-# all that run on any machine; what takes another's place has its bytes, and what is judged needs more images
+# all that run on any machine; what takes another's place has its bytes, and what is judged is made below
 MADE = tuple(
     name for name, target in TARGETS.items() if target.must_run and not (target.instead_of or target.judged)
 )
+OF_INT8 = tuple(name for name, target in TARGETS.items() if "onnx-int8" in target.needs)
 IMAGES = ("gray.png", "network-size-gray.png", "1-bit.png")  # what a target proves itself with
 
 
@@ -40,6 +46,28 @@ def network(contract_name: str) -> torch.nn.Conv2d:
     return conv.requires_grad_(False)
 
 
+def identity(channels: int) -> torch.nn.Conv2d:
+    """A convolution that changes nothing."""
+    conv = torch.nn.Conv2d(channels, channels, 1, bias=False)
+    with torch.no_grad():
+        conv.weight[:] = torch.eye(channels)[:, :, None, None]
+    return conv.requires_grad_(False)
+
+
+def write_int8(contract_name: str, context: ExportContext, folder: Path) -> None:
+    """The file that `onnx-int8` writes, without its search and its images: the last convolution is never
+    rounded, so that one before it is, which changes nothing. Ranges are those of a tensor of any image."""
+    contract = context.contract
+    model = torch.nn.Sequential(identity(contract.channels), network(contract_name)).eval()
+    graph = Graph(fused_graph(model, context))
+    ends = [
+        (end - mean) / std for end in (0, 1) for mean, std in zip(contract.mean, contract.std, strict=True)
+    ]
+    ranges = dict.fromkeys(activations_of(graph), Range(min(ends), max(ends)))
+    calibrated = Calibrated(ranges, dict.fromkeys(ranges, np.zeros(contract.channels)))
+    write_onnx(to_int8(graph, frozenset(), calibrated), folder / onnx_int8.FILE, context, precision="int8")
+
+
 def write_network(contract_name: str, folder: Path) -> None:
     """Write the artefacts of every format into the folder, which must be there."""
     contract, model = CONTRACTS[contract_name], network(contract_name)
@@ -53,7 +81,9 @@ def write_network(contract_name: str, folder: Path) -> None:
     context = ExportContext(model, contract, {"network": f"conformance {contract_name}"}, tuple(golden))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        for target in MADE:
+        write_int8(contract_name, context, scratch)
+        write_bytes(folder / onnx_int8.FILE, (scratch / onnx_int8.FILE).read_bytes())
+        for target in (*MADE, *OF_INT8):
             if target == "onnx-deploy-gray" and contract.channels == 1:
                 continue
             for file in TARGETS[target].make(context, scratch).artefact.files:

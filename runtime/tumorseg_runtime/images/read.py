@@ -190,8 +190,13 @@ def write_png(
 
     durable: as in `tumorseg_runtime.core.files`.
     """
+    write_bytes(path, encode_png(pixels, str(path)), durable=durable)
+
+
+def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], name: str = "image") -> bytes:
+    """Gray (H, W) or RGB (H, W, 3) pixels as the bytes of a PNG file; `name` is used in messages."""
     stored = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])  # BGR
     ok, encoded = cv2.imencode(".png", stored)  # type: ignore[arg-type]  # any integers
     if not ok:
-        raise InputError(f"{path}: OpenCV could not encode an array of shape {pixels.shape} as PNG")
-    write_bytes(path, encoded.tobytes(), durable=durable)
+        raise InputError(f"{name}: OpenCV could not encode an array of shape {pixels.shape} as PNG")
+    return encoded.tobytes()

@@ -28,7 +28,7 @@ from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.parity.budget import BUDGETS, Budget, decision_breaches, number_breaches
 from tumorseg_runtime.parity.mask_diff import Decisions, compare_masks, mask_dice
 from tumorseg_runtime.parity.report import ImageParity, ParityReport, summary
-from tumorseg_runtime.parity.rules import resized_rule
+from tumorseg_runtime.parity.rules import bands_of, resized_rule
 
 __all__ = [
     "BUDGETS", "Budget", "Decisions", "FinalMasks", "ImageParity", "ParityReport", "compare_image",
@@ -105,7 +105,7 @@ def compare_image(
     at_network = compare_masks(
         reference >= threshold,
         candidate >= threshold,
-        np.abs(reference.astype(np.float64) - threshold),
+        np.abs(reference.astype(np.float64) - threshold) <= max_error,
         max_error,
     )
     breaches += number_breaches(max_error / scale, mean_error / scale, max_error, cosine, budget)
@@ -127,10 +127,12 @@ def _compare_final(
     masks, expected = final.masks, (len(reference), final.height, final.width)
     if masks.shape != expected:
         return None, [f"masks have shape {masks.shape}, expected {expected} as the image"], []
-    resized = resized_rule(reference, final.height, final.width)
     band = max_error + RESIZE_ROUNDING * float(np.ptp(reference))
-    distance = np.abs(resized - threshold)
-    found = compare_masks(resized >= threshold, masks, distance, band, _wide(reference, final))
+    ours, near = np.empty(expected, np.bool_), np.empty(expected, np.bool_)
+    for rows in bands_of(final.height, final.width):
+        distance = resized_rule(reference, final.height, final.width, rows) - threshold
+        ours[:, rows], near[:, rows] = distance >= 0, np.abs(distance) <= band
+    found = compare_masks(ours, masks, near, band, _wide(reference, final))
     wrong, amounts = (
         [f"at {final.height}x{final.width}: {line}" for line in lines]
         for lines in decision_breaches(found, budget)
@@ -183,8 +185,7 @@ def compare_final_masks(
     unexplained = np.where(certain, ~masks, masks & ~possible)
     edge = resized(0)
     ours = np.where(np.abs(edge) <= rounding, masks, edge >= 0)  # on the edge either is right
-    distance = np.where(unexplained, np.inf, 0.0)
-    found = compare_masks(ours, masks, distance, allowed, _wide(reference, final))
+    found = compare_masks(ours, masks, ~unexplained, allowed, _wide(reference, final))
     wrong, amounts = decision_breaches(found, budget)
     return ImageParity(
         image, differs, nan, nan, nan, found.pixels, found.flipped, found.dice, (*breaches, *wrong, *amounts),

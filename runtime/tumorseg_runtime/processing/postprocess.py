@@ -45,7 +45,7 @@ class Lesion:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))  # dataclasses.asdict copies each point of the contour
 
 
 def resize_logits(logits: FloatArray, height: int, width: int) -> FloatArray:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.cli.options import PATH, Existing, command, out_option, spoken
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.contract import Contract
@@ -24,6 +23,7 @@ from tumorseg_train.config.recipe import load_recipe, parse_settings
 from tumorseg_train.data.datasets import find_samples
 from tumorseg_train.data.phantoms import PHANTOMS_FLAG, ensure_data
 from tumorseg_train.data.split import SPLIT, Manifest, make_manifest
+from tumorseg_train.layouts.volumes import same_content
 from tumorseg_train.training.distributed import is_first
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def reopen(out: Path) -> tuple[TrainingPlan, Manifest]:
     for item in manifest.items:
         for name, expected in item.files.items():
             path = manifest.root / name
-            if not path.is_file() or sha256_of(path) != expected:
+            if not same_content(path, expected):
                 raise InputError(f"{path}: is missing or changed since the training began: bring it back")
     return plan, manifest
 

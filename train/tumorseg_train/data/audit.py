@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.progress import Tell, silent
 from tumorseg_train.data.checks import (
     EMPTY,
@@ -33,6 +32,7 @@ from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import Manifest
 from tumorseg_train.layouts.declaration import Declaration
 from tumorseg_train.layouts.known import unread_folders
+from tumorseg_train.layouts.volumes import content_hash
 
 FATAL = (UNREADABLE, MISMATCHED, EMPTY, INVERTED)
 
@@ -222,7 +222,7 @@ def audit_data(
     samples = find_samples(root, declared)
     facts, problems = examine(root, samples, declared, tell)
     sound = [sample for sample in samples if sample.image in facts]
-    hashes = {name: sha256_of(root / name) for sample in sound for name in (sample.image, *sample.masks)}
+    hashes = {name: content_hash(root / name) for sample in sound for name in (sample.image, *sample.masks)}
     drawn = (root / NOTE).is_file()
     parts = {item.image: item.part for item in manifest.items} if manifest else {}
     labels = {sample.image: sample.label for sample in sound}

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.core.progress import Tell, silent
@@ -26,6 +25,7 @@ from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.stratify import Member, stratify
 from tumorseg_train.layouts.declaration import Declaration
 from tumorseg_train.layouts.masks import MaskRule
+from tumorseg_train.layouts.volumes import content_hash
 
 SCHEMA: Final = 2
 UNGROUPED: Final = (
@@ -46,7 +46,7 @@ class Item:
 
     organ: a name. label: the class, such as 'benign' or 'normal', or 'tumour' where only masks tell.
     masks: files whose union is the ground truth; empty where none belongs to the image (no tumour).
-    files: SHA-256 of the image and of every mask, by path.
+    files: SHA-256 of the image and of every mask, by path (of a slice: `tumorseg_train.layouts.volumes`).
     group, group_kind: the group of images of one patient or scene, and one of
     `tumorseg_train.data.grouping.KINDS`;
         empty in a split of schema 1.
@@ -196,7 +196,7 @@ def split_samples(
 ) -> Manifest:
     """Hash, group and split checked samples; `facts` as `examine` returns them. Raises InputError."""
     _check_choice(seed, method, folds, fold)
-    hashes = {name: sha256_of(root / name) for sample in samples for name in (sample.image, *sample.masks)}
+    hashes = {name: content_hash(root / name) for sample in samples for name in (sample.image, *sample.masks)}
     groups = group_samples(samples, facts, hashes, drawn=(root / NOTE).is_file())
     members = [
         Member(

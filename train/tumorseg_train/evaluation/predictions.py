@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError, OutputError
 from tumorseg_runtime.core.progress import Tell, silent, told
@@ -29,6 +28,7 @@ from tumorseg_train.data.split import Item, Manifest
 from tumorseg_train.evaluation.calibration import Bins, around, calibration
 from tumorseg_train.evaluation.metrics import ImageScore, ThresholdBaseline, mean_dice
 from tumorseg_train.evaluation.summary import Stratum, size_class, stratum
+from tumorseg_train.layouts.volumes import file_of, same_content
 from tumorseg_train.report.bootstrap import DRAWS, draw_weights
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def answer(infer: Infer, contract: Contract, manifest: Manifest, item: Item, sca
     """
     for name, sha256 in item.files.items():
         path = manifest.root / name
-        if not path.is_file() or sha256_of(path) != sha256:
-            state = "differs from the file of the split" if path.is_file() else "is missing"
+        if not same_content(path, sha256):
+            state = "differs from the file of the split" if file_of(path).is_file() else "is missing"
             raise InputError(
                 f"{path}: {state}, expected the very data of the split: give its folder with --data, or "
                 "split and train again"

@@ -8,26 +8,20 @@ of a header are never read.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import gzip
-import io
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.core.reading import open_regular
 from tumorseg_runtime.images.frame import Spacing
 from tumorseg_runtime.images.header import MAX_PIXELS
+from tumorseg_runtime.images.nifti.stream import reading, told, unreadable
 
 MAX_VOXELS = 2_000_000_000  # as of the frames of a DICOM file; slices are read one at a time
-_GZIP = b"\x1f\x8b"
 _SIZES = {348: b"n+1\0", 540: b"n+2\0\r\n\x1a\n"}  # of the header, and the mark of a single file
 _PAIRS = (b"ni1\0", b"ni2\0")
 _KINDS = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"}
@@ -102,7 +96,7 @@ def open_volume(path: Path) -> Volume:
     try:
         status = path.stat()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return _open(path, status.st_size, status.st_mtime_ns)
 
 
@@ -269,39 +263,3 @@ def _apart(first: npt.NDArray[Any], second: npt.NDArray[Any], shape: tuple[int, 
 
 def _sides(sides: Any) -> str:
     return "x".join(f"{side:.6g}" for side in sides)
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, unpacked where its content is gzip's; what is wrong with it is an InputError."""
-    with told(path), open_stream(path) as file:
-        yield file
-
-
-def open_stream(path: Path) -> BinaryIO:
-    """As `reading`, for a caller that closes it; raises OSError."""
-    raw = io.BufferedReader(cast(io.RawIOBase, open_regular(path, follow=True)))
-    if raw.peek(2)[:2] != _GZIP:
-        return raw
-    unpacked = gzip.GzipFile(fileobj=raw, mode="rb")
-    unpacked.myfileobj = raw  # type: ignore[assignment]  # closed with it
-    return cast(BinaryIO, unpacked)
-
-
-@contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Whatever is wrong with a file in the block, as an InputError that begins with its path."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path}: is compressed and damaged or cut off ({error}), expected a whole file: copy it again"
-        ) from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be read ({error.strerror or error}): check the path and its rights")

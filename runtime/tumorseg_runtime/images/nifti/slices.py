@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.frame import Frame
-from tumorseg_runtime.images.nifti.header import Volume, open_stream, open_volume, reading, told
+from tumorseg_runtime.images.nifti.header import Volume, open_volume
+from tumorseg_runtime.images.nifti.stream import open_stream, reading, told
 from tumorseg_runtime.images.read import windowed
 
 _LARGEST_LABEL = 65535
@@ -51,7 +52,7 @@ def read_slice(path: Path, index: int) -> npt.NDArray[np.uint8]:
 def read_label_slice(path: Path, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """One slice of a volume that is a mask: its whole numbers (H, W); raises InputError for others."""
     volume = open_volume(path)
-    values = volume.shown(_one_slice(volume, index))
+    values = volume.shown(_one_slice(volume, index)).astype(np.float64)
     whole = np.rint(values)
     if np.abs(values - whole).max() > 1e-3 or whole.min() < 0 or whole.max() > _LARGEST_LABEL:
         raise InputError(
