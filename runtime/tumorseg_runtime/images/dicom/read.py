@@ -80,7 +80,8 @@ def read_dicom(path: Path) -> Iterator[Frame]:
             "expected the extra 'dicom': pip install 'tumorseg[dicom]'"
         ) from error
     dataset = _read(path)
-    other = kind_of(str(dataset.get("SOPClassUID") or ""), str(dataset.get("Modality") or ""))
+    with _told(path, "header"):  # its elements are parsed when they are asked for
+        other = kind_of(str(dataset.get("SOPClassUID") or ""), str(dataset.get("Modality") or ""))
     if other:
         raise InputError(f"{path}: is a DICOM {other}, expected an image: leave it out")
     with _told(path, "header"):
