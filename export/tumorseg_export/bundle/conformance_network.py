@@ -82,7 +82,7 @@ def write_network(contract_name: str, folder: Path) -> None:
         scratch = Path(name)
         write_int8(contract_name, context, scratch)
         write_bytes(folder / onnx_int8.FILE, (scratch / onnx_int8.FILE).read_bytes())
-        for target in (*MADE, "openvino-int8"):
+        for target in (*MADE, *(name for name, one in TARGETS.items() if "onnx-int8" in one.needs)):
             if target == "onnx-deploy-gray" and contract.channels == 1:
                 continue
             for file in TARGETS[target].make(context, scratch).artefact.files:

@@ -15,8 +15,8 @@ from session_cache import kept
 from tumorseg_benchmarks.mutants import testbed
 from tumorseg_benchmarks.mutants.__main__ import problems_of
 from tumorseg_benchmarks.mutants.bugs import files
-from tumorseg_benchmarks.mutants.bugs.catalogue import EQUIVALENT, MUTANTS
 from tumorseg_benchmarks.mutants.by_command import COMMANDS, Detection, detect
+from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
 from tumorseg_benchmarks.mutants.negative_controls import FEWEST, NegativeControl, all_controls, all_forms
 from tumorseg_benchmarks.mutants.table import BLIND, KILLED, NAMES, label, verdict
