@@ -57,7 +57,9 @@ def measured(tree: Path, bundle: Path, width: int, body: str) -> tuple[float, fl
     """Seconds of the CPU, of the clock, and images that the network was given."""
     paths = os.pathsep.join(str(tree / name) for name in PACKAGES)
     command = [sys.executable, "-c", CHILD.format(body=body), str(bundle), str(width)]
-    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=True, stdout=subprocess.PIPE)
+    found = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths}, check=True, stdout=subprocess.PIPE
+    )
     cpu, wall, images = json.loads(found.stdout.splitlines()[-1])
     return cpu, wall, images
 
