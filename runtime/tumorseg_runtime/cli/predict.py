@@ -30,6 +30,7 @@ from tumorseg_runtime.cli.results_log import (
     output_name,
     stamp,
 )
+from tumorseg_runtime.cli.segmentation_results import SegmentationResults
 from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.cli.volume_results import VolumeResults, describe_volume
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
@@ -38,7 +39,7 @@ from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.progress import Tell
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images import decoder_lines
-from tumorseg_runtime.images.dicom.segmentation import Maker, encode_segmentation, write_segmentation
+from tumorseg_runtime.images.dicom.segmentation import Maker, write_segmentation
 from tumorseg_runtime.images.nifti.names import is_volume
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
@@ -52,13 +53,13 @@ FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Where and what to write. overlays, probabilities: whether those pictures are wanted. maker: of DICOM
+    """Where and what to write. overlays, probabilities: whether those pictures are wanted. objects: the DICOM
     SEG objects; None where none are wanted."""
 
     out: Path
     overlays: bool
     probabilities: bool
-    maker: Maker | None = None
+    objects: SegmentationResults | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +120,9 @@ def predict(options: PredictOptions) -> None:
     image, written as it goes) and, at the end, predictions.json. Of a volume (.nii, .nii.gz) the mask is one
     of the same grid, the overlay its slice with most tumour, and lesions are measured in mm3. Masks in
     folders are skipped, and so are DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...); one that is
-    named itself is refused. With --dicom-seg, so is a file that is no DICOM image of one frame with patient
-    and study. A file that cannot be read or is refused is listed at the end and does not stop the rest; the
-    exit status is then 1.
+    named itself is refused. With --dicom-seg, so is a file that is no DICOM image with patient and study; one
+    object holds all frames of a file. A file that cannot be read or is refused is listed at the end and does
+    not stop the rest; the exit status is then 1.
     """
     check_apart(options.out, options.files)
     if not any(path.exists() for path in options.files):
@@ -138,14 +139,12 @@ def predict(options: PredictOptions) -> None:
             f"{segmenter.info.backend} gives masks alone, --probabilities expects logits: choose another "
             "backend, or leave it out"
         )
-    maker = None
+    objects = None
     if options.dicom_seg:
-        contract = segmenter.contract
-        maker = Maker(
-            bundle.name, bundle.digest(), tumorseg_runtime.__version__, contract.classes, contract.threshold
-        )
+        maker = Maker.of(bundle, tumorseg_runtime.__version__)
         maker.check()
-    outputs = Outputs(options.out, options.overlays, options.probabilities, maker)
+        objects = SegmentationResults(maker)
+    outputs = Outputs(options.out, options.overlays, options.probabilities, objects)
     settings = {
         "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
@@ -193,9 +192,9 @@ def segment(
     faults = 0
     for result in results:
         path = todo[result.index]
-        if outputs.maker and result.prediction and result.prediction.frame.index:
-            continue  # its file was refused at the first frame
-        whole = is_volume(path) and not outputs.maker
+        if outputs.objects and outputs.objects.refused(result):
+            continue
+        whole = is_volume(path) and not outputs.objects
         if whole:
             if (line := volumes.take(result, path, names[str(path)])) is None:
                 continue
@@ -225,24 +224,24 @@ def make_line(
     result: StreamResult, path: Path, name: str, outputs: Outputs, taken: set[str]
 ) -> dict[str, Any]:
     """Write the outputs of one result; its line for the ledger."""
+    segmentation = None
+    if outputs.objects is not None:
+        try:
+            segmentation = outputs.objects.add(result, path)
+        except InputError as error:
+            return {"image": str(path), "file": str(path), "error": str(error)}
     if result.prediction is None:
         return {"image": result.name, "file": str(path), "error": str(result.error)}
     frame = result.prediction.frame
     output = output_name(name, frame.index, frame.count)
     if frame.count > 1 and output.casefold() in taken:
-        error = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
-        return {"image": result.name, "file": str(path), "error": error}
-    segmentation = b""
-    if outputs.maker is not None:
-        try:
-            segmentation = encode_segmentation(path, frame, result.prediction.masks, outputs.maker)
-        except InputError as error:
-            return {"image": str(path), "file": str(path), "error": str(error)}
+        clash = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
+        return {"image": result.name, "file": str(path), "error": clash}
     written = result.prediction.write(
         outputs.out, output, overlay=outputs.overlays, probabilities=outputs.probabilities
     )
-    if outputs.maker is not None:
-        written["dicom_seg"] = f"masks/{output}.seg.dcm"
+    if segmentation is not None:
+        written["dicom_seg"] = f"masks/{name}.seg.dcm"
         written["pictures"].append(written["dicom_seg"])  # --resume looks for these
         write_segmentation(outputs.out / written["dicom_seg"], segmentation)
     return {
