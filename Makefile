@@ -112,6 +112,9 @@ gpu-null: $(STAMP) ## the GPU path without a GPU: onnxruntime-gpu, cuda-bindings
 	bash tests/gpu_null/environment.sh build/gpu-null $(PYTHON)
 	TUMORSEG_REQUIRE_GPU_NULL=1 $(PYTEST) tests/gpu_null $(ARGS)
 
+reliability: $(STAMP) ## what a field does to it, row by row; the quick form, ARGS=--long the other (docs/reliability.md)
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m reliability $(ARGS)
+
 clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -131,6 +134,6 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: EXTRAS           extras to install; with a GPU: dev,gpu-cu13 [dev,cpu]
 #: CONSTRAINTS      file with tested versions; /dev/null for the newest [constraints.txt]
 #: WORKERS          processes that share the tests of quick and test [2]
-#: ARGS             more arguments for quick, test, data, audit, train, demo and gpu-evidence
+#: ARGS             more arguments for quick, test, data, audit, train, demo, gpu-evidence and reliability
 
-.PHONY: help install check format quick test data audit train export bench parity demo docs gpu-evidence gpu-null clean
+.PHONY: help install check format quick test data audit train export bench parity demo docs gpu-evidence gpu-null reliability clean

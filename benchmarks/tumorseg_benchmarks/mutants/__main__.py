@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from tumorseg_benchmarks.mutants.bugs.catalogue import EQUIVALENT, MUTANTS
+from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
 from tumorseg_benchmarks.mutants.mutant import Mutant
 from tumorseg_benchmarks.mutants.negative_controls import (
     FEWEST,

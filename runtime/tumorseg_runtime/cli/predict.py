@@ -141,10 +141,7 @@ def predict(options: PredictOptions) -> None:
         )
     objects = None
     if options.dicom_seg:
-        contract = segmenter.contract
-        maker = Maker(
-            bundle.name, bundle.digest(), tumorseg_runtime.__version__, contract.classes, contract.threshold
-        )
+        maker = Maker.of(bundle, tumorseg_runtime.__version__)
         maker.check()
         objects = SegmentationResults(maker)
     outputs = Outputs(options.out, options.overlays, options.probabilities, objects)
