@@ -40,7 +40,7 @@ class Frame:
     """
 
     name: str
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8] = dataclasses.field(repr=False)
     spacings: tuple[Spacing, ...] = ()
     index: int = 0
     count: int = 1
