@@ -16,6 +16,7 @@ from tumorseg_export.bundle.sbom import write_sbom
 from tumorseg_export.bundle.sign import write_signature
 from tumorseg_export.bundle.staging import new_bundle_folder
 from tumorseg_export.checkpoint.context import ExportContext, ExportResult
+from tumorseg_export.checkpoint.decision import AgainstBackground, to_export
 from tumorseg_export.checkpoint.provenance import provenance_of
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
 from tumorseg_export.engine.tensorrt_build import RtxOptions
@@ -137,9 +138,11 @@ def _load(
         "architecture": checkpoint.architecture,
         "encoder": checkpoint.encoder,
         **({"options": checkpoint.options} if checkpoint.options else {}),
+        **(model.facts if isinstance(model, AgainstBackground) else {}),
         "parameters": count_parameters(model),
     }
-    context = ExportContext(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:])
+    network = to_export(model)
+    context = ExportContext(network, contract, checkpoint.origin, images[:golden], rtx, images[golden:])
     return context, jury, facts
 
 

@@ -114,7 +114,12 @@ def _interface(bundle: Bundle) -> Iterator[str]:
     yield f"- resize: {contract.resize}"
     yield f"- then value / 255, minus mean {list(contract.mean)}, divided by std {list(contract.std)}"
     yield f"- output: logits, one channel per class: {', '.join(contract.classes)}"
-    yield f"- threshold: probability {contract.threshold}, which is a logit of {contract.logit_threshold:g}"
+    yield f"- decision: {contract.decision}"
+    if softmax := bundle.model.get("softmax"):
+        yield (
+            f"- the checkpoint has {softmax['channels']} channels under softmax; channel "
+            f"{softmax['background']}, the background's, is subtracted from the others"
+        )
 
 
 def _row(bundle: Bundle, artefact: Artefact) -> str:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tumorseg_export.checkpoint.decision import AgainstBackground, choose_decision
 from tumorseg_export.checkpoint.normalisation import choose_normalisation
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
 from tumorseg_export.checkpoint.smp_config import CONFIG, Config, Log, read_config, weights_in
@@ -32,7 +33,7 @@ from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_train.networks.models import ARCHITECTURES
 from tumorseg_train.networks.run import INDEX, Run
 
-SIZE, THRESHOLD = (512, 512), 0.5  # where neither file nor flag says them
+SIZE = 512, 512  # where neither file nor flag says it
 UNKNOWN = "foreign checkpoint, nothing is known of its training"
 NAMES = {"architecture": "arch"}  # of flags that are not their field's
 
@@ -49,6 +50,7 @@ class CheckpointOptions:
     architecture: str | None = None
     encoder: str | None = None
     classes: tuple[str, ...] | None = None
+    rule: str | None = None
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -83,15 +85,17 @@ def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: N
             f"{file}: has {channels} channels and {count} classes, {CONFIG} says {config.channels} and "
             f"{config.classes}: the two do not belong together; save the model again"
         )
-    classes = _class_names(file, count, given, log)
+    known = None if config is None else config.rule
+    decision = choose_decision(file, count, given.classes, (given.rule, known), given.threshold, log)
     mean_std = choose_normalisation(
         file, (given.mean, given.std), stored.beside, transforms, encoder, channels, log
     )
-    if given.threshold is None:
-        log(f"no --threshold: a pixel belongs to a class from probability {THRESHOLD} on")
-    threshold = THRESHOLD if given.threshold is None else given.threshold
     size = _size(given, transforms, log)
-    contract = Contract(*size, *mean_std, classes=classes, threshold=threshold)
+    contract = Contract(
+        *size, *mean_std, classes=decision.classes, threshold=decision.threshold, rule=decision.rule
+    )
+    if decision.background is not None:
+        model = AgainstBackground(model, decision.background)
     check_runs(file, model, contract)
     images = given.images
     sha256 = sha256_of(file)
@@ -138,21 +142,6 @@ def _network_of(file: Path, state: State, config: Config | None, given: Checkpoi
     assert given.architecture is not None
     assert given.encoder is not None
     return given.architecture, given.encoder
-
-
-def _class_names(file: Path, count: int, given: CheckpointOptions, log: Log) -> tuple[str, ...]:
-    classes = given.classes
-    if classes is None and count == 1:
-        classes = ("tumour",)
-    if classes is None or len(classes) != count:
-        got = "none" if classes is None else ", ".join(classes)
-        raise InputError(f"{file}: has {count} classes, got names: {got}; give {count} by --classes a,b,...")
-    if count > 1:
-        log(
-            f"{count} classes: each is a mask of its own, by its own probability (sigmoid, not softmax or "
-            "argmax over the classes)"
-        )
-    return classes
 
 
 def _size(given: CheckpointOptions, transforms: Sequence[Transform], log: Log) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tumorseg_export.checkpoint.decision import ACTIVATIONS
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.records import Fields, Format
 from tumorseg_train.networks.models import ARCHITECTURES
@@ -32,13 +33,15 @@ Log = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a config.json of smp says; `options` are arguments that are not the class's defaults."""
+    """What a config.json of smp says; `options` are arguments that are not the class's defaults.
+    rule: what its activation says of the decision."""
 
     architecture: str
     encoder: str
     channels: int
     classes: int
     options: dict[str, Any]
+    rule: str | None
 
 
 def read_config(path: Path, log: Log) -> Config:
@@ -49,7 +52,13 @@ def read_config(path: Path, log: Log) -> Config:
     known = {kind.__name__: architecture for architecture, kind in ARCHITECTURES.items()}
     if name not in known:
         raise InputError(f"{path}: is a {name}, expected one of {', '.join(known)}")
-    return Config(known[name], encoder, channels, classes, _options(path, values, known[name], log))
+    activation = values.get("activation")
+    rule = ACTIVATIONS.get(activation) if isinstance(activation, str) else None
+    if rule is not None:
+        log(f"the activation {activation} is left off: artefacts give logits, which the rule {rule} decides")
+        values = {**values, "activation": None}
+    options = _options(path, values, known[name], log)
+    return Config(known[name], encoder, channels, classes, options, rule)
 
 
 def _options(path: Path, values: dict[str, Any], architecture: str, log: Log) -> dict[str, Any]:
@@ -65,9 +74,6 @@ def _options(path: Path, values: dict[str, Any], architecture: str, log: Log) ->
         name: parameter.default
         for name, parameter in inspect.signature(ARCHITECTURES[architecture].__init__).parameters.items()
     }
-    if given.get("activation") == "sigmoid":
-        log("the activation sigmoid is left off: artefacts give logits, and the threshold is a probability")
-        given["activation"] = None
     if given.pop("aux_params", None) is not None:
         log("aux_params are left off: the classification head is a second output, which is not exported")
     changed = {name: value for name, value in given.items() if not _same(value, defaults.get(name, ...))}

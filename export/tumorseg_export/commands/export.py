@@ -48,6 +48,7 @@ class BundleOptions(Options):
     size: str | None
     mean: str | None
     std: str | None
+    rule: str | None
     threshold: float | None
     entry: str | None
     images: str | None
@@ -68,7 +69,17 @@ class ExportOptions(BundleOptions):
     sections={
         "Proof": ("images", "golden", "calibration"),
         "TensorRT-RTX": ("compute_capability", "batch"),
-        "Foreign checkpoint": ("arch", "encoder", "classes", "size", "mean", "std", "threshold", "entry"),
+        "Foreign checkpoint": (
+            "arch",
+            "encoder",
+            "classes",
+            "rule",
+            "size",
+            "mean",
+            "std",
+            "threshold",
+            "entry",
+        ),
     },
 )
 @click.argument("checkpoint", type=Existing("a run or a checkpoint"))
@@ -104,6 +115,12 @@ class ExportOptions(BundleOptions):
 @click.option("--size", help="Foreign: input in pixels, 512 or HEIGHTxWIDTH.  [default: 512]")
 @click.option("--mean", help="Foreign: per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
 @click.option("--std", help="Foreign: like --mean.")
+@click.option(
+    "--rule",
+    type=click.Choice(["sigmoid", "softmax"]),
+    help="Foreign: how several classes become masks: sigmoid, each by its own probability, or softmax, the "
+    "largest probability, with one class named background.",
+)
 @click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
 @click.option("--entry", help="Foreign: which network, where a file holds several; the message lists them.")
 @click.option(
@@ -161,6 +178,7 @@ def make_bundle(options: BundleOptions, targets: Sequence[str], refuse: Refuse |
         size=height_width,
         mean=means,
         std=stds,
+        rule=options.rule,
         threshold=options.threshold,
         images=options.images,
         entry=options.entry,

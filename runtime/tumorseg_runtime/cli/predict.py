@@ -129,13 +129,19 @@ def predict(options: PredictOptions) -> None:
     if options.dicom_seg:
         contract = segmenter.contract
         maker = Maker(
-            bundle.name, bundle.digest(), tumorseg_runtime.__version__, contract.classes, contract.threshold
+            bundle.name,
+            bundle.digest(),
+            tumorseg_runtime.__version__,
+            contract.classes,
+            contract.rule,
+            contract.threshold,
         )
         maker.check()
     outputs = Outputs(options.out, options.overlays, options.probabilities, maker)
     settings = {
         "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
+        "rule": segmenter.contract.rule,
         "threshold": segmenter.contract.threshold,
         "outputs": {
             "overlays": options.overlays,

@@ -27,7 +27,9 @@ from tumorseg_runtime.parity.reference import Reference
 from tumorseg_runtime.parity.rules import (
     RuleLesion,
     diameter_rule,
+    distance_rule,
     lesions_rule,
+    probability_rule,
     resized_rule,
     spacing_rule,
     walk,
@@ -36,7 +38,6 @@ from tumorseg_runtime.parity.written import Written, written_breaches
 from tumorseg_runtime.processing.postprocess import Lesion
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
-SIGMOID_SLOPE = 0.25  # the largest
 FLOAT_ROUNDING = 1e-5  # of a probability, and relative of millimetres and centroids
 FloatArray = npt.NDArray[np.float32]
 
@@ -110,17 +111,16 @@ class Checker:
         if differs := differing_bits(item.pixels, found.frame.pixels):
             lines.append(f"{differs} of the image's own pixels differ, expected 0")
         final, tensors = FinalMasks(found.masks, height, width), self._tensors(item, found.frame)
-        threshold = contract.logit_threshold
         if found.own_logits is None:
             parity = compare_final_masks(
-                item.name, item.logits, final, logit_threshold=threshold,
+                item.name, item.logits, final, contract=contract,
                 allowed=self.budget.relative_error * self.scale, budget=self.budget,
                 resizes_masks=self.door.resizes_masks, tensors=tensors,
             )  # fmt: skip
             lines += _margin_breaches(found, item, contract, self.budget.relative_error * self.scale)
         else:
             parity = compare_image(
-                item.name, item.logits, found.own_logits, logit_threshold=threshold, scale=self.scale,
+                item.name, item.logits, found.own_logits, contract=contract, scale=self.scale,
                 budget=self.budget, tensors=tensors, final=final,
             )  # fmt: skip
             if found.own_logits.shape == item.logits.shape and found.masks.shape[1:] == (height, width):
@@ -165,7 +165,7 @@ def _margin_breaches(found: Predicted, item: Reference, contract: Contract, allo
     """What a margin that a GPU counted is not that the reference's logits say, which err by `allowed`."""
     if found.close is None or found.band is None:
         return []
-    near = np.abs(resized_rule(item.logits, *found.masks.shape[1:]) - contract.logit_threshold)
+    near = np.abs(distance_rule(resized_rule(item.logits, *found.masks.shape[1:]), contract))
     edge = found.band.logits
     least, most = (np.count_nonzero(near <= edge + step) / near.size for step in (-allowed, allowed))
     if least <= found.close <= most:
@@ -179,16 +179,16 @@ def _own_breaches(found: Predicted, contract: Contract) -> list[str]:
     lines = []
     resized = resized_rule(found.own_logits, *found.masks.shape[1:])
     rounding = RESIZE_ROUNDING * float(np.ptp(found.own_logits))
-    distance = resized - contract.logit_threshold
+    distance = distance_rule(resized, contract)
     wrong = int(np.count_nonzero((found.masks != (distance >= 0)) & (np.abs(distance) > rounding)))
     if wrong:
         lines.append(f"{wrong} pixels of the mask are not what the logits say, expected 0")
     probabilities = found.probabilities()
-    allowed = SIGMOID_SLOPE * rounding + FLOAT_ROUNDING
-    sigmoid = 1 / (1 + np.exp(-np.clip(resized, -700, 700)))
+    expected, slope = probability_rule(resized, contract)
+    allowed = slope * rounding + FLOAT_ROUNDING
     if probabilities.shape != resized.shape:
         lines.append(f"probabilities have shape {probabilities.shape}, expected {resized.shape}")
-    elif (error := float(np.abs(probabilities - sigmoid).max())) > allowed:
+    elif (error := float(np.abs(probabilities - expected).max())) > allowed:
         lines.append(f"probabilities err by {error:.2g}, expected at most {allowed:.1g}")
     if found.band is not None:
         near, edge = np.abs(distance), found.band.logits

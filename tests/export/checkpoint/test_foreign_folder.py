@@ -44,7 +44,8 @@ def test_folder_of_save_pretrained_says_all_itself(tmp_path: Path) -> None:
     ("config", "flags", "message"),
     [
         ({"_model_class": "FPN"}, {}, "is a FPN, expected one of UnetPlusPlus, Unet, DeepLabV3"),
-        ({"activation": "softmax2d"}, {}, "has activation = 'softmax2d', expected a network of smp's Unet"),
+        ({"activation": "tanh"}, {}, "has activation = 'tanh', expected a network of smp's Unet"),
+        ({"activation": "softmax2d"}, {}, "has one class, whose softmax is 1 everywhere"),
         ({"something": 3}, {}, "has something = 3"),
         ({"in_channels": 1}, {}, "has 3 channels and 1 classes, config.json says 1 and 1"),
         ({"decoder_interpolation": "best"}, {}, r"pixels gave .*best.*, expected logits \(1, 1, 64, 64\)"),

@@ -148,7 +148,7 @@ def test_each_class_is_a_segment_in_the_order_of_the_contract(source: Path) -> N
 
     masks = np.random.default_rng(1).random((3, 60, 70)) > 0.7
     masks[1] = False  # an empty one keeps its frame
-    maker = Maker("net", "0" * 64, "1", ("edema", "Tumour", "necrosis"), 0.5)
+    maker = Maker("net", "0" * 64, "1", ("edema", "Tumour", "necrosis"), "softmax", None)
     data = encode_segmentation(source, read_frame(source), masks, maker)
     made = pydicom.dcmread(io.BytesIO(data))
     np.testing.assert_array_equal(made.pixel_array, masks)
@@ -160,7 +160,7 @@ def test_each_class_is_a_segment_in_the_order_of_the_contract(source: Path) -> N
 
 
 def test_without_highdicom_or_a_code_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    maker = Maker("net", "0" * 64, "1", ("tumour", "sulcus"), 0.5)
+    maker = Maker("net", "0" * 64, "1", ("tumour", "sulcus"), "sigmoid", 0.5)
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(BackendError, match=r"highdicom is not installed.*tumorseg\[dicom-seg\]"):
         maker.check()
