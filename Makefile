@@ -99,7 +99,7 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: DATA             folder with the datasets; `data` gets phantoms if it does not exist, others with ARGS=--phantoms [data]
 #: RUN              folder of the training run [runs/latest]
 #: BUNDLE           folder of the exported bundle [bundles/latest]
-#: ARCH             unetplusplus, unet or deeplabv3 [unetplusplus]
+#: ARCH             unetplusplus, unet, deeplabv3, or another of smp [unetplusplus]
 #: ENCODER          any encoder of segmentation-models-pytorch [resnet34]
 #: ENCODER_WEIGHTS  imagenet, none, or a file [the recipe's: quick none, full imagenet]
 #: SIZE             height and width of the network's input in pixels, a multiple of 32 [512]

@@ -15,7 +15,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from tumorseg_benchmarks.latency.latency import MIN_ROUNDS
 from tumorseg_benchmarks.latency.stages import staged_call
-from tumorseg_benchmarks.parity.parity import check_provenance, compare, golden_reference
+from tumorseg_benchmarks.parity.parity import check_provenance, compare
+from tumorseg_benchmarks.parity.references import golden_reference
 from tumorseg_benchmarks.variants.candidates import open_candidate
 from tumorseg_benchmarks.variants.machine import set_threads
 from tumorseg_benchmarks.variants.variants import VARIANTS, Variant

@@ -34,7 +34,7 @@ def look(page: Page, file: Path, axe: str, width: int, theme: str, shots: Path |
     faults: list[str] = []
     page.on("console", lambda said: faults.append(f"console: {said.text}") if said.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-    page.goto(file.as_uri())
+    page.goto(file.resolve().as_uri())
     if shots:
         page.screenshot(path=str(shots / f"{file.stem}-{width}-{theme}.png"), full_page=True)
     faults += [f"folded: {fault}" for fault in page.evaluate(CUT_OFF)]

@@ -120,12 +120,54 @@ def changed_zip(good: bytes, draw: random.Random, inner: Callable[[bytes, random
 
 
 def changed_safetensors(good: bytes, draw: random.Random) -> bytes:
-    """A safetensors file of which the header is changed as JSON, with its length right."""
-    if draw.random() < 0.2:
+    """A safetensors file with a tensor that is changed, removed, renamed or doubled, and offsets that are
+    right again; at times a header that is changed as JSON, or bytes."""
+    if draw.random() < 0.1:
         return changed_bytes(good, draw)
     (length,) = struct.unpack("<Q", good[:8])
-    header = changed_json(good[8 : 8 + length], draw)
-    return struct.pack("<Q", len(header)) + header + good[8 + length :]
+    if draw.random() < 0.4:
+        header = changed_json(good[8 : 8 + length], draw)
+        return struct.pack("<Q", len(header)) + header + good[8 + length :]
+    tensors = []
+    for name, one in json.loads(good[8 : 8 + length]).items():
+        if name != "__metadata__":
+            start, end = one["data_offsets"]
+            tensors.append((name, one["dtype"], one["shape"], good[8 + length + start : 8 + length + end]))
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        at = draw.randrange(len(tensors))
+        tensors[at : at + 1] = _changed_tensor(*tensors[at], draw)
+        if not tensors:
+            break
+    values, data = {}, b""
+    for name, kind, shape, content in tensors:
+        values[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    header = json.dumps(values).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def _changed_tensor(
+    name: str, kind: str, shape: list[int], content: bytes, draw: random.Random
+) -> list[tuple[str, str, list[int], bytes]]:
+    """What stands in a float32 tensor's place: each has as many bytes as its type and shape ask for."""
+    how = draw.randrange(7)
+    if how == 0:
+        return []
+    if how == 1:
+        return [(draw.choice(("x", "", "a.b", "\x1b[2J", "../x", "encoder." + name)), kind, shape, content)]
+    if how == 2:
+        return [(name, kind, shape, content), (name + "x", kind, shape, content)]
+    if how == 3 and kind == "F32":
+        return [(name, draw.choice(("I32", "U32")), shape, content)]
+    if how == 4 and kind == "F32":
+        return [(name, draw.choice(("F16", "BF16", "I16")), [*shape, 2], content)]
+    if how == 5:
+        return [(name, kind, draw.choice(([1, *shape], [*shape, 1], shape[::-1])), content)]
+    pieces = bytearray(content)
+    for _ in range(min(3, len(pieces) // 4)):  # not a number, infinite, and others
+        where = draw.randrange(len(pieces) // 4) * 4
+        pieces[where : where + 4] = draw.choice((b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\xff" * 4, b"\1\0\0\0"))
+    return [(name, kind, shape, bytes(pieces))]
 
 
 def _png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:

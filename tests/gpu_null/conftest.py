@@ -39,4 +39,5 @@ def toolkit(tmp_path_factory: pytest.TempPathFactory) -> Floor:
     folder = tmp_path_factory.mktemp("gpu-null-toolkit")
     (provider,) = HOME.glob(f"venv/lib/python*/site-packages/onnxruntime/capi/{PROVIDER}")
     build_toolkit(folder, provider)
-    return Floor(HOME / "venv" / "bin" / "python", folder)
+    kernels_here = build_kernels((kernels.SOURCE, kernels.DECIDE), folder)
+    return Floor(HOME / "venv" / "bin" / "python", folder, kernels_here)

@@ -143,6 +143,17 @@ int cudaGraphLaunch(void *executable, void *stream) { return IN(cuGraphLaunch(ex
 int cudaGraphDestroy(void *graph) { return IN(cuGraphDestroy(graph)); }
 int cudaGraphExecDestroy(void *executable) { return IN(cuGraphExecDestroy(executable)); }
 
+typedef struct Call { Work function; void *data; } Call;
+static void call_now(void *data) { Call *one = data; one->function(one->data); }
+/* A host function that is captured runs again at every replay, with what its first run has freed. */
+int cudaLaunchHostFunc(void *stream, Work function, void *data) {
+  int capturing = 0;
+  cuStreamIsCapturing(stream, &capturing);
+  if (capturing) null_violation("a host function inside of a capture");
+  Call one = {function, data};
+  return IN(null_enqueue(stream, call_now, &one, sizeof one, NULL, 0));
+}
+
 /* Kernels that nvcc compiled into a library: registered, launched, and nothing more. */
 void **__cudaRegisterFatBinary(void *binary) { static void *handle[2]; return handle; }
 typedef struct Size { unsigned x, y, z; } Size;
@@ -157,10 +168,10 @@ int __cudaLaunchKernel(const void *kernel, Size grid, Size block, void **values,
 int cudaLaunchCooperativeKernel(const void *kernel, Size grid, Size block, void **values, size_t shared, void *stream) {
   return cudaLaunchKernel(kernel, grid, block, values, shared, stream);
 }
-typedef struct Call { Size grid, block; size_t shared; void *stream; } Call;
-static _Thread_local Call pushed;
+typedef struct Pushed { Size grid, block; size_t shared; void *stream; } Pushed;
+static _Thread_local Pushed pushed;
 int __cudaPushCallConfiguration(Size grid, Size block, size_t shared, void *stream) {
-  pushed = (Call){grid, block, shared, stream};
+  pushed = (Pushed){grid, block, shared, stream};
   return OK;
 }
 int __cudaPopCallConfiguration(Size *grid, Size *block, size_t *shared, void **stream) {

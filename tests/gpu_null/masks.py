@@ -15,13 +15,14 @@ from fakes.tensorrt import FakeTensorRt
 from gpu_null.engines import CONTRACT, open_stand_in
 from gpu_null.null import Null
 from tumorseg_export.engine import build
-from tumorseg_runtime.backends import tensorrt
-from tumorseg_runtime.backends.tensorrt import TensorRtSession
-from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.backends import BACKENDS, onnxruntime, tensorrt
+from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
+from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
 from tumorseg_runtime.device.cuda import Pair, open_gpu
 from tumorseg_runtime.device.engines import Profile
+from tumorseg_runtime.device.stream_session import StreamSession
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -41,18 +42,27 @@ SIZES = [(50, 70, 3), (90, 61), OWN, (128, 192), (33, 48, 3), (7, 300)]
 
 
 class OnCpu(InProcess):
-    """The stand-in's network on the CPU: the mean of the channels."""
+    """The network on the CPU: the mean of the channels in the stand-in, each channel itself in the copy."""
 
     input, info = InputForm(), SessionInfo("cpu", "cpu", "fp32", {})
 
     def infer(self, batch: np.ndarray) -> np.ndarray:
-        return batch.mean(axis=1, keepdims=True)
+        return batch if len(CONTRACT.classes) == 3 else batch.mean(axis=1, keepdims=True)
 
 
 @contextlib.contextmanager
-def session() -> Iterator[TensorRtSession]:
+def session(copy: Path | None = None) -> Iterator[StreamSession]:
+    """The stand-in for TensorRT, or the real ONNX Runtime on a graph that copies its input, which is all that
+    it computes here."""
+    global CONTRACT
     with tempfile.TemporaryDirectory() as folder:
-        yield open_stand_in(Path(folder), rtx=False)[1]
+        if copy is None:
+            yield open_stand_in(Path(folder), rtx=False)[1]
+            return
+        CONTRACT = dataclasses.replace(CONTRACT, classes=("red", "green", "blue"))
+        artefact = Artefact(copy.name, "onnx", "fp32", None, {}, ())
+        bundle = Bundle(copy.parent, "copy", CONTRACT, (artefact,), (), {}, {}, {}, {})
+        yield onnxruntime.open_session(BACKENDS["onnxruntime"], bundle, "cuda", "fp32", None)
 
 
 def images(count: int, sizes: list[tuple[int, ...]]) -> list[np.ndarray]:
@@ -74,8 +84,10 @@ def same(found: list[Prediction], given: list[np.ndarray]) -> list[bool]:
     ]
 
 
-def before(count: int) -> dict[str, Any]:
+def before(count: int, copy: Path | None) -> dict[str, Any]:
     """The way by preprocessor and session: counts of `count` batches in steady state, and their trace."""
+    if copy is not None:
+        return before_io_binding(count, copy)
     with session() as on:
         preprocess, null = open_preprocessor(CONTRACT), Null()
         given = images(BATCH * (count + 2), [OWN])
@@ -89,9 +101,20 @@ def before(count: int) -> dict[str, Any]:
         return {"counts": null.counts(), "trace": null.trace()}
 
 
-def after(count: int, logits: bool, by_stream: bool) -> dict[str, Any]:
+def before_io_binding(count: int, copy: Path) -> dict[str, Any]:
+    """ONNX Runtime from numpy to numpy, on a stream of its own."""
+    with session(copy):
+        on, null = OnnxRuntimeSession(onnxruntime.open_file(copy, "cuda", None), OnCpu.info), Null()
+        segmenter, given = door(on), images(BATCH * (count + 2), [OWN])
+        segmenter.predict(given[: 2 * BATCH])
+        null.reset()
+        segmenter.predict(given[2 * BATCH :])
+        return {"counts": null.counts(), "trace": null.trace()}
+
+
+def after(count: int, logits: bool, by_stream: bool, copy: Path | None) -> dict[str, Any]:
     """The same through `Segmenter.predict` or `stream`, and whether every prediction is right."""
-    with session() as on:
+    with session(copy) as on:
         segmenter, null = door(on, logits=logits), Null()
         given = images(BATCH * (count + 6), [OWN])
         head, tail = given[: 6 * BATCH], given[6 * BATCH :]
@@ -111,9 +134,9 @@ def after(count: int, logits: bool, by_stream: bool) -> dict[str, Any]:
         }
 
 
-def any_sizes() -> dict[str, Any]:
+def any_sizes(copy: Path | None) -> dict[str, Any]:
     """Images of many sizes, in turns that make the memory grow, by one and by two."""
-    with session() as on:
+    with session(copy) as on:
         segmenter = door(on, logits=False)
         given = [*images(12, SIZES), *images(2, [(400, 300, 3)]), *images(3, SIZES)]
         found = segmenter.predict(given)

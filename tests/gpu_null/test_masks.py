@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import onnx
 import pytest
 
 from fakes.mean_bundle import make_mean_bundle
@@ -20,17 +21,40 @@ pytestmark = [
 BATCHES = 4
 
 
+@pytest.fixture(params=["tensorrt", "onnxruntime"])
+def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Floor, Path | None]:
+    """The stand-in for TensorRT; the real ONNX Runtime on a graph that copies images to logits."""
+    if request.param == "tensorrt":
+        return request.getfixturevalue("driver"), None
+    contract = masks.CONTRACT
+    shape = ["N", contract.channels, contract.height, contract.width]
+    image, logits = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name in ("image", "logits")
+    )
+    node = onnx.helper.make_node("Identity", ["image"], ["logits"])
+    graph = onnx.helper.make_graph([node], "copy", [image], [logits])
+    opset = onnx.helper.make_opsetid("", 18)
+    path = tmp_path / "copy.onnx"
+    onnx.save(onnx.helper.make_model(graph, ir_version=10, opset_imports=[opset]), str(path))
+    return request.getfixturevalue("toolkit"), path
+
+
 @pytest.mark.parametrize("by_stream", [False, True])
 @pytest.mark.parametrize("logits", [False, True])
-def test_a_batch_costs_what_docs_gpu_says(driver: Floor, logits: bool, by_stream: bool) -> None:
-    before = driver.call(masks.before, BATCHES).value["counts"]
-    seen = driver.call(masks.after, BATCHES, logits, by_stream).value
+def test_a_batch_costs_what_docs_gpu_says(
+    network: tuple[Floor, Path | None], logits: bool, by_stream: bool
+) -> None:
+    floor, copy = network
+    before = floor.call(masks.before, BATCHES, copy).value["counts"]
+    seen = floor.call(masks.after, BATCHES, logits, by_stream, copy).value
     after, trace = seen["counts"], seen["trace"]
     batches = after["uploads"]
     assert all(seen["right"])
     assert set(seen["logits"]) == {logits}
     assert batches == BATCHES or by_stream  # a stream takes what is ready
-    assert before["synchronisations"] == 2 * BATCHES
+    waits, pageable = (2, 0) if copy is None else (3, 2)
+    assert (before["synchronisations"], before["pageable_copies"]) == (waits * BATCHES, pageable * BATCHES)
     assert after["synchronisations"] == after["downloads"] == after["graph_launches"] == batches
     assert after["pageable_copies"] == after["allocations"] == 0
     if logits:
@@ -44,8 +68,9 @@ def test_a_batch_costs_what_docs_gpu_says(driver: Floor, logits: bool, by_stream
         assert all(later < wait for later, wait in zip(uploads[1:], waits, strict=False)), trace
 
 
-def test_images_of_any_size_get_the_masks_and_margins_of_the_cpu(driver: Floor) -> None:
-    assert set(driver.call(masks.any_sizes).value["right"]) == {True}
+def test_images_of_any_size_get_the_masks_and_margins_of_the_cpu(network: tuple[Floor, Path | None]) -> None:
+    floor, copy = network
+    assert set(floor.call(masks.any_sizes, copy).value["right"]) == {True}
 
 
 def test_where_a_decision_hangs_on_rounding_the_logits_come_down(driver: Floor) -> None:

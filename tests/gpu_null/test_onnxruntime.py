@@ -14,7 +14,7 @@ from tumorseg_export.onnx.export import to_onnx
 from tumorseg_export.onnx.passes.deploy import to_deploy
 from tumorseg_export.precision.fp16_graph import Graph, to_mixed
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_train.networks.models import ARCHITECTURES, OTHER_ARCHITECTURES, build_model
+from tumorseg_train.networks.models import ARCHITECTURES, build_model
 
 ENCODERS = {"dpt": "tu-vit_tiny_patch16_224"}  # takes no resnet18
 UNVERIFIED = {"dpt", "manet", "pan", "pspnet", "segformer", "upernet"}
@@ -49,7 +49,7 @@ def write_forms(architecture: str, folder: Path) -> list[Path]:
         pytest.param(name, marks=pytest.mark.skip(reason="unverified: not opened yet"))
         if name in UNVERIFIED
         else name
-        for name in (*ARCHITECTURES, *OTHER_ARCHITECTURES)
+        for name in ARCHITECTURES
     ],
 )
 def test_every_form_of_every_architecture_opens_on_cuda_alone(

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 HEAVY = (
     "torch", "torchvision", "onnx", "matplotlib", "onnxruntime", "albumentations",
     "segmentation_models_pytorch", "pytorch_lightning", "safetensors", "scipy", "PIL", "pydicom",
-    "highdicom",
+    "highdicom", "nibabel",
 )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from tumorseg_benchmarks.commands.bench_rate import bench_rate
 from tumorseg_benchmarks.latency.bench import run_bench
 from tumorseg_benchmarks.latency.choice import BATCH, UNFIT, WON, Budgets, choose
-from tumorseg_benchmarks.latency.cold_start import ColdStart, measure_cold
+from tumorseg_benchmarks.latency.cold_start import start_cold
 from tumorseg_benchmarks.latency.cpu_frequency import cpu_frequency_state
 from tumorseg_benchmarks.latency.latency import MIN_ROUNDS, TimingPlan
 from tumorseg_benchmarks.latency.ranking import make_ranking_folder, ranking_entries, ranking_line
@@ -26,7 +25,7 @@ from tumorseg_benchmarks.variants.candidates import open_run, sort_out
 from tumorseg_benchmarks.variants.inputs import EncodedImage, file_inputs, golden_inputs, split_inputs
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts, set_threads, usable_cores
 from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
-from tumorseg_benchmarks.variants.variants import STOCK, VARIANTS, Variant
+from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.options import (
     Existing,
@@ -38,7 +37,7 @@ from tumorseg_runtime.cli.options import (
     run_option,
 )
 from tumorseg_runtime.cli.terminal import say_text
-from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.device.cache import RANKING, write_ranking
 
@@ -256,32 +255,6 @@ def bench(options: BenchOptions) -> None:
     timed = sum(row.status == "measured" for row in rows)
     fastest = next((one.label for one in choices if one.status == WON), "none that fits")
     options.verdict(f"{options.bundle}: {timed} of {len(rows)} rows timed, to serve: {fastest}")
-
-
-def start_cold(
-    bundle: Bundle,
-    run: Run | None,
-    rows: Sequence[BenchRow],
-    threads: int,
-    device_folder: Path | None,
-    log: Callable[[str], None],
-) -> tuple[dict[str, ColdStart], dict[str, str]]:
-    """Cold-start figures by the name of each variant that was timed, and why others have none."""
-    timed: dict[str, Variant] = {
-        row.variant.name: row.variant for row in rows if row.status == "measured" and row.role != "control"
-    }
-    found: dict[str, ColdStart] = {}
-    failed: dict[str, str] = {}
-    for name, variant in timed.items():
-        if variant.format == STOCK:
-            failed[name] = f"{variant.label}: not started alone, since that would measure its conversion"
-            continue
-        log(f"cold start: {variant.label}")
-        try:
-            found[name] = measure_cold(bundle, run, variant, threads, device_folder)
-        except BackendError as error:
-            failed[name] = str(error)
-    return found, failed
 
 
 def parse_numbers(name: str, text: str) -> list[int]:

@@ -20,7 +20,7 @@ from tumorseg_benchmarks.variants.machine import machine_facts, set_threads, usa
 from tumorseg_benchmarks.variants.places import PLACES, Place
 from tumorseg_benchmarks.variants.variants import BUILT, VARIANTS, Variant
 from tumorseg_export.commands.export import BundleOptions, export, make_bundle
-from tumorseg_export.targets.judge import SlowError
+from tumorseg_export.targets.int8_acceptance import SlowError
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_export.targets.validate_parity import BreachError, require_validators
 from tumorseg_runtime.backends import MASK_BACKENDS, why_unavailable

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tumorseg_benchmarks.parity.findings import score_bundle, write_certificate
+from tumorseg_benchmarks.parity.findings import score_bundle, write_device_certificate
 from tumorseg_benchmarks.reports.ci import to_annotations, to_junit
 from tumorseg_benchmarks.reports.parity_page import parity_page
 from tumorseg_benchmarks.reports.parity_report import further_sections
@@ -137,7 +137,7 @@ def parity(options: ParityOptions) -> None:
     )
     write_text(options.out / PAGE, parity_page(findings, values))
     if options.certificate:
-        path = write_certificate(opened, findings, run, options.device_folder, to_json)
+        path = write_device_certificate(opened, findings, run, options.device_folder, to_json)
         options.log(f"certificate of this device: {path}")
     if options.junit:
         make_folder(options.junit.parent)

@@ -36,7 +36,7 @@ def build(trt: Any, kind: str, precision: str, capabilities: tuple[int, ...]) ->
     return built.data, key
 
 
-def prove(data: bytes, key: EngineKey, kind: str, gpu: Gpu, folder: Path) -> str:
+def check_engine(data: bytes, key: EngineKey, kind: str, gpu: Gpu, folder: Path) -> str:
     """Every batch size, from host and from device memory; raises ParityError where a logit is wrong."""
     path = folder / key.name()
     write_engine(path, data, key)

@@ -24,7 +24,9 @@ class Stage:
 STAGES = {
     "kernel": Stage("kernel", "an NVIDIA driver, cuda-bindings, NVRTC"),
     "torch": Stage("pytorch", "torch with CUDA"),
-    "onnxruntime": Stage("providers", "an NVIDIA driver, onnxruntime-gpu with CUDA and cuDNN"),
+    "onnxruntime": Stage(
+        "providers", "an NVIDIA driver, onnxruntime-gpu with CUDA and cuDNN, cuda-bindings, NVRTC"
+    ),
     "tensorrt": Stage("tensorrt_device", "an NVIDIA driver, TensorRT, cuda-bindings, NVRTC"),
     "rtx": Stage(
         "tensorrt_rtx", "TensorRT-RTX; to run what it builds an RTX card or A100, cuda-bindings, NVRTC"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from tumorseg_benchmarks.gpu_evidence.engines import KINDS, PRECISIONS, PROFILE, build, prove
+from tumorseg_benchmarks.gpu_evidence.engines import KINDS, PRECISIONS, PROFILE, build, check_engine
 from tumorseg_benchmarks.gpu_evidence.stage import Findings, NotPossibleError, Options, require_driver
 from tumorseg_export.engine.build import DeviceOptions, build_for_device
 from tumorseg_runtime.backends.tensorrt import load_tool
@@ -15,7 +15,7 @@ from tumorseg_runtime.device.cuda import open_gpu
 
 
 def run(options: Options, found: Findings) -> None:
-    """Build and prove. Without a driver TensorRT is not touched: its objects may crash."""
+    """Build and check_engine. Without a driver TensorRT is not touched: its objects may crash."""
     require_driver()
     try:
         trt, gpu = load_tool("tensorrt"), open_gpu()
@@ -27,7 +27,7 @@ def run(options: Options, found: Findings) -> None:
 
             def work(kind: str = kind, precision: str = precision) -> str:
                 data, key = build(trt, kind, precision, ())
-                return prove(
+                return check_engine(
                     data, dataclasses.replace(key, capabilities=(gpu.capability,)), kind, gpu, options.folder
                 )
 

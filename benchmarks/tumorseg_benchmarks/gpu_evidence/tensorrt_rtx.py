@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tumorseg_benchmarks.gpu_evidence.engines import KINDS, PRECISIONS, build, prove
+from tumorseg_benchmarks.gpu_evidence.engines import KINDS, PRECISIONS, build, check_engine
 from tumorseg_benchmarks.gpu_evidence.stage import Findings, NotPossibleError, Options
 from tumorseg_benchmarks.gpu_evidence.verified import note_verified
 from tumorseg_export.engine.tensorrt_build import known_capabilities
@@ -31,7 +31,7 @@ def run(options: Options, found: Findings) -> None:
                 data, key = build(trt, kind, precision, (target,))
                 if gpu is None:
                     return f"{len(data)} bytes for sm_{target}, not run"
-                return prove(data, key, kind, gpu, options.folder)
+                return check_engine(data, key, kind, gpu, options.folder)
 
             found.attempt(f"conformance {kind}, engine {precision}", work)
     if gpu is None:

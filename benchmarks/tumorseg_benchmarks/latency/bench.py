@@ -25,7 +25,8 @@ from tumorseg_benchmarks.latency.latency import (
 )
 from tumorseg_benchmarks.latency.rows import CONTROL, BenchRow, fill, rank
 from tumorseg_benchmarks.latency.stages import Clock, staged_call
-from tumorseg_benchmarks.parity.parity import ReferenceSet, compare, golden_reference
+from tumorseg_benchmarks.parity.parity import compare
+from tumorseg_benchmarks.parity.references import ReferenceSet, golden_reference
 from tumorseg_benchmarks.parity.worst_cases import worst_pictures
 from tumorseg_benchmarks.variants.candidates import Candidate, open_candidate
 from tumorseg_benchmarks.variants.inputs import EncodedImage

@@ -13,12 +13,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorseg_benchmarks.variants.variants import Variant
+from tumorseg_benchmarks.latency.rows import BenchRow
+from tumorseg_benchmarks.variants.variants import STOCK, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import BackendError
@@ -144,6 +146,32 @@ def main(bundle: Path, name: str, threads: int, run_folder: Path | None, device_
         "gpu_mb": None if after is None or before is None else after - before,
     }
     say_text(json.dumps(values))
+
+
+def start_cold(
+    bundle: Bundle,
+    run: Run | None,
+    rows: Sequence[BenchRow],
+    threads: int,
+    device_folder: Path | None,
+    log: Callable[[str], None],
+) -> tuple[dict[str, ColdStart], dict[str, str]]:
+    """Cold-start figures by the name of each variant that was timed, and why others have none."""
+    timed: dict[str, Variant] = {
+        row.variant.name: row.variant for row in rows if row.status == "measured" and row.role != "control"
+    }
+    found: dict[str, ColdStart] = {}
+    failed: dict[str, str] = {}
+    for name, variant in timed.items():
+        if variant.format == STOCK:
+            failed[name] = f"{variant.label}: not started alone, since that would measure its conversion"
+            continue
+        log(f"cold start: {variant.label}")
+        try:
+            found[name] = measure_cold(bundle, run, variant, threads, device_folder)
+        except BackendError as error:
+            failed[name] = str(error)
+    return found, failed
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ from tumorseg_benchmarks.mutants.mutant import Device
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_benchmarks.parity import deploy_parity, parity
 from tumorseg_benchmarks.parity.fp16_reference import PRECISION
-from tumorseg_benchmarks.parity.parity import ParityRow, ReferenceSet, check_provenance, compare
+from tumorseg_benchmarks.parity.parity import check_provenance, compare
 from tumorseg_benchmarks.parity.preprocess_paths import PATHS, REFUSED, check_vectors
+from tumorseg_benchmarks.parity.references import ReferenceSet
+from tumorseg_benchmarks.parity.rows import ParityRow
 from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_export.targets.validate_parity import FOLDER, validate_parity

@@ -32,16 +32,15 @@ from tumorseg_benchmarks.parity.references import ReferenceSet, split_reference
 from tumorseg_benchmarks.reports.report import to_json
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 from tumorseg_export.bundle.export import export_run
-from tumorseg_export.targets.registry import choose
+from tumorseg_export.targets.registry import TARGETS, choose
 from tumorseg_runtime.backends import BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.main import one_line_errors
 from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.session import LOGITS
-from tumorseg_runtime.parity.budget import BUDGETS, Budget
+from tumorseg_runtime.parity.budget import BUDGETS, Budget, decision_breaches, number_breaches
 from tumorseg_runtime.parity.failures import Failures
-from tumorseg_runtime.parity.limits import decision_breaches, number_breaches
 from tumorseg_runtime.parity.report import ImageParity, ParityReport
 from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.data.split import make_manifest
@@ -51,7 +50,13 @@ ANYTHING = Budget(relative_error=1e9, free_pixels=0)  # certificates are JSON, w
 THREADS = (None, 1)  # MNN's logits change with them
 SIZES = ((64, 96), (128, 128))  # height, width
 PHANTOMS, PASSES = 40, 8  # of each organ; over the training images
-TARGETS_TRIED = "onnx,onnx-fp16,ncnn,mnn,mnn-exact,openvino"
+# Whose logits are judged by a budget alone, on every CPU.
+TARGETS_TRIED = ",".join(
+    name
+    for name, target in TARGETS.items()
+    if target.must_run and not target.judged and "precision" not in target.options
+    if BACKENDS[target.validated_on[0][0]].output == LOGITS
+)
 
 
 @dataclasses.dataclass(frozen=True)

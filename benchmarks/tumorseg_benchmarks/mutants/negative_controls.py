@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tumorseg_benchmarks.mutants.testbed import DEEPLAB, UNET, UNETPP, BedNetwork, TestBed
 from tumorseg_runtime.backends import BACKENDS, open_session, why_unavailable
-from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
+from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
 from tumorseg_runtime.core.session import LOGITS, Session, SessionInfo
 
 ONNX_RUNTIME = "onnxruntime"
@@ -62,7 +62,7 @@ class NegativeControl:
             str(network.bundle.root / artefact.file), options, providers=["CPUExecutionProvider"]
         )
         info = SessionInfo(ONNX_RUNTIME, "cpu", self.precision, {ONNX_RUNTIME: str(onnxruntime.__version__)})
-        return OnnxRuntimeSession(opened, info, None)
+        return OnnxRuntimeSession(opened, info)
 
 
 def all_controls(test_bed: TestBed) -> list[NegativeControl]:

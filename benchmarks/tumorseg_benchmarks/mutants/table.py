@@ -11,8 +11,8 @@ from tumorseg_benchmarks.mutants.mutant import Mutant
 from tumorseg_benchmarks.mutants.testbed import CONTRACT, ENCODER, TestBed
 from tumorseg_benchmarks.mutants.third_party_criteria import CRITERIA
 from tumorseg_benchmarks.mutants.trial import OURS, ControlResult, MutantResult
-from tumorseg_benchmarks.reports.tables import Table
 from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_train.report.tables import Table
 
 KILLED, LIVES, BLIND = "killed", "lives", "blind"
 NAMES = (OURS, *(criterion.name for criterion in CRITERIA))

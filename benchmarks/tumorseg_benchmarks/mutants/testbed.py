@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from tumorseg_benchmarks.parity.fp16_reference import rounded_reference
-from tumorseg_benchmarks.parity.parity import ReferenceSet, golden_reference, split_reference
+from tumorseg_benchmarks.parity.references import ReferenceSet, golden_reference, split_reference
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 from tumorseg_export.bundle.export import export_run
 from tumorseg_export.targets.registry import TARGETS

@@ -12,14 +12,15 @@ from tumorseg_benchmarks.parity.edge_cases import NAME as EDGE
 from tumorseg_benchmarks.parity.edge_cases import edge_cases
 from tumorseg_benchmarks.parity.fp16_reference import NAME as ROUNDED
 from tumorseg_benchmarks.parity.layer_diff import LayerDiff, measure_layer_diff
-from tumorseg_benchmarks.parity.parity import CONFORMANCE, Margin, ParityRow, check_parity
+from tumorseg_benchmarks.parity.parity import check_parity
 from tumorseg_benchmarks.parity.preprocess_paths import REFUSED, VectorCheck, check_vectors
+from tumorseg_benchmarks.parity.references import Margin
+from tumorseg_benchmarks.parity.rows import CONFORMANCE, ParityRow
 from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.device.cache import beside, device_facts, find
-from tumorseg_runtime.images.read import read_image
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.reference import FOLDER
 from tumorseg_runtime.parity.verify import folder_problems
@@ -137,8 +138,10 @@ def _layer_diffs(
         if worst.images == EDGE:
             pixels = next(image.pixels() for image, _ in edge_cases() if image.name == name)
         else:
+            from tumorseg_train.data.datasets import read_pixels
+
             golden = bundle.root / FOLDER / f"{name}.png"
-            pixels = read_image(golden if worst.images in GOLDEN else run.manifest().root / name)
+            pixels = read_pixels(golden if worst.images in GOLDEN else run.manifest().root / name)
         tensor = Preprocessor(bundle.contract)(pixels, name)
         yield measure_layer_diff(
             run.model(), bundle.contract, bundle.root / artefact.file, artefact.precision, name, tensor
@@ -151,7 +154,7 @@ def _badness(row: ParityRow) -> tuple[int, float]:
     return len(row.report.breaches), worst.relative_error if math.isfinite(worst.relative_error) else math.inf
 
 
-def write_certificate(
+def write_device_certificate(
     bundle: Bundle,
     findings: Findings,
     run: Run | None,

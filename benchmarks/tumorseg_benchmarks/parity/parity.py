@@ -8,7 +8,6 @@ as well, and the masks at the image's own size are those that a user gets.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from tumorseg_benchmarks.parity.references import (
     golden_reference,
     split_reference,
 )
+from tumorseg_benchmarks.parity.rows import CONFORMANCE, Compared, ParityRow
 from tumorseg_benchmarks.variants.candidates import Candidate, open_candidate, why_not
 from tumorseg_benchmarks.variants.variants import PYTORCH, VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
@@ -44,91 +44,15 @@ from tumorseg_runtime.parity.check_prediction import Predicted
 from tumorseg_runtime.parity.compare import ParityReport
 from tumorseg_runtime.parity.conformance import check_conformance
 from tumorseg_runtime.parity.replay import IN_ONE_LIST, replay
-from tumorseg_runtime.parity.yardstick import Yardstick
 from tumorseg_runtime.processing.decision import decide
 from tumorseg_train.report.noninferiority import REFUSED as INFERIOR
-from tumorseg_train.report.noninferiority import NonInferiority
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
-__all__ = [
-    "Margin",
-    "ParityRow",
-    "ReferenceSet",
-    "check_parity",
-    "check_provenance",
-    "compare",
-    "golden_reference",
-    "not_opened",
-    "score",
-    "split_reference",
-]  # fmt: skip
-
-CONFORMANCE = "conformance"
 BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[str], None]
 Each = Callable[[int, BoolArray], None]  # index of the image, masks (K, h, w) at the network's size
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Compared:
-    """pixels: uint8 (H, W[, 3]) as read. theirs, ours: PyTorch's and the artefact's mask, bool (h, w)."""
-
-    pixels: npt.NDArray[np.uint8]
-    theirs: npt.NDArray[np.bool_]
-    ours: npt.NDArray[np.bool_]
-
-
-@dataclasses.dataclass(frozen=True)
-class ParityRow:
-    """Verdict on one variant over one set of images, in calls of `batch` images.
-
-    status: 'passed', 'refused', or 'unverified' where the variant does not run on this machine.
-    reason: why it is unverified, or what stopped the comparison; empty where `report` tells all.
-    noninferiority: against the ground truth; None where there is none.
-    yardstick: what a grey level of noise does to PyTorch's own masks on these images; None without a run.
-    worst: the image of the report's worst figures, to look at; not in the JSON.
-    """
-
-    variant: Variant
-    images: str
-    batch: int | None
-    status: str
-    reason: str
-    report: ParityReport | None
-    noninferiority: NonInferiority | None = None
-    yardstick: Yardstick | None = None
-    worst: Compared | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            **dataclasses.asdict(self.variant),
-            "variant": self.variant.name,
-            "images": self.images,
-            "batch": self.batch,
-            "status": self.status,
-            "reason": self.reason,
-            "report": self.report.to_dict() if self.report else None,
-            "yardstick": self.yardstick.to_dict() if self.yardstick else None,
-            "noninferiority": self.noninferiority.to_dict() if self.noninferiority else None,
-        }
-
-    @property
-    def breaches(self) -> tuple[str, ...]:
-        """One line per breach: variant, image, figure, budget."""
-        if self.status != "refused":
-            return ()
-        if self.report is None:
-            return (f"{self.variant.label}: {self.reason}",)
-        noninferiority = self.noninferiority
-        inferior = (
-            (f"{self.variant.label}: {noninferiority.line}",)
-            if noninferiority and noninferiority.status == INFERIOR
-            else ()
-        )
-        return (*self.report.breaches, *inferior)
 
 
 def compare(

@@ -15,7 +15,7 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import Session, checked_infer
 from tumorseg_runtime.parity.budget import BUDGETS, Budget
 from tumorseg_runtime.parity.compare import logit_scale
-from tumorseg_runtime.parity.hausdorff import border
+from tumorseg_runtime.parity.mask_diff import border
 from tumorseg_runtime.parity.reference import Reference, load_golden
 from tumorseg_runtime.parity.yardstick import Yardstick, measure_yardstick
 from tumorseg_runtime.processing.decision import decide, distances

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.parity.parity import ReferenceSet
+from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.parity.compare import ParityReport

@@ -17,8 +17,7 @@ from tumorseg_benchmarks.reports.summaries import (
     peak_line,
     roofline_table,
 )
-from tumorseg_benchmarks.reports.tables import Table
-from tumorseg_train.report.tables import number
+from tumorseg_train.report.tables import Table, number
 
 STAGE_COLUMNS = ("decode", "preprocess", "upload", "infer", "download", "postprocess", END_TO_END)
 

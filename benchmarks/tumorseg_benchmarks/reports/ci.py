@@ -6,8 +6,8 @@ import re
 from xml.etree import ElementTree
 
 from tumorseg_benchmarks.parity.findings import Findings
-from tumorseg_benchmarks.parity.parity import ParityRow
 from tumorseg_benchmarks.parity.preprocess_paths import REFUSED, UNVERIFIED
+from tumorseg_benchmarks.parity.rows import ParityRow
 
 SUITE = "tumorseg parity"
 # What XML 1.0 cannot hold.

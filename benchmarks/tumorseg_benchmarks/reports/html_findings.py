@@ -11,8 +11,14 @@ from markupsafe import Markup
 from tumorseg_benchmarks.latency.roofline import Peak, Work
 from tumorseg_benchmarks.reports.bench_report import left_out_lines
 from tumorseg_benchmarks.reports.networks import NetworkReport
-from tumorseg_benchmarks.reports.summaries import bound_rows, cold_table, labels, peak_line, roofline_table
-from tumorseg_benchmarks.reports.tables import error_cell
+from tumorseg_benchmarks.reports.summaries import (
+    bound_rows,
+    cold_table,
+    error_cell,
+    labels,
+    peak_line,
+    roofline_table,
+)
 from tumorseg_train.report.case_view import PageCase
 from tumorseg_train.report.charts import Bar, bars
 from tumorseg_train.report.page import badge, bullets, paragraph, table

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from tumorseg_benchmarks.parity.findings import Findings
-from tumorseg_benchmarks.parity.parity import ParityRow
+from tumorseg_benchmarks.parity.rows import ParityRow
 from tumorseg_benchmarks.parity.worst_cases import draw_case
 from tumorseg_benchmarks.reports.html_report import WORDS
 from tumorseg_benchmarks.reports.parity_report import sections

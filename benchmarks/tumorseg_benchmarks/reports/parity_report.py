@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from tumorseg_benchmarks.parity.findings import Findings
 from tumorseg_benchmarks.parity.layer_diff import LayerDiff
-from tumorseg_benchmarks.parity.parity import CONFORMANCE, ParityRow
 from tumorseg_benchmarks.parity.preprocess_paths import vectors_lines
-from tumorseg_benchmarks.reports.tables import Table
+from tumorseg_benchmarks.parity.rows import CONFORMANCE, ParityRow
 from tumorseg_runtime.parity.mask_diff import Decisions
+from tumorseg_train.report.tables import Table
 
 SHOWN_EVENTS = 5  # lesions that appeared or vanished, of an image
 SHOWN_LAYERS = 12  # of a file's layers, around the first one that diverges

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorseg_benchmarks.parity.parity import ParityRow
+from tumorseg_benchmarks.parity.rows import ParityRow
 from tumorseg_benchmarks.reports.figure import Figure
-from tumorseg_benchmarks.reports.tables import Table, error_cell
+from tumorseg_benchmarks.reports.summaries import error_cell
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.files import make_folder, write_text
-from tumorseg_train.report.tables import json_text
+from tumorseg_train.report.tables import Table, json_text
 
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run

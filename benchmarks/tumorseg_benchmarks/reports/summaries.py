@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tumorseg_benchmarks.latency.roofline import Bound, Peak, Work, share_text
-from tumorseg_benchmarks.reports.tables import Table
-from tumorseg_train.report.tables import number
+from tumorseg_train.report.tables import Table, number
 
 BUDGETS = {
     "latency_ms": "latency at most {:g} ms", "memory_mb": "peak memory at most {:g} MB",
@@ -90,3 +90,14 @@ def peak_line(peak: Peak) -> str:
         f"Threads {peak.threads}: {peak.flops / 1e9:.1f} GFLOP/s ({peak.best}), "
         f"{peak.bandwidth / 1e9:.1f} GB/s (copy, read and written)."
     )
+
+
+def error_cell(errors: Sequence[float | None], passed: bool) -> str:
+    """The largest error of the logits; '-' for a deploy form, which gives masks alone and passes without one.
+
+    None is how JSON holds an error that is not finite.
+    """
+    finite = [error for error in errors if error is not None and math.isfinite(error)]
+    if not finite or len(finite) < len(errors):
+        return "-" if passed else "not finite"
+    return f"{max(finite):.2g}"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
+from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import list_images
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.images.read import decode_image
+from tumorseg_runtime.images.read import SUFFIXES, decode_image, encode_png
 from tumorseg_runtime.parity.reference import FOLDER
 
 if TYPE_CHECKING:
@@ -63,17 +63,21 @@ def split_inputs(run: Run, part: str, limit: int) -> list[EncodedImage]:
 
 def item_inputs(run: Run, manifest: Manifest, items: Sequence[Item]) -> list[EncodedImage]:
     """The images of these items; raises InputError where a file is gone or not the one that was split."""
+    from tumorseg_train.data.datasets import read_pixels
+    from tumorseg_train.layouts.volumes import content_hash, file_of
+
     inputs = []
     for item in items:
         path = manifest.root / item.image
-        if not path.is_file():
+        if not file_of(path).is_file():
             raise InputError(
                 f"{path}: is gone, expected the image that {run.root} was trained beside: "
                 "bring the data back, or give other images with --images"
             )
-        if sha256_of(path) != item.files[item.image]:
+        if content_hash(path) != item.files[item.image]:
             raise InputError(f"{path}: has changed since it was split (SHA-256 differs): train again")
-        inputs.append(EncodedImage(item.image, path.read_bytes()))
+        data = path.read_bytes() if path.suffix.lower() in SUFFIXES else encode_png(read_pixels(path))
+        inputs.append(EncodedImage(item.image, data))
     return inputs
 
 

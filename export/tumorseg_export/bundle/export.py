@@ -21,6 +21,7 @@ from tumorseg_export.checkpoint.provenance import provenance_of
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
 from tumorseg_export.engine.tensorrt_build import RtxOptions
 from tumorseg_export.onnx.complexity import count_flops
+from tumorseg_export.references.acceptance_images import Judged, choose_judged, make_judged
 from tumorseg_export.references.calibration_images import CALIBRATION, choose_calibration
 from tumorseg_export.references.golden_images import (
     GOLDEN,
@@ -29,7 +30,6 @@ from tumorseg_export.references.golden_images import (
     noise_in,
     write_golden,
 )
-from tumorseg_export.references.judged_images import Judged, choose_judged, make_judged
 from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
 from tumorseg_export.targets.registry import DEFAULT, Target, choose
 from tumorseg_export.targets.validate_parity import require_validators, validate_parity

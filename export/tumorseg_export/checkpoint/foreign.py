@@ -8,34 +8,42 @@ and what lies beside it is named (`state_file`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tumorseg_export.checkpoint.decision import AgainstBackground, choose_decision
+from tumorseg_export.checkpoint.derived import architecture_like
 from tumorseg_export.checkpoint.normalisation import choose_normalisation
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
-from tumorseg_export.checkpoint.smp_config import CONFIG, Config, Log, read_config, weights_in
+from tumorseg_export.checkpoint.smp_config import (
+    CONFIG,
+    Config,
+    Log,
+    checked_options,
+    read_config,
+    weights_in,
+)
 from tumorseg_export.checkpoint.state_file import State, read_network
 from tumorseg_export.checkpoint.state_fit import (
-    HEAD,
-    architecture_like,
     check_runs,
     fitting_network,
-    with_present_names,
 )
 from tumorseg_export.checkpoint.transform_config import Transform, read_transforms
 from tumorseg_export.references.folder_images import PHANTOMS, describe, open_images
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
-from tumorseg_train.networks.models import ARCHITECTURES
+from tumorseg_train.networks.models import ARCHITECTURES, require_architecture
 from tumorseg_train.networks.run import INDEX, Run
+
+if TYPE_CHECKING:
+    import torch
 
 SIZE = 512, 512  # where neither file nor flag says it
 UNKNOWN = "foreign checkpoint, nothing is known of its training"
-NAMES = {"architecture": "arch"}  # of flags that are not their field's
+NAMES = {"architecture": "arch", "options": "option"}  # of flags that are not their field's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +53,7 @@ class CheckpointOptions:
     size: height and width in pixels. mean, std: per channel, for intensities scaled to 0..1.
     images: a folder, or 'phantoms' (`tumorseg_export.references.folder_images`).
     entry: which network, where a file holds several.
+    options: arguments of smp's class that neither the file nor its keys and shapes say.
     """
 
     architecture: str | None = None
@@ -57,6 +66,7 @@ class CheckpointOptions:
     threshold: float | None = None
     images: str | None = None
     entry: str | None = None
+    options: Mapping[str, Any] | None = None
 
 
 def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: None) -> Checkpoint:
@@ -75,22 +85,21 @@ def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: N
     file = weights_in(path) if path.is_dir() else path
     stored = read_network(file, log, given.entry)
     transforms = read_transforms(path) if path.is_dir() else []
-    architecture, encoder = _network_of(file, stored.state, config, given)
-    state = with_present_names(stored.state, architecture)
-    options = {} if config is None else config.options
-    channels, model = fitting_network(file, state, architecture, encoder, options)
-    count = len(state[HEAD])
-    if config is not None and (config.channels, config.classes) != (channels, count):
+    architecture, encoder = _network_of(file, stored.state, config, given, log)
+    said = _options(architecture, encoder, config, given)
+    fitted = fitting_network(file, stored.state, architecture, encoder, said, log)
+    channels, model = fitted.channels, fitted.model
+    if config is not None and (config.channels, config.classes) != (channels, fitted.classes):
         raise InputError(
-            f"{file}: has {channels} channels and {count} classes, {CONFIG} says {config.channels} and "
-            f"{config.classes}: the two do not belong together; save the model again"
+            f"{file}: has {channels} channels and {fitted.classes} classes, {CONFIG} says {config.channels} "
+            f"and {config.classes}: the two do not belong together; save the model again"
         )
     known = None if config is None else config.rule
-    decision = choose_decision(file, count, given.classes, (given.rule, known), given.threshold, log)
+    decision = choose_decision(file, fitted.classes, given.classes, (given.rule, known), given.threshold, log)
     mean_std = choose_normalisation(
         file, (given.mean, given.std), stored.beside, transforms, encoder, channels, log
     )
-    size = _size(given, transforms, log)
+    size = _size(given, transforms, model, log)
     contract = Contract(
         *size, *mean_std, classes=decision.classes, threshold=decision.threshold, rule=decision.rule
     )
@@ -99,15 +108,13 @@ def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: N
     check_runs(file, model, contract)
     images = given.images
     sha256 = sha256_of(file)
-    log(_summary(architecture, encoder, contract, options))
-    if config is None:
-        log(f"taken as built with smp's defaults for {architecture}: a state dict does not say it")
+    log(_summary(architecture, encoder, contract, fitted.options))
     return Checkpoint(
         architecture=architecture,
         encoder=encoder,
         contract=contract,
         sha256=sha256,
-        options=options,
+        options=fitted.options,
         origin={
             "tumorseg": version("tumorseg"),
             "architecture": architecture,
@@ -121,30 +128,51 @@ def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: N
     )
 
 
-def _network_of(file: Path, state: State, config: Config | None, given: CheckpointOptions) -> tuple[str, str]:
+def _network_of(
+    file: Path, state: State, config: Config | None, given: CheckpointOptions, log: Log
+) -> tuple[str, str]:
     """Architecture and encoder, from the config or from the flags; both must agree where both speak."""
     if config is not None:
         for flag, said, known in (
             ("--arch", given.architecture, config.architecture),
             ("--encoder", given.encoder, config.encoder),
         ):
-            if said is not None and said != known:
+            if said is not None and said.lower() != known.lower():
                 raise InputError(f"{flag} is {said}, {CONFIG} says {known}: leave the flag out")
         return config.architecture, config.encoder
-    flags = {"--arch": given.architecture, "--encoder": given.encoder}
-    if missing := [flag for flag, said in flags.items() if said is None]:
-        like = architecture_like(state)
-        hint = f"; its decoder has the keys of --arch {like}" if like and given.architecture is None else ""
+    architecture = None if given.architecture is None else given.architecture.lower()
+    if architecture is not None:
+        require_architecture(architecture)
+    like = architecture_like(state)
+    if given.encoder is None or (architecture or like) is None:
+        flags = {"--arch": architecture, "--encoder": given.encoder}
+        missing = [flag for flag, said in flags.items() if said is None]
+        hint = f"; its decoder has the keys of --arch {like}" if like and architecture is None else ""
         raise InputError(
             f"{file}: does not say what network it is{hint}: give {' and '.join(missing)} "
             f"(architectures: {', '.join(ARCHITECTURES)}; encoders: smp's names, such as resnet34)"
         )
-    assert given.architecture is not None
-    assert given.encoder is not None
-    return given.architecture, given.encoder
+    if architecture is None and like is not None:
+        log(f"architecture: {like}, by the keys of its decoder")
+    return architecture or str(like), given.encoder
 
 
-def _size(given: CheckpointOptions, transforms: Sequence[Transform], log: Log) -> tuple[int, int]:
+def _options(
+    architecture: str, encoder: str, config: Config | None, given: CheckpointOptions
+) -> dict[str, Any]:
+    """What the config and --option say of the network; both must agree where both speak."""
+    flags = checked_options("--option", architecture, encoder, given.options or {})
+    said = {} if config is None else config.options
+    if wrong := [name for name, value in flags.items() if name in said and value != said[name]]:
+        raise InputError(
+            f"--option {wrong[0]} is {flags[wrong[0]]!r}, {CONFIG} says {said[wrong[0]]!r}: leave it out"
+        )
+    return {**said, **flags}
+
+
+def _size(
+    given: CheckpointOptions, transforms: Sequence[Transform], model: torch.nn.Module, log: Log
+) -> tuple[int, int]:
     """Height and width: of the flag, of the folder's transform, or by the rule, which is said."""
     for one in transforms:
         if given.size is None and one.geometry:
@@ -159,6 +187,9 @@ def _size(given: CheckpointOptions, transforms: Sequence[Transform], log: Log) -
             log(f"--size takes the place of what {one.file.name} says: {', '.join(one.geometry) or one.size}")
     if given.size is not None:
         return given.size
+    if own := getattr(model.encoder, "input_size", None):  # of DPT's, (3, height, width)
+        log(f"no --size: {own[1]}x{own[2]}, for which the encoder has embeddings of positions")
+        return int(own[1]), int(own[2])
     height, width = SIZE
     log(f"no --size: the input has {height}x{width} pixels; a network decides best at its training's size")
     return SIZE

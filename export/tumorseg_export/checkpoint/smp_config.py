@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tumorseg_export.checkpoint.decision import ACTIVATIONS
+from tumorseg_export.checkpoint.derived import defaults_of, of_timm
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.records import Fields, Format
 from tumorseg_train.networks.models import ARCHITECTURES
@@ -17,8 +17,11 @@ CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # newest form first
 # Entries that are not options of the network.
 NOT_OPTIONS = ("encoder_name", "encoder_weights", "in_channels", "classes")
-# Options that change what comes out: probabilities, another size.
-KEPT = ("activation", "upsampling")
+OLD_NAMES = {  # of options, in earlier versions of smp; the values are the same
+    "decoder_use_batchnorm": "decoder_use_norm",
+    "psp_use_batchnorm": "decoder_use_norm",
+    "upscale_mode": "decoder_interpolation",
+}
 
 _FORMAT = Format(
     "config of smp's save_pretrained",
@@ -33,8 +36,10 @@ Log = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a config.json of smp says; `options` are arguments that are not the class's defaults.
-    rule: what its activation says of the decision."""
+    """What a config.json of smp says; `options` are arguments of smp's class, under their present names.
+
+    rule: what its activation says of the decision.
+    """
 
     architecture: str
     encoder: str
@@ -52,43 +57,50 @@ def read_config(path: Path, log: Log) -> Config:
     known = {kind.__name__: architecture for architecture, kind in ARCHITECTURES.items()}
     if name not in known:
         raise InputError(f"{path}: is a {name}, expected one of {', '.join(known)}")
-    activation = values.get("activation")
-    rule = ACTIVATIONS.get(activation) if isinstance(activation, str) else None
-    if rule is not None:
-        log(f"the activation {activation} is left off: artefacts give logits, which the rule {rule} decides")
-        values = {**values, "activation": None}
-    options = _options(path, values, known[name], log)
-    return Config(known[name], encoder, channels, classes, options, rule)
-
-
-def _options(path: Path, values: dict[str, Any], architecture: str, log: Log) -> dict[str, Any]:
-    """Arguments that change the network and are not its defaults."""
     given = {
         name: value for name, value in values.items() if not name.startswith("_") and name not in NOT_OPTIONS
     }
-    if "decoder_use_batchnorm" in given:  # its name in earlier versions of smp
-        given["decoder_use_norm"] = given.pop("decoder_use_batchnorm")
-        if given["decoder_use_norm"] is True:
-            given["decoder_use_norm"] = "batchnorm"
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(ARCHITECTURES[architecture].__init__).parameters.items()
-    }
+    activation = given.get("activation")
+    rule = ACTIVATIONS.get(activation) if isinstance(activation, str) else None
+    if rule is not None:
+        log(f"the activation {activation} is left off: artefacts give logits, which the rule {rule} decides")
+        given["activation"] = None
     if given.pop("aux_params", None) is not None:
         log("aux_params are left off: the classification head is a second output, which is not exported")
-    changed = {name: value for name, value in given.items() if not _same(value, defaults.get(name, ...))}
-    unfit = sorted(name for name in changed if name in KEPT or name not in defaults)
-    if unfit:
+    options = checked_options(path, known[name], encoder, given)
+    return Config(known[name], encoder, channels, classes, options, rule)
+
+
+def checked_options(
+    source: Path | str, architecture: str, encoder: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments of smp's class under their present names; raises InputError for what cannot be kept.
+
+    Names that the class does not know belong to its encoder, where that is timm's.
+    """
+    options = {OLD_NAMES.get(name, name): value for name, value in given.items()}
+    if options.get("activation") in (None, "identity"):
+        options.pop("activation", None)
+    defaults = defaults_of(architecture)
+    unfit = {
+        "activation",
+        "aux_params",
+        *NOT_OPTIONS,
+        *(set() if of_timm(encoder) else set(options) - set(defaults)),
+    }
+    if wrong := sorted(unfit & set(options)):
         raise InputError(
-            f"{path}: has {', '.join(f'{name} = {changed[name]!r}' for name in unfit)}, expected a network "
+            f"{source}: has {', '.join(f'{name} = {options[name]!r}' for name in wrong)}, expected a network "
             f"of smp's {ARCHITECTURES[architecture].__name__} that gives one map of logits per class at the "
             "input's size: save it without that"
         )
-    return changed
-
-
-def _same(value: Any, default: Any) -> bool:
-    return bool(value == (list(default) if isinstance(default, tuple) else default))
+    norm = options.get("decoder_use_norm")
+    if "inplace" in (norm, norm.get("type") if isinstance(norm, Mapping) else None):
+        raise InputError(
+            f"{source}: has decoder_use_norm = {norm!r}, the norm of the package inplace_abn, which is not "
+            "supported"
+        )
+    return options
 
 
 def weights_in(folder: Path) -> Path:

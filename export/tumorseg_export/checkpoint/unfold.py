@@ -4,6 +4,9 @@ Export folds each BatchNorm into the convolution before it. Here the convolution
 the BatchNorm becomes one that changes nothing: mean 0, variance 1 - ε, factor 1. In evaluation the network is
 then the artefact's, in the artefact's precision. `tumorseg train --init` finds such weights, and gives each
 BatchNorm the statistics of the training images before the first step (`tumorseg_train.networks.statistics`).
+
+A mirrored network uses each convolution twice, so export left its BatchNorm as it was: it is read back whole.
+Its numbers are found by the layers that use them, since equal tensors are in the file once, under one name.
 """
 
 from __future__ import annotations
@@ -43,24 +46,28 @@ def unfold(root: Path) -> dict[str, torch.Tensor]:
         bundle.model["architecture"], bundle.model["encoder"],
         channels=contract.channels, classes=len(contract.classes),
     )  # fmt: skip
+    graph = onnx.load_model_from_string(bundle.read(file)).graph
     weights = {
-        tensor.name.removesuffix("_fp16"): torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
-        for tensor in onnx.load_model_from_string(bundle.read(file)).graph.initializer
+        _name(tensor): torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
+        for tensor in graph.initializer
     }
+    norms = _norms(graph)
     followed, reached = trace(model, torch.zeros(1, contract.channels, contract.height, contract.width))
     state = model.state_dict()
     for key in state:
         owner, _, kind = key.rpartition(".")
         if owner not in reached or kind == "num_batches_tracked":
             continue
-        if owner in followed and kind != "bias":
+        stored = norms.get(followed.get(owner, ""), {})
+        if owner in followed and kind != "bias" and not stored:
             norm: Any = model.get_submodule(owner)
             state[key] = torch.full_like(
                 state[key], {"running_mean": 0, "running_var": 1 - norm.eps, "weight": 1}[kind]
             )
             continue
         name = followed.get(owner, owner)
-        source = weights.get(f"{name}.{kind}", weights.get(f"{name}.weight_{kind}"))  # what folding calls it
+        folded = weights.get(f"{name}.{kind}", weights.get(f"{name}.weight_{kind}"))  # what folding calls it
+        source = weights.get(stored[kind]) if stored else folded
         if source is None or source.shape != state[key].shape:
             got = "missing" if source is None else f"of shape {tuple(source.shape)}"
             raise InputError(
@@ -69,6 +76,29 @@ def unfold(root: Path) -> dict[str, torch.Tensor]:
             )
         state[key] = source.to(state[key].dtype)
     return state
+
+
+def _name(tensor: onnx.TensorProto | str) -> str:
+    """The layer's name for a tensor of the file; of a mirrored network, the inner network's."""
+    name = tensor if isinstance(tensor, str) else tensor.name
+    return name.removesuffix("_fp16").removeprefix("network.")
+
+
+def _norms(graph: onnx.GraphProto) -> dict[str, dict[str, str]]:
+    """By convolution: the names of the tensors of the BatchNorm that follows it in the file."""
+    users = {name: node for node in graph.node for name in node.input}
+    found = {}
+    for node in graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        after = users.get(node.output[0])
+        while after is not None and after.op_type == "Cast":
+            after = users.get(after.output[0])
+        if after is not None and after.op_type == "BatchNormalization":
+            kinds = ("weight", "bias", "running_mean", "running_var")
+            names = dict(zip(kinds, map(_name, after.input[1:5]), strict=True))
+            found[_name(node.input[1]).removesuffix(".weight")] = names
+    return found
 
 
 def trace(model: torch.nn.Module, example: torch.Tensor) -> tuple[dict[str, str], set[str]]:

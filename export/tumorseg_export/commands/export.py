@@ -23,18 +23,20 @@ from tumorseg_runtime.cli.options import Existing, Options, command, out_option
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.paths import require
+from tumorseg_runtime.core.records import Format
 from tumorseg_runtime.device.engines import Profile
 
 if TYPE_CHECKING:
     from tumorseg_export.bundle.export import Refuse
 
 MAX_NOTES = 65536  # bytes
+OPTION = Format("JSON value", "give a number, a list, true, false, null, or a word", error=InputError)
 
 
 @dataclass(frozen=True)
 class BundleOptions(Options):
-    """What makes a bundle of any targets; from arch to entry only for a foreign checkpoint, None: as the file
-    says."""
+    """What makes a bundle of any targets; from arch to option only for a foreign checkpoint, None: as the
+    file says."""
 
     checkpoint: Path
     out: Path
@@ -51,6 +53,7 @@ class BundleOptions(Options):
     rule: str | None
     threshold: float | None
     entry: str | None
+    option: tuple[str, ...]
     images: str | None
     notes: Path | None
     sign: Path | None
@@ -79,6 +82,7 @@ class ExportOptions(BundleOptions):
             "std",
             "threshold",
             "entry",
+            "option",
         ),
     },
 )
@@ -109,7 +113,7 @@ class ExportOptions(BundleOptions):
     show_default=True,
     help="For tensorrt-rtx: smallest, tuned and largest batch.",
 )
-@click.option("--arch", help="Foreign: unetplusplus, unet or deeplabv3, where the file does not say.")
+@click.option("--arch", help="Foreign: one of smp's, such as unet, where the file does not say.")
 @click.option("--encoder", help="Foreign: smp's name, such as resnet34, where the file does not say.")
 @click.option("--classes", help="Foreign: a name for each output, with commas between.  [one class: tumour]")
 @click.option("--size", help="Foreign: input in pixels, 512 or HEIGHTxWIDTH.  [default: 512]")
@@ -123,6 +127,12 @@ class ExportOptions(BundleOptions):
 )
 @click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
 @click.option("--entry", help="Foreign: which network, where a file holds several; the message lists them.")
+@click.option(
+    "--option",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Foreign: an argument of smp's class that the weights do not show; may be given several times.",
+)
 @click.option(
     "--images",
     help="Images to prove with: a folder, or the word phantoms.  [default: those of the run's split]",
@@ -182,6 +192,7 @@ def make_bundle(options: BundleOptions, targets: Sequence[str], refuse: Refuse |
         threshold=options.threshold,
         images=options.images,
         entry=options.entry,
+        options=parse_options(options.option),
     )
     return export_checkpoint(
         open_checkpoint(options.checkpoint, foreign, options.step),
@@ -224,6 +235,22 @@ def parse_numbers(flag: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(f"{flag} is '{text}', expected numbers such as 0.485,0.456,0.406") from error
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any] | None:
+    """('encoder_depth=4', 'decoder_readout=add') as names and JSON values or else text; None of none."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (equals and name.isidentifier() and text) or name in options:
+            raise InputError(
+                f"--option is '{pair}', expected NAME=VALUE with each NAME once, such as encoder_depth=4"
+            )
+        try:
+            options[name] = OPTION.parse(text, "--option")
+        except InputError:
+            options[name] = text
+    return options or None
 
 
 def summarise(bundle: Bundle, seconds: float) -> dict[str, Any]:

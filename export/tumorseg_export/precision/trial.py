@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession, open_file
+from tumorseg_runtime.backends.onnxruntime import open_file
+from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.core.session import SessionInfo
@@ -76,7 +77,7 @@ class Trials:
     ) -> Iterator[ImageParity]:
         """Figures of the images one by one, through the door that serves."""
         info = SessionInfo("onnxruntime", "cpu", "fp16", {})
-        door = Segmenter(self.contract, OnnxRuntimeSession(self._open(model), info, None), 1)
+        door = Segmenter(self.contract, OnnxRuntimeSession(self._open(model), info), 1)
         for image in images:
             yield from replay(
                 door, (image,), budget, ONE_BY_ONE, artefact=image.name, scale=self.scale

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from tumorseg_export.references.golden_images import UNKNOWN
-from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.read import SUFFIXES
 from tumorseg_train.data.datasets import Sample, find_samples, read_pair, read_pixels
 from tumorseg_train.data.phantoms import NOTE, write_phantoms
 from tumorseg_train.data.split import Item, Manifest
 from tumorseg_train.layouts.known import NoLayoutError
+from tumorseg_train.layouts.volumes import content_hash
 
 PHANTOMS = "phantoms"
 DRAWN = 24  # phantoms of each organ
@@ -112,7 +112,7 @@ def _dataset_items(root: Path, samples: Sequence[Sample]) -> list[Item]:
                     height=image.shape[0],
                     width=image.shape[1],
                     tumour_px=int(tumour.sum()),
-                    files={name: sha256_of(root / name) for name in (sample.image, *sample.masks)},
+                    files={name: content_hash(root / name) for name in (sample.image, *sample.masks)},
                     tumour=sample.rule.tumour,
                     soft_threshold=sample.rule.soft_threshold,
                 )
@@ -132,7 +132,7 @@ def _folder_items(root: Path) -> list[Item]:
     items = []
     for name in _evenly(names):
         height, width = read_pixels(root / name).shape[:2]
-        files = {name: sha256_of(root / name)}
+        files = {name: content_hash(root / name)}
         items.append(Item(name, (), "image", UNKNOWN, "test", height, width, 0, files))
     return items
 

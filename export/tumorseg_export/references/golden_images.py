@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_bytes
@@ -22,6 +21,7 @@ from tumorseg_runtime.parity.yardstick import Yardstick, measure_yardstick
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_train.data.datasets import read_pixels
 from tumorseg_train.data.split import Item, Manifest
+from tumorseg_train.layouts.volumes import content_hash
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ def make_golden(
     for number, item in enumerate(items, 1):
         path = manifest.root / item.image
         pixels = read_pixels(path)
-        if sha256_of(path) != item.files[item.image]:
+        if content_hash(path) != item.files[item.image]:
             raise InputError(
                 f"{path}: has changed since the split was made: restore it, or split and train again"
             )

@@ -126,8 +126,8 @@ def _facts(
         "goal": dataclasses.asdict(goal_of(BUDGETS["fp16"])),
         "goal_met": found.met,
         "trials": found.trials,
-        "before": worst(found.before),
-        "after": worst(found.after),
+        "before": worst_of(found.before),
+        "after": worst_of(found.after),
     }
 
 
@@ -156,7 +156,7 @@ def describe(facts: dict[str, Any]) -> Iterator[str]:
         yield f"| {one['layer']} | {reason} |"
 
 
-def worst(images: Sequence[ImageParity]) -> dict[str, Any]:
+def worst_of(images: Sequence[ImageParity]) -> dict[str, Any]:
     """The worst figure of any image, each by itself; rounded."""
     return {
         "flipped": max(image.flipped for image in images),

@@ -3,7 +3,8 @@
 One file with QuantizeLinear and DequantizeLinear, which ONNX Runtime and OpenVINO read
 (`tumorseg_export.precision.int8_graph`). It is made with the calibration images alone: the way of choosing
 ranges that errs least near the threshold, and the search of FP16 (`tumorseg_export.precision.search`) for the
-layers that stay. Other images judge it (`tumorseg_export.targets.judge`). docs/int8.md argues the criteria.
+layers that stay. Other images judge it (`tumorseg_export.targets.int8_acceptance`).
+docs/int8.md argues the criteria.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tumorseg_export.precision.int8_graph import Calibrated, integer_nodes, to_i
 from tumorseg_export.precision.int8_ranges import KINDS, calibrate, observe
 from tumorseg_export.precision.search import MOST_KEPT, Found, goal_of, near_threshold, search
 from tumorseg_export.precision.trial import Trials
-from tumorseg_export.targets.onnx_fp16 import FOLDING, fused_graph, refuse_other_folding, rounded, worst
+from tumorseg_export.targets.onnx_fp16 import FOLDING, fused_graph, refuse_other_folding, rounded, worst_of
 from tumorseg_runtime.bundle.bundle import Artefact
 from tumorseg_runtime.core.errors import CheckFailedError, InputError
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -95,7 +96,7 @@ def _error(graph: Graph, way: Calibrated, trials: Trials) -> float:
 
 
 def _figures(found: Found) -> dict[str, Any]:
-    return {"trials": found.trials, "before": worst(found.before), "after": worst(found.after)}
+    return {"trials": found.trials, "before": worst_of(found.before), "after": worst_of(found.after)}
 
 
 def describe(facts: dict[str, Any]) -> Iterator[str]:

@@ -26,7 +26,7 @@ class Target:
     instead_of: the target whose place it takes for a network that this one does not fit, '' for none.
     must_run: False for what is made ahead of time for other machines: then the first pair may be missing, and
         the artefact is sealed as unverified.
-    judged: True for what images of their own judge, and time (`tumorseg_export.targets.judge`).
+    judged: True for what images of their own judge, and time (`tumorseg_export.targets.int8_acceptance`).
     packages: importable packages that only the making needs; the extra export brings them.
     """
 

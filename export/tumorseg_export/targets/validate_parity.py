@@ -20,8 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tumorseg_export.references.judged_images import Judged
-from tumorseg_export.targets.judge import figures, judge, refuse_slow, time_against, unit_of
+from tumorseg_export.references.acceptance_images import Judged
+from tumorseg_export.targets.int8_acceptance import (
+    check_decisions,
+    figures,
+    refuse_slow,
+    time_against,
+    unit_of,
+)
 from tumorseg_export.targets.registry import TARGETS, Target
 from tumorseg_runtime.backends import BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, Verdict, sha256_of
@@ -137,7 +143,7 @@ def _judge(draft: Bundle, artefact: Artefact, backend: str, device: str, judged:
     """The report over the judged images with the verdict on the task and the times."""
     session = open_session(draft, backend=backend, device=device, precision=artefact.precision)
     door = door_of(draft, session)
-    report, task = judge(door, judged, unit_of(judged), artefact.file)
+    report, task = check_decisions(door, judged, unit_of(judged), artefact.file)
     onnx_runtime = device if device in BACKENDS["onnxruntime"].devices else "cpu"
     fp32 = open_session(draft, backend="onnxruntime", device=onnx_runtime)
     times = time_against(fp32, session, judged.images[0].tensor)

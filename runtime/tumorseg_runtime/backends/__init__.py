@@ -30,7 +30,7 @@ _RECORDS = (
     ),
     BackendSpec(
         "onnxruntime-deploy",
-        "tumorseg_runtime.backends.onnxruntime_deploy",
+        "tumorseg_runtime.backends.onnxruntime",
         formats=("onnx-deploy",),
         devices=ONNX_RUNTIME_DEVICES,
         precisions=("fp32",),
@@ -41,7 +41,7 @@ _RECORDS = (
     ),
     BackendSpec(
         "onnxruntime-deploy-gray",
-        "tumorseg_runtime.backends.onnxruntime_deploy",
+        "tumorseg_runtime.backends.onnxruntime",
         formats=("onnx-deploy-gray",),
         devices=ONNX_RUNTIME_DEVICES,
         precisions=("fp32",),

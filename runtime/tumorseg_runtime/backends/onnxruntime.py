@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import io
 import os
 import tempfile
@@ -19,14 +20,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession, OnnxRuntimeStream, first_line
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.records import Format
-from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
+from tumorseg_runtime.core.session import MASKS, InputForm, SessionInfo
+from tumorseg_runtime.device.cuda import open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.tensorrt_provider import engine_options, largest_batch, why_no_tensorrt
 
@@ -45,38 +47,13 @@ TF32_OPTION, TF32_VARIABLE, OFF = "use_tf32", "NVIDIA_TF32_OVERRIDE", "0"
 _PROFILE = Format("profile", "install another version of onnxruntime", error=BackendError)
 # A folder for weights that lie outside of the model's file; they would be no part of what was hashed.
 EXTERNAL_WEIGHTS = "session.model_external_initializers_file_folder_path"
-HELD = (TF32_OPTION, "device_id")  # options that the session must report as they were asked for
+STREAM_OPTION = "user_compute_stream"
+HELD = (
+    TF32_OPTION,
+    STREAM_OPTION,
+    "device_id",
+)  # what the session must report as it was asked for
 ERRORS_AND_WORSE = 3  # ONNX Runtime's own log level; what matters is raised here
-
-
-class OnnxRuntimeSession(InProcess):
-    """A `Session` on one ONNX file and one execution provider."""
-
-    def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        info: SessionInfo,
-        max_batch: int | None,
-        dtype: str = "float32",
-        channels: int | None = None,
-    ) -> None:
-        self._session = session
-        self._input_name = session.get_inputs()[0].name
-        self._output_name = session.get_outputs()[0].name
-        self.input = InputForm(dtype=dtype, max_batch=max_batch, channels=channels)
-        self.info = info
-
-    def infer(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """float32 (N, C, H, W) -> float32 logits (N, K, H, W), or what a form of its own takes and gives;
-        raises BackendError where it fails."""
-        try:
-            (answer,) = self._session.run([self._output_name], {self._input_name: batch})
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise BackendError(
-                f"{self.info.backend} on '{self.info.device}' failed on a batch of shape {batch.shape} "
-                f"({_first_line(error)}): try a smaller batch, or check the device"
-            ) from error
-        return answer  # type: ignore[no-any-return]  # onnxruntime has no types; checked_infer looks at it
 
 
 def why_unavailable(device: str) -> str | None:
@@ -91,9 +68,11 @@ def why_unavailable(device: str) -> str | None:
     except ModuleNotFoundError:
         return "onnxruntime is not installed"
     except ImportError as error:
-        return f"onnxruntime is installed but cannot be imported ({_first_line(error)})"
+        return f"onnxruntime is installed but cannot be imported ({first_line(error)})"
     if PROVIDERS[kind] not in onnxruntime.get_available_providers():
         return f"onnxruntime {onnxruntime.__version__} was built without {PROVIDERS[kind]}"
+    if kind == "cuda" and importlib.util.find_spec("cuda") is None:
+        return "cuda-bindings is not installed"
     if kind == "tensorrt":
         preload()
         return why_no_tensorrt(Path(onnxruntime.__file__).parent / "capi")
@@ -107,19 +86,36 @@ def open_session(
     precision: str,
     threads: int | None,
     device_folder: Path | None = None,
-) -> OnnxRuntimeSession:
+) -> OnnxRuntimeSession | OnnxRuntimeStream:
     """A session of this very device and precision; raises BackendError where it cannot be had,
     BundleError where the bundle has no such artefact or one that does not fit its contract.
 
+    A record that gives masks opens a deploy form, which a program without this library can use, too: resized
+    uint8 pixels in; uint8 masks out, of 0, 1, or 255 where the logit was not finite, of which no mask is made
+    (`core.session.checked_infer`). It has no probability map and no margin. Option channels: planes that the
+    form takes; 1 takes gray images only.
     device_folder: where TensorRT's engines are kept; None builds them at each opening.
     """
     artefact = bundle.artefact(spec.formats[0], precision)
-    file, channels = artefact.file, bundle.contract.channels
-    engine = engine_options(device, artefact, bundle, channels, versions_of(device), device_folder)
-    session = open_model(bundle.read(file), file, device, threads, engine=engine)
-    check_fit(session, file, bundle.contract, channels)
+    file, contract = artefact.file, bundle.contract
+    masks = spec.output == MASKS
+    form = InputForm(
+        "uint8" if masks else "float32",
+        max_batch=largest_batch(device, artefact),
+        channels=spec.options.get("channels"),
+    )
+    channels = form.shape(contract)[0]
     info = SessionInfo(spec.name, device, precision, versions_of(device))
-    return OnnxRuntimeSession(session, info, largest_batch(device, artefact))
+    engine = engine_options(device, artefact, bundle, channels, info.versions, device_folder)
+    kind, ordinal = split_device(device)
+    gpu = open_gpu(ordinal) if kind == "cuda" else None
+    with contextlib.nullcontext() if gpu is None else gpu.current():
+        stream = None if gpu is None else gpu.stream
+        session = open_model(bundle.read(file), file, device, threads, engine=engine, stream=stream)
+        check_fit(session, file, contract, channels, "uint8" if masks else "float")
+        if gpu is None:
+            return OnnxRuntimeSession(session, info, form, spec.output)
+        return OnnxRuntimeStream(session, info, form, spec.output, gpu, contract)
 
 
 def open_file(path: Path, device: str, threads: int | None, **options: Any) -> onnxruntime.InferenceSession:
@@ -135,12 +131,13 @@ def open_model(
     *,
     arena: bool = True,
     engine: Mapping[str, str] = MappingProxyType({}),
+    stream: int | None = None,
 ) -> onnxruntime.InferenceSession:
     """ONNX Runtime's own session on a file's bytes, with exactly the provider of `device` or BackendError.
 
     name: of the file, for messages. A model that keeps weights in another file is refused.
     arena: whether memory once taken from the system is kept, in steps that double; without, the peak is less.
-    engine: of `engine_options`.
+    engine: of `engine_options`. stream: of CUDA, on which all of it runs; None for one of its own.
 
     For a GPU it has run once: on zeros, profiled, every node on that provider. The profile lies in a folder
     for temporary files, which is removed.
@@ -165,6 +162,9 @@ def open_model(
     provider, asked = PROVIDERS[kind], {"device_id": str(ordinal), **engine}
     if kind == "cuda":
         asked[TF32_OPTION] = OFF
+    if stream is not None:
+        asked[STREAM_OPTION] = str(stream)
+        options.enable_mem_pattern = False  # its second run takes one more block: none may be in a CUDA graph
     with tempfile.TemporaryDirectory(prefix="tumorseg-profile-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
@@ -200,7 +200,7 @@ def _open(
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise BackendError(
             f"onnxruntime cannot open {name} on '{device}' "
-            f"({'; '.join(filter(None, (_first_line(error), complaint)))}): "
+            f"({'; '.join(filter(None, (first_line(error), complaint)))}): "
             "check the bundle (tumorseg predict checks its hashes) and the provider's libraries"
         ) from error
     got = session.get_providers()[0]
@@ -252,7 +252,7 @@ def nodes_elsewhere(session: onnxruntime.InferenceSession, provider: str) -> lis
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise BackendError(
             f"onnxruntime fails on {provider} with a first batch of {taken.type} {sizes} "
-            f"({_first_line(error)}): check the device, or export the bundle again"
+            f"({first_line(error)}): check the device, or export the bundle again"
         ) from error
     events = _PROFILE.read(Path(session.end_profiling()), list[dict[str, Any]])
     ran = {
@@ -297,7 +297,3 @@ def versions_of(device: str) -> dict[str, str]:
     import onnxruntime
 
     return {"onnxruntime": onnxruntime.__version__, **({} if device == "cpu" else {"tf32": "off"})}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

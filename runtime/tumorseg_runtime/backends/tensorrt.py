@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.core.session import DEVICE, HOST, STREAM, InProcess, InputForm, SessionInfo
+from tumorseg_runtime.core.session import DEVICE, HOST, STREAM, InputForm, SessionInfo
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import (
@@ -34,20 +32,16 @@ from tumorseg_runtime.device.engines import (
     require_machine,
 )
 from tumorseg_runtime.device.execution import Execution
-from tumorseg_runtime.device.tensor import interface_of
+from tumorseg_runtime.device.stream_session import StreamSession
 from tumorseg_runtime.device.tensorrt_log import collecting_logger, remedy, why
 
 FORMAT = "tensorrt-rtx"  # of the bundle's artefact
 DEVICES = ("cuda",)
-ALIGNMENT = 256  # bytes, of an address that TensorRT takes
 EXTRAS = {"tensorrt": "tensorrt-cu13", "tensorrt_rtx": "tensorrt-rtx"}
 
 
-class TensorRtSession(InProcess):
-    """A `Session` on one engine. Its buffers hold the largest batch and are kept; calls wait for each other.
-
-    `infer` also takes a tensor in device memory (`__cuda_array_interface__`), which is read where it lies.
-    """
+class TensorRtSession(StreamSession):
+    """A session on one engine, for any batch of its profile."""
 
     def __init__(
         self, execution: Execution, owners: tuple[Any, ...], names: tuple[str, str], dtype: str, gpu: Gpu,
@@ -57,42 +51,11 @@ class TensorRtSession(InProcess):
         self._execution, self._owners = execution, owners
         self._inferred: set[int] = set()  # batch sizes
         self._input_name, self._output_name = names
-        self._gpu = gpu
-        self._profile = profile
-        self._lock = threading.Lock()
-        self._in_shape = (contract.channels, contract.height, contract.width)
-        self._out_shape = (len(contract.classes), contract.height, contract.width)
-        self._dtype = np.dtype(dtype)
-        self.input = InputForm(dtype=dtype, max_batch=profile.largest, memory=(HOST, DEVICE, STREAM))
-        self.info = info
-        in_bytes, out_bytes = (
-            profile.largest * int(np.prod(shape)) * itemsize
-            for shape, itemsize in ((self._in_shape, self._dtype.itemsize), (self._out_shape, 4))
-        )
-        self._in_device, self._in_host = gpu.device_memory(in_bytes), gpu.pinned_memory(in_bytes)
-        self._out_device, self._out_host = gpu.device_memory(out_bytes), gpu.pinned_memory(out_bytes)
-
-    def infer(self, batch: Any) -> npt.NDArray[np.float32]:
-        """(N, C, H, W) of `input.dtype`, in host or device memory -> float32 logits (N, K, H, W) on the host.
-
-        Raises InputError for another form or a batch outside of the engine's profile, BackendError where
-        TensorRT or the GPU fails.
-        """
-        with self._lock, self._gpu.current():
-            read = self._read_host if isinstance(batch, np.ndarray) else self._read_device
-            address, shape = read(batch)
-            out_shape = (shape[0], *self._out_shape)
-            self.enqueue(shape[0], address, self._out_device.pointer)
-            nbytes = int(np.prod(out_shape)) * 4
-            self._gpu.download(self._out_host.pointer, self._out_device.pointer, nbytes)
-            self._gpu.synchronise()
-            self.served(shape[0])
-            logits = self._out_host.array()[:nbytes].view(np.float32).reshape(out_shape)
-            return np.array(logits)  # the pinned memory is written again by the next call
+        form = InputForm(dtype=dtype, max_batch=profile.largest, memory=(HOST, DEVICE, STREAM))
+        super().__init__(gpu, contract, form, info, profile.smallest)
 
     def enqueue(self, count: int, source: int, target: int) -> None:
-        """Queue a batch of `count` images at device address `source` whose logits go to `target`, on the
-        stream of `gpu`; waits for nothing. The context is current. Raises BackendError."""
+        """As `OnStream`; raises BackendError where TensorRT refuses the batch or fails."""
         context, shape = self._execution.context, (count, *self._in_shape)
         ready = (
             context.set_input_shape(self._input_name, shape)
@@ -103,7 +66,7 @@ class TensorRtSession(InProcess):
             raise BackendError(
                 f"TensorRT refuses a batch of shape {shape}, expected a fit: build the engine again"
             )
-        if not context.execute_async_v3(self._gpu.stream):
+        if not context.execute_async_v3(self.gpu.stream):
             raise BackendError(
                 f"TensorRT failed on a batch of shape {shape}: try a smaller one, or check the GPU"
             )
@@ -114,53 +77,9 @@ class TensorRtSession(InProcess):
             self._execution.keep()
             self._inferred.add(count)
 
-    @property
-    def gpu(self) -> Gpu:
-        """The GPU and the stream of its engine."""
-        return self._gpu
-
-    capturable = True  # TensorRT makes ready at the first call for a shape what cannot be captured
-
-    def close(self) -> None:
-        """Give engine, buffers and stream back, in the engine's own context."""
-        with self._lock, self._gpu.current():
-            self._execution = self._owners = None  # type: ignore[assignment]
-            self._in_device = self._in_host = self._out_device = self._out_host = None  # type: ignore[assignment]
-
-    def _read_host(self, batch: npt.NDArray[Any]) -> tuple[int, tuple[int, ...]]:
-        """Bring a batch to the GPU: its address there, and its shape."""
-        self._require_form(batch.dtype, batch.shape, packed=True)
-        host = self._in_host.array()[: batch.nbytes].view(self._dtype).reshape(batch.shape)
-        host[...] = batch
-        self._gpu.upload(self._in_device.pointer, self._in_host.pointer, batch.nbytes)
-        return self._in_device.pointer, batch.shape
-
-    def _read_device(self, batch: Any) -> tuple[int, tuple[int, ...]]:
-        """Wait for a batch that is in device memory: its address and shape."""
-        interface = interface_of(batch, "batch")
-        dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
-        strides = interface.get("strides")
-        packed = strides is None or tuple(strides) == _packed_strides(shape, dtype.itemsize)
-        self._require_form(dtype, shape, packed=packed)
-        address = self._gpu.wait_for(interface, "batch")
-        if address % ALIGNMENT:
-            self._gpu.copy(self._in_device.pointer, address, int(np.prod(shape)) * dtype.itemsize)
-            address = self._in_device.pointer
-        return address, shape
-
-    def _require_form(self, dtype: np.dtype[Any], shape: tuple[int, ...], *, packed: bool) -> None:
-        profile = self._profile
-        fits = dtype == self._dtype and shape[1:] == self._in_shape and packed
-        if not fits or not profile.smallest <= shape[0] <= profile.largest:
-            raise InputError(
-                f"batch is {dtype} {shape}{'' if packed else ' with gaps'}, the engine takes {self._dtype} "
-                f"(N, {', '.join(map(str, self._in_shape))}) without gaps, N from {profile.smallest} to "
-                f"{profile.largest}: split it, or build an engine with another profile"
-            )
-
-
-def _packed_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    return tuple(int(np.prod(shape[axis + 1 :])) * itemsize for axis in range(len(shape)))
+    def release(self) -> None:
+        """Forget engine and context."""
+        self._execution = self._owners = None  # type: ignore[assignment]
 
 
 def why_unavailable(device: str) -> str | None:

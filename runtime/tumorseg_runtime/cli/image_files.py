@@ -14,12 +14,15 @@ from types import MappingProxyType
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.dicom.kind import not_an_image
 from tumorseg_runtime.images.frames import DICOM_SUFFIXES, is_dicom
+from tumorseg_runtime.images.nifti.names import SUFFIXES as VOLUMES
+from tumorseg_runtime.images.nifti.names import is_volume, stem_of
 from tumorseg_runtime.images.read import OTHER_IMAGES, SUFFIXES
 
 _LONGEST_NAME = 180  # bytes; a file's name may have 255, with frame, suffix and temporary name
 _HASH, _SHOWN = 8, 4  # letters of a hash; files named in a line
 _NONE: Mapping[str, str] = MappingProxyType({})
 MASK = re.compile(r".+_mask(_\d+)?")
+MASK_VOLUME = re.compile(r".+[_-](mask|seg|segmentation|label)")
 
 
 def check_apart(out: Path, files: tuple[Path, ...]) -> None:
@@ -35,9 +38,12 @@ def check_apart(out: Path, files: tuple[Path, ...]) -> None:
 
 
 def is_mask(path: Path) -> bool:
-    """True for what the datasets' layouts have as masks: `1_mask.png`, and files in masks/ beside images/."""
+    """True for what the datasets' layouts have as masks: `1_mask.png`, `1_seg.nii.gz`, and files in masks/
+    beside images/."""
     beside = path.parent.name == "masks" and (path.parent.parent / "images").is_dir()
-    return beside or MASK.fullmatch(path.stem) is not None
+    stem = stem_of(path)
+    whole = is_volume(path) and MASK_VOLUME.fullmatch(stem.casefold()) is not None
+    return beside or whole or MASK.fullmatch(stem) is not None
 
 
 def list_images(
@@ -45,7 +51,8 @@ def list_images(
 ) -> list[Path]:
     """Files as given, folders as the images in them, sorted; raises InputError for a folder without any.
 
-    dicom: DICOM files in folders are images, too. Masks in folders (`is_mask`) are not, nor are a study's
+    dicom: DICOM files and NIfTI volumes in folders are images, too. Masks in folders (`is_mask`) are not, nor
+    are a study's
     reports, segmentations and the like (`not_an_image`): `log` hears of them.
     """
     paths: list[Path] = []
@@ -54,7 +61,11 @@ def list_images(
             paths.append(path)
             continue
         there = [Path(base, name) for base, _, names in os.walk(path, onerror=_refuse) for name in names]
-        found = sorted(one for one in there if one.suffix.lower() in SUFFIXES or (dicom and is_dicom(one)))
+        found = sorted(
+            one
+            for one in there
+            if one.suffix.lower() in SUFFIXES or (dicom and (is_volume(one) or is_dicom(one)))
+        )
         unread = Counter(one.suffix.lower() for one in there if one.suffix.lower() in OTHER_IMAGES)
         if unread:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
@@ -65,9 +76,9 @@ def list_images(
             log(f"{path}: skipped DICOM files that are no images: {kinds}")
             found = [one for one in found if not _other_dicom(one)]
         inside = [one for one in found if not is_mask(one)]
-        masks = f"{len(found) - len(inside)} masks (NAME_mask, or in masks/ beside images/)"
+        masks = f"{len(found) - len(inside)} masks (NAME_mask, NAME_seg.nii, or in masks/ beside images/)"
         if not inside:
-            wanted = ", ".join((*SUFFIXES, *(DICOM_SUFFIXES if dicom else ())))
+            wanted = ", ".join((*SUFFIXES, *((*DICOM_SUFFIXES, *VOLUMES) if dicom else ())))
             but = f" but {masks}" if found else " but other DICOM files" if others else ""
             raise InputError(f"{path}: holds no images{but}, expected files ending in {wanted}")
         if len(inside) < len(found):
@@ -77,7 +88,7 @@ def list_images(
 
 
 def _other_dicom(path: Path) -> str | None:
-    return None if path.suffix.lower() in SUFFIXES else not_an_image(path)
+    return None if path.suffix.lower() in SUFFIXES or is_volume(path) else not_an_image(path)
 
 
 def _refuse(error: OSError) -> None:
@@ -121,7 +132,8 @@ def unique_names(
 
 def _name(path: Path, depth: int, *, suffix: bool) -> str:
     """Name of a path with `depth` of its parts, at most as long as a file's may be; depth 0: with a hash."""
-    name = "__".join((path if suffix else path.with_suffix("")).parts[-max(depth, 1) :])
+    parts = path.parts[-max(depth, 1) :]
+    name = "__".join(parts if suffix else (*parts[:-1], stem_of(path)))
     if depth and len(os.fsencode(name)) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:_HASH]

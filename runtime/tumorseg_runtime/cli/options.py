@@ -15,12 +15,13 @@ Needs click and `core` alone, so that a command's help costs no import of a back
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,9 @@ import click
 
 from tumorseg_runtime.cli.terminal import say
 from tumorseg_runtime.core.paths import require
+from tumorseg_runtime.core.progress import Lines, Tell, silent
 
+STEPS = 1000  # of a bar
 PATH = click.Path(path_type=Path)  # of what a command writes
 
 
@@ -42,6 +45,11 @@ class Existing(click.Path):
     def __init__(self, expected: str) -> None:
         super().__init__(path_type=Path)
         self.expected = expected
+
+
+def on_terminal() -> bool:
+    """True where somebody watches standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +68,18 @@ class Options:
         """A line of progress that is part of the output for people, on standard output as the verdict."""
         if not self.quiet:
             say(line, err=self.as_json)
+
+    @contextlib.contextmanager
+    def progress(self, what: str) -> Iterator[Tell]:
+        """Something to tell how far `what` is, which says so with the time that is left: a bar where standard
+        error is a terminal, else a line now and then from five seconds on; neither with --quiet."""
+        if self.quiet:
+            yield silent
+        elif on_terminal():
+            with click.progressbar(length=STEPS, label=what, file=sys.stderr) as bar:
+                yield lambda share: bar.update(round(share * STEPS) - bar.pos)
+        else:
+            yield Lines(what, self.log)
 
     def verdict(self, line: str) -> None:
         """The last line, with --quiet too; on standard error where standard output is JSON."""

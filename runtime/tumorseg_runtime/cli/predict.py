@@ -1,4 +1,4 @@
-"""`tumorseg predict`: images and DICOM files -> masks, overlays and JSON, for any number of files."""
+"""`tumorseg predict`: images, DICOM files and volumes -> masks, overlays and JSON, however many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ import click
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
-from tumorseg_runtime.cli.options import PATH, Options, bundle_argument, command, out_option, spoken
+from tumorseg_runtime.cli.options import (
+    PATH,
+    Options,
+    bundle_argument,
+    command,
+    on_terminal,
+    out_option,
+    spoken,
+)
 from tumorseg_runtime.cli.results_log import (
     FILE,
     SUMMARY,
@@ -23,12 +31,15 @@ from tumorseg_runtime.cli.results_log import (
     stamp,
 )
 from tumorseg_runtime.cli.terminal import say, say_text
+from tumorseg_runtime.cli.volume_results import VolumeResults, describe_volume
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
+from tumorseg_runtime.core.progress import Tell
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images import decoder_lines
 from tumorseg_runtime.images.dicom.segmentation import Maker, encode_segmentation, write_segmentation
+from tumorseg_runtime.images.nifti.names import is_volume
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
@@ -102,17 +113,19 @@ class PredictOptions(Options):
 )
 @click.option("--resume", is_flag=True, help="Skip files that an earlier run into OUT has completed.")
 def predict(options: PredictOptions) -> None:
-    """Segment FILES (images, DICOM files, or folders of them) with BUNDLE.
+    """Segment FILES (images, DICOM files, NIfTI volumes, or folders of them) with BUNDLE.
 
     Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
-    image, written as it goes) and, at the end, predictions.json. Masks in folders are skipped, and so are
-    DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...); one that is named itself is refused. With
-    --dicom-seg, so is a file that is no DICOM image of one frame with patient and study. A file that cannot
-    be read or is refused is listed at the end and does not stop the rest; the exit status is then 1.
+    image, written as it goes) and, at the end, predictions.json. Of a volume (.nii, .nii.gz) the mask is one
+    of the same grid, the overlay its slice with most tumour, and lesions are measured in mm3. Masks in
+    folders are skipped, and so are DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...); one that is
+    named itself is refused. With --dicom-seg, so is a file that is no DICOM image of one frame with patient
+    and study. A file that cannot be read or is refused is listed at the end and does not stop the rest; the
+    exit status is then 1.
     """
     check_apart(options.out, options.files)
     if not any(path.exists() for path in options.files):
-        require(options.files[0], "an image, a DICOM file or a folder of them")
+        require(options.files[0], "an image, a DICOM file, a NIfTI volume or a folder of them")
     paths = list_images(options.files, dicom=True, log=options.log)
     bundle = Bundle.open(options.bundle)
     segmenter = Segmenter.open(
@@ -149,7 +162,7 @@ def predict(options: PredictOptions) -> None:
             "dicom_seg": options.dicom_seg,
         },
     }
-    quiet = options.quiet or options.as_json
+    say_each = not (options.quiet or options.as_json or on_terminal())
     again = [argument for argument in sys.argv[1:] if argument != "--resume"]
     how = f"go on with what is left: {spoken(*again, '--resume')}"
     make_folder(options.out)
@@ -164,8 +177,9 @@ def predict(options: PredictOptions) -> None:
         if len(todo) < len(paths):
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")
         results = segmenter.stream(todo, batch_size=options.batch, timeout_s=options.timeout)
-        with contextlib.closing(results), progress(len(todo), quiet=quiet) as bar:
-            segment(results, todo, names, outputs, results_log, bar, quiet=quiet)
+        volumes = VolumeResults(options.out, overlays=options.overlays, probabilities=options.probabilities)
+        with contextlib.closing(results), volumes, options.progress("segmenting") as tell:
+            segment(results, todo, names, outputs, volumes, results_log, tell, say_each=say_each)
         report(results_log, paths, options)
 
 
@@ -174,19 +188,25 @@ def segment(
     todo: list[Path],
     names: dict[str, str],
     outputs: Outputs,
+    volumes: VolumeResults,
     results_log: ResultsLog,
-    bar: Any | None,
+    tell: Tell,
     *,
-    quiet: bool,
+    say_each: bool,
 ) -> None:
     """Write what comes out of the stream; raises BackendError where the backend fails again and again."""
     taken = {name.casefold() for name in names.values()}
-    faults, last = 0, -1
+    faults = 0
     for result in results:
         path = todo[result.index]
         if outputs.maker and result.prediction and result.prediction.frame.index:
             continue  # its file was refused at the first frame
-        line = make_line(result, path, names[str(path)], outputs, taken)
+        whole = is_volume(path) and not outputs.maker
+        if whole:
+            if (line := volumes.take(result, path, names[str(path)])) is None:
+                continue
+        else:
+            line = make_line(result, path, names[str(path)], outputs, taken)
         results_log.append(line)
         warn(result, path)
         faults = faults + 1 if isinstance(result.error, BackendError) else 0
@@ -195,11 +215,9 @@ def segment(
                 f"{faults} files in a row failed, the rest was not tried: {result.error} "
                 "(when that is done, --resume goes on from here)"
             )
-        if bar is not None:
-            bar.update(result.index - last)
-            last = result.index
-        elif not quiet and result.prediction is not None:
-            say(describe(result.prediction))
+        if say_each and result.prediction is not None:
+            say(describe_volume(line, LARGEST) if whole else describe(result.prediction))
+        tell((result.index + 1) / len(todo))
 
 
 def warn(result: StreamResult, path: Path) -> None:
@@ -244,13 +262,6 @@ def make_line(
     }
 
 
-def progress(length: int, *, quiet: bool) -> Any:
-    """A bar on standard error, where that is a terminal; else a context of None."""
-    if quiet or not sys.stderr.isatty():
-        return contextlib.nullcontext()
-    return click.progressbar(length=length, label="segmenting", file=sys.stderr, show_pos=True)
-
-
 def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) -> None:
     """Summary and list of failed files; raises CheckFailedError if there are any."""
     results_log.write_summary()
@@ -258,8 +269,9 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
         with (results_log.out / SUMMARY).open(encoding="utf-8") as file:
             for piece in file:
                 say_text(piece, nl=False)
-    count = sum(1 for _ in results_log.images())
-    options.verdict(f"{count} images -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
+    count, whole = (sum(1 for _ in lines) for lines in (results_log.images(), results_log.volumes()))
+    counts = f"{count} images, {whole} volumes" if whole else f"{count} images"
+    options.verdict(f"{counts} -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
     failed, of_this_run = 0, set(map(str, paths))
     for line in results_log.failed():
         if line["file"] in of_this_run:

@@ -1,4 +1,5 @@
-"""`predictions.jsonl`: what `tumorseg predict` has done so far, one line of JSON per image or failed file.
+"""`predictions.jsonl`: what `tumorseg predict` has done so far, one line of JSON per image, volume or failed
+file.
 
 The first line holds the settings: bundle, session, decision rule, kinds of output. Lines are appended after
 an image's outputs are written, so that a line stands for complete outputs; a run that was killed leaves at
@@ -82,16 +83,22 @@ class ResultsLog:
 
     def images(self) -> Iterator[dict[str, Any]]:
         """The lines of images that were segmented."""
-        return (line for line in self.lines() if "error" not in line)
+        return (line for line in self.lines() if "error" not in line and "voxels" not in line)
+
+    def volumes(self) -> Iterator[dict[str, Any]]:
+        """The lines of volumes that were segmented."""
+        return (line for line in self.lines() if "voxels" in line)
 
     def write_summary(self) -> None:
-        """Write `predictions.json`: the settings, then all `images` and `failed`."""
+        """Write `predictions.json`: the settings, then all `images`, `volumes` and `failed`."""
         write_text(self.out / SUMMARY, self.summary())
 
     def summary(self) -> Iterator[str]:
         """The text of `predictions.json`, in pieces."""
         yield json.dumps(self.settings, indent=2).removesuffix("\n}")
-        for name, lines in (("images", self.images()), ("failed", self.failed())):
+        for name, lines in (
+            ("images", self.images()), ("volumes", self.volumes()), ("failed", self.failed()),
+        ):  # fmt: skip
             yield f',\n  "{name}": ['
             for index, line in enumerate(lines):
                 yield f"{',' if index else ''}\n    {json.dumps(line)}"
@@ -114,7 +121,7 @@ class ResultsLog:
             )
         frames: Counter[str] = Counter()
         wanted: dict[str, int] = {}
-        for line in self.images():
+        for line in itertools.chain(self.images(), self.volumes()):
             if self._holds(line, names):
                 frames[line["file"]] += 1
                 wanted[line["file"]] = line["frames"]

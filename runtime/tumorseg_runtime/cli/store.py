@@ -43,13 +43,15 @@ def install(options: InstallOptions) -> None:
     """
 
     def test(copy: Bundle) -> None:
-        Segmenter.open(
-            copy,
-            backend=options.backend,
-            device=options.device,
-            precision=options.precision,
-            self_test=True,
-        )
+        with options.progress("self-test on this device") as tell:
+            Segmenter.open(
+                copy,
+                backend=options.backend,
+                device=options.device,
+                precision=options.precision,
+                self_test=True,
+                tell=tell,
+            )
 
     done = install_bundle(options.store, options.bundle, test=test, public_key=options.public_key)
     report(options, done, "serves from")

@@ -51,15 +51,17 @@ def verify(options: VerifyOptions) -> None:
     """
     bundle, key = options.bundle, options.public_key
     signer = None if key is None else fingerprint(load_public_key(key))
-    found = verify_bundle(
-        bundle,
-        door_of,
-        backend=options.backend,
-        device=options.device,
-        precision=options.precision,
-        device_folder=options.device_folder,
-        public_key=key,
-    )
+    with options.progress("verifying") as tell:
+        found = verify_bundle(
+            bundle,
+            door_of,
+            backend=options.backend,
+            device=options.device,
+            precision=options.precision,
+            device_folder=options.device_folder,
+            public_key=key,
+            tell=tell,
+        )
     statuses = [check.status for check in found.checks]
     if options.as_json:
         say_text(json.dumps({**found.to_dict(), "signed_by": signer}, indent=2))

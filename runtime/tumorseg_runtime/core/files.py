@@ -19,7 +19,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from tumorseg_runtime.core.errors import InputError
 
@@ -59,6 +59,13 @@ def write_text(path: str | Path, text: str | Iterable[str], *, durable: bool = T
     """Like `write_bytes`, in UTF-8; text in pieces is never held in memory as a whole."""
     with writing(path, durable=durable) as part, part.open("w", encoding="utf-8", newline="") as file:
         file.writelines([text] if isinstance(text, str) else text)
+
+
+@contextlib.contextmanager
+def writing_bytes(path: str | Path) -> Iterator[BinaryIO]:
+    """Like `write_bytes`, for data made piece by piece: what is written into the file that is yielded."""
+    with writing(path) as part, part.open("wb") as file:
+        yield file
 
 
 def write_secret(path: Path, data: bytes) -> None:

@@ -15,13 +15,11 @@ class OnStream(Session, Protocol):
     def gpu(self) -> Gpu:
         """The GPU and its stream."""
 
-    @property
-    def capturable(self) -> bool:
-        """Whether what `enqueue` queues may become part of a CUDA graph, from its second time on."""
-
     def enqueue(self, count: int, source: int, target: int) -> None:
         """Queue `count` images at device address `source`, in the form of `input`, whose answers go to
-        `target`, on the stream of `gpu`; waits for nothing. The context is current. Raises BackendError."""
+        `target`, on the stream of `gpu`; waits for nothing. The context is current. Raises BackendError.
+
+        Queued again right afterwards, the same may be captured in a CUDA graph."""
 
     def served(self, count: int) -> None:
         """A batch of `count` was waited for: keep what was compiled for it."""

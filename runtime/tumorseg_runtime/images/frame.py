@@ -13,8 +13,8 @@ class Spacing:
     """Distance between the centres of neighbouring pixels.
 
     row_mm: from one row to the next, downwards. column_mm: from one column to the next, to the right.
-    source: the DICOM attribute that says it. 'ImagerPixelSpacing' is measured at the detector: the
-        anatomy is smaller by the unknown magnification.
+    source: the DICOM attribute, or the affine of a NIfTI file, that says it. 'ImagerPixelSpacing' is
+        measured at the detector: the anatomy is smaller by the unknown magnification.
     box: left, top, width, height in pixels of the part in which it holds; None: everywhere.
     """
 

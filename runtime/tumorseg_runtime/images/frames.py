@@ -1,4 +1,5 @@
-"""Files as frames: a plain image is one frame, a DICOM file as many as it holds; both read lazily.
+"""Files as frames: a plain image is one frame, a DICOM file as many as it holds, a NIfTI volume its slices;
+all read lazily.
 
 What kind a file is, is told by its name and, without a telling suffix, by its content: DICOM files often
 have none, or end in the number of their instance.
@@ -12,6 +13,7 @@ from pathlib import Path
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.decoder_lines import caught
 from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.images.nifti.names import is_volume
 from tumorseg_runtime.images.read import SUFFIXES, read_image
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -19,12 +21,17 @@ _MARK_AT, _MARK = 128, b"DICM"
 
 
 def read_frames(path: str | Path) -> Iterator[Frame]:
-    """The frames of a plain image or DICOM file, one decoded at a time.
+    """The frames of a plain image, DICOM file or NIfTI volume, one decoded at a time.
 
-    Raises InputError where the file is missing, too large, damaged or of a kind that is not read; for a
-    DICOM file also BackendError without the extra 'dicom'. Errors come when the frame is asked for.
+    Raises InputError where the file is missing, too large, damaged or of a kind that is not read, and
+    BackendError for a DICOM file without the extra 'dicom', a NIfTI file without 'nifti'. Errors come when
+    the frame is asked for.
     """
     path = Path(path)
+    if is_volume(path):
+        from tumorseg_runtime.images.nifti.slices import read_volume
+
+        return read_volume(path)
     if is_dicom(path):
         from tumorseg_runtime.images.dicom.read import read_dicom
 

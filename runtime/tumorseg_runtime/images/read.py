@@ -30,6 +30,7 @@ SUFFIXES = (
 )  # fmt: skip
 OTHER_IMAGES = (
     ".mpo", ".heic", ".heif", ".gif", ".jpx", ".jxl", ".pam", ".pfm", ".psd", ".svg", ".exr", ".hdr", ".tga",
+    ".mgz", ".nrrd", ".mha", ".mhd", ".mnc",
 )  # fmt: skip  # which are not read; named where a folder holds some
 MAX_FILE_BYTES = 256 * 2**20
 
@@ -60,8 +61,8 @@ def read_stored(path: str | Path) -> npt.NDArray[Any]:
 def _read_bytes(path: Path) -> bytes:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
-            f"{path}: got a '{path.suffix}' file, expected one of {', '.join(SUFFIXES)} or DICOM: "
-            "convert it to PNG"
+            f"{path}: got a '{path.suffix}' file, expected one of {', '.join(SUFFIXES)}, DICOM or "
+            "NIfTI: convert it to PNG"
         )
     return read_file(path, MAX_FILE_BYTES, "an image file", "resize it first")
 
@@ -151,7 +152,11 @@ def to_uint8(pixels: npt.NDArray[np.generic], name: str = "image") -> npt.NDArra
         return pixels.astype(np.uint8) * np.uint8(255)
     if not np.issubdtype(pixels.dtype, np.integer):
         raise InputError(f"{name}: has {pixels.dtype} pixels, expected integers: scale it to 0..255 as uint8")
-    low, high = int(pixels.min()), int(pixels.max())
+    return windowed(pixels, int(pixels.min()), int(pixels.max()))
+
+
+def windowed(pixels: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Values from `low`, which becomes 0, to `high`, which becomes 255, linearly, rounded half to even."""
     if low == high:
         return np.zeros(pixels.shape, np.uint8)
     return np.rint((pixels.astype(np.float64) - low) * 255 / (high - low)).astype(np.uint8)
@@ -185,8 +190,13 @@ def write_png(
 
     durable: as in `tumorseg_runtime.core.files`.
     """
+    write_bytes(path, encode_png(pixels, str(path)), durable=durable)
+
+
+def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], name: str = "image") -> bytes:
+    """Gray (H, W) or RGB (H, W, 3) pixels as the bytes of a PNG file; `name` is used in messages."""
     stored = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])  # BGR
     ok, encoded = cv2.imencode(".png", stored)  # type: ignore[arg-type]  # any integers
     if not ok:
-        raise InputError(f"{path}: OpenCV could not encode an array of shape {pixels.shape} as PNG")
-    write_bytes(path, encoded.tobytes(), durable=durable)
+        raise InputError(f"{name}: OpenCV could not encode an array of shape {pixels.shape} as PNG")
+    return encoded.tobytes()

@@ -3,8 +3,8 @@
 A batch is uploaded, preprocessed into the engine's own input, inferred and decided at each image's own size;
 its bits come down. There are two sets of buffers and three streams (up, compute, down) that are
 ordered by events, so that upload, compute and download of neighbouring batches overlap; the host waits once
-per batch, for its last event. What is computed for a number of images is captured as a CUDA graph at its
-second batch. Once a batch of a size, and images as large, were seen in each set, nothing is allocated.
+per batch, for its last event. What is computed for a number of images is captured as a CUDA graph behind its
+first batch. Once a batch of a size, and images as large, were seen in each set, nothing is allocated.
 
 Masks and the share of close pixels are those of `tumorseg_runtime.processing.postprocess`, bit for bit: an
 image of which a decision hangs on the rounding of floats is decided on the host, from its logits, which come
@@ -64,7 +64,7 @@ class _Set:
         self.up, self.back = Pair(gpu), Pair(gpu)
         self.tensor, self.logits = gpu.device_memory(in_bytes), gpu.device_memory(logit_bytes)
         self.uploaded, self.computed, self.done = gpu.event(), gpu.event(), gpu.event()
-        self.graphs: dict[int, Any] = {}  # by number of images; None after its first batch
+        self.graphs: dict[int, Any] = {}  # by number of images
         self.graphs_of = (0, 0)  # bytes of `up` and `back`, whose addresses they hold
         self.ticket: Ticket | None = None
 
@@ -79,19 +79,20 @@ class GpuMasks:
         self,
         session: OnStream,
         contract: Contract,
+        largest: int,
         *,
         band: float | None = None,
         logits: bool = False,
         cache: Path | None = None,
     ) -> None:
-        """band: around the threshold, in logits, for `Decided.close`. logits: bring them down. cache: folder
-        for the compiled kernels.
+        """largest: batch that is submitted. band: around the threshold, in logits, for `Decided.close`.
+        logits: bring them down. cache: folder for the compiled kernels.
 
         Raises BackendError where the GPU gives other bits than the CPU, or has too little memory.
         """
         self._session, self._contract, self._gpu, self._band = session, contract, session.gpu, band
         self.input, self.info, self._logits = session.input, session.info, logits
-        self._largest = session.input.max_batch or 1
+        self._largest = largest
         self._preprocess = CudaPreprocessor(contract, self._gpu, session.input.dtype, cache)
         require_same_bits(self._preprocess)
         self._values = len(contract.classes) * contract.height * contract.width  # logits of an image
@@ -181,7 +182,7 @@ class GpuMasks:
         gpu.record(place.done, on=self._down)
 
     def _compute(self, place: _Set, count: int) -> None:
-        """Queue kernels and engine, from the second batch of this size on as a graph."""
+        """Queue kernels and network, from the second batch of this size on as a graph."""
 
         def work() -> None:
             self._preprocess.launch(count, place.up, place.tensor)
@@ -190,18 +191,14 @@ class GpuMasks:
                 outlines = place.up.device.pointer + self._preprocess.beside_at(count)
                 self._decider.launch(count, self._largest, place.logits.pointer, outlines, place.back)
 
-        if not self._session.capturable:
-            work()
-            return
         if place.graphs_of != (now := (place.up.nbytes, place.back.nbytes)):  # they have moved
             place.graphs, place.graphs_of = {}, now
-        if count not in place.graphs:
-            work()
-            place.graphs[count] = None
+        if count in place.graphs:
+            self._gpu.replay(place.graphs[count])
             return
-        if place.graphs[count] is None:
-            place.graphs[count] = self._gpu.capture(work)
-        self._gpu.replay(place.graphs[count])
+        work()
+        # At once: what the network made ready for this shape, which no capture may hold, another would undo.
+        place.graphs[count] = self._gpu.capture(work)
 
     def _finish(self, ticket: Ticket) -> None:
         """Wait for a batch, if that was not done: the one time that the host does. The lock is held."""

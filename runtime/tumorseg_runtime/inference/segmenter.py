@@ -16,6 +16,7 @@ from tumorseg_runtime.backends.selection import AUTO, Selection, open_auto, open
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.core.progress import Tell, silent
 from tumorseg_runtime.core.session import MASKS, STREAM, Session, SessionInfo
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.inference.batches import predict_batches
@@ -29,7 +30,6 @@ from tumorseg_runtime.processing.spacing import measure
 if TYPE_CHECKING:
     from tumorseg_runtime.device.on_stream import OnStream
     from tumorseg_runtime.inference.stream import StreamResult
-
 
 BATCH_SIZE = 4  # images of one inference, unless told otherwise
 SELF_TESTS = ("quick", "full")
@@ -75,7 +75,7 @@ class Segmenter:
 
             def on_gpu(one: Session) -> GpuMasks:
                 width, on = None if band is None else band.logits, cast("OnStream", one)
-                return GpuMasks(on, contract, band=width, logits=logits, cache=kernel_cache)
+                return GpuMasks(on, contract, batch_size, band=width, logits=logits, cache=kernel_cache)
 
             session, again = on_gpu(session), reopen
             reopen = None if again is None else lambda: on_gpu(again())
@@ -102,6 +102,7 @@ class Segmenter:
         preprocess: str | None = None,
         logits: bool = False,
         public_key: str | Path | None = None,
+        tell: Tell = silent,
     ) -> Segmenter:
         """Check a bundle's seal and open it on exactly this backend, device and precision.
 
@@ -119,9 +120,8 @@ class Segmenter:
             GPU's stream (TensorRT), else 'cpu'. On 'cuda' pixels go up and masks come down
             (`inference.gpu_masks`); the kernels are compiled for this GPU (a second) and kept in the device
             folder, if there is one.
-        logits: on 'cuda', bring the logits down, too, for `Prediction.logits` and probabilities. Elsewhere
-            they are always there.
-        public_key: a PEM file; only a bundle that its owner signed is opened.
+        logits: on 'cuda', bring them down, too, for `Prediction.logits`; elsewhere they always come.
+        public_key: a PEM file; only a bundle that its owner signed is opened. tell: how far the self-test is.
         Raises BundleError, BackendError, CheckFailedError for the signature, ParityError for the self-test.
         """
         check_timeout(timeout_s)
@@ -154,7 +154,7 @@ class Segmenter:
             if level is not None:
                 from tumorseg_runtime.parity.verify import self_test as test  # only who tests needs it
 
-                test(opened, session, door, level)
+                test(opened, session, door, level, tell)
             return session
 
         def open_first() -> tuple[Session, Selection]:

@@ -26,8 +26,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import SOFTMAX, Contract
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.parity.budget import BUDGETS, Budget
-from tumorseg_runtime.parity.limits import decision_breaches, number_breaches
+from tumorseg_runtime.parity.budget import BUDGETS, Budget, decision_breaches, number_breaches
 from tumorseg_runtime.parity.mask_diff import Decisions, compare_masks, mask_dice
 from tumorseg_runtime.parity.report import ImageParity, ParityReport, summary
 from tumorseg_runtime.parity.rules import decided_rule, distance_rule, resized_rule

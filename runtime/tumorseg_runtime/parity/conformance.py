@@ -24,6 +24,7 @@ from tumorseg_runtime.conformance.network import conformance_bundle, expected_lo
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.core.files import write_bytes
+from tumorseg_runtime.core.progress import Tell, part, silent
 from tumorseg_runtime.core.session import InProcess, InputForm, Session, SessionInfo
 from tumorseg_runtime.parity.budget import Budget
 from tumorseg_runtime.parity.compare import ParityReport
@@ -77,13 +78,21 @@ class Conformance:
 
 
 def check_conformance(
-    make: MakeDoor, backend: str, device: str, precision: str, contract: Contract, *, full: bool
+    make: MakeDoor,
+    backend: str,
+    device: str,
+    precision: str,
+    contract: Contract,
+    *,
+    full: bool,
+    tell: Tell = silent,
 ) -> Conformance:
     """Every conformance file through a door that `make` builds on this backend, device and precision.
 
     contract: of the bundle that serves; its channels choose the network, and its rule is that of the masks.
     full: all files, every batch size, stream and threads; else those of moderate size that are no DICOM, one
         by one and as one list.
+    tell: the share that is done.
     Raises BackendError where the backend does not open its conformance artefact.
     """
     name = "rgb" if contract.channels == 3 else "gray"
@@ -108,9 +117,11 @@ def check_conformance(
         large = Plan(lists=(5, LARGE - 1, LARGE)) if full and (limit is None or limit >= LARGE) else None
         artefact = f"conformance of {backend} {device} {precision}"
         budget = BUDGETS[door.info.precision]
-        report = replay(door, files, budget, plan, artefact=artefact)
+        first = tell if large is None else part(tell, 0, 2)
+        report = replay(door, files, budget, plan, artefact=artefact, tell=first)
         if large is not None:
-            more = replay(make(bundle, session, LARGE), files, budget, large, artefact=artefact)
+            door, second = make(bundle, session, LARGE), part(tell, 1, 2)
+            more = replay(door, files, budget, large, artefact=artefact, tell=second)
             report = dataclasses.replace(report, images=(*report.images, *more.images))
     return Conformance(report, tuple(unverified))
 

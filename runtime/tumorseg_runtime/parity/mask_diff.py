@@ -2,6 +2,11 @@
 
 A pixel may flip where PyTorch's logit lies nearer to the threshold than the artefact errs: this is the band.
 A flip outside of it cannot come from the logits' error: something after the network went wrong.
+
+HD95 tells how far apart the borders of two masks lie, in pixels. The border of a mask is made of its pixels
+that have a 4-neighbour outside of it, or lie at the image's edge. From each border pixel of one mask the
+distance to the nearest border pixel of the other is taken; the 95th percentile of these, linearly
+interpolated, is one direction, and HD95 is the larger of both directions.
 """
 
 from __future__ import annotations
@@ -12,13 +17,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.parity.hausdorff import border, hd95
-
 BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float32]
-
 
 LISTED = 20  # events of an image that are listed, the largest first
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+_PERCENTILE = 95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Decisions:
     box: left, top, width, height in pixels around all that flipped; None where none did.
     dice: between the masks, 1 where both are empty.
     lesions, area_px: 8-connected components and pixels of all classes.
-    hd95_px: of the class where it is worst (`tumorseg_runtime.parity.hausdorff`), without the lesions that
+    hd95_px: of the class where it is worst, without the lesions that
         appeared or vanished. border: pixels of the borders of PyTorch's masks, of all classes.
     wide: pixels of these masks for one of the network, along a line, at least 1.
     event_px: pixels of all lesions that appeared or vanished. events: those, at most `LISTED`.
@@ -150,3 +153,26 @@ def _box(flips: BoolArray) -> tuple[int, int, int, int] | None:
 def _lesions(masks: BoolArray) -> int:
     """Number of 8-connected components of all classes, as `postprocess.find_lesions` counts them."""
     return sum(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1 for mask in masks)
+
+
+def hd95(first: BoolArray, second: BoolArray) -> float | None:
+    """HD95 of two masks (H, W) in pixels: 0 where both are empty, None where one is."""
+    rows, columns = np.nonzero(first | second)
+    if not len(rows):
+        return 0.0
+    if not first.any() or not second.any():
+        return None
+    window = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    borders = [border(mask[window]) for mask in (first, second)]
+    return max(_directed(*borders), _directed(*reversed(borders)))
+
+
+def border(mask: BoolArray) -> BoolArray:
+    """The border pixels of a mask (H, W)."""
+    inner = cv2.erode(mask.astype(np.uint8), _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(mask & (inner == 0))
+
+
+def _directed(source: BoolArray, target: BoolArray) -> float:
+    to_target = cv2.distanceTransform((~target).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return float(np.percentile(to_target[source], _PERCENTILE))

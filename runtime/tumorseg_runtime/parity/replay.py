@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError, InputError, TumorsegError
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_runtime.core.session import SessionInfo
 from tumorseg_runtime.images.frame import Frame, Spacing
 from tumorseg_runtime.parity.budget import Budget
@@ -98,12 +99,14 @@ def replay(
     artefact: str,
     scale: float | None = None,
     each: Callable[[int, Predicted], None] = lambda index, prediction: None,
+    tell: Tell = silent,
 ) -> ParityReport:
     """Push the references through the door as planned, and compare everything that comes out.
 
     artefact: name in the report. scale: standard deviation of PyTorch's logits, the unit of errors; None for
         that of the references.
     each: is given the index of a reference and a prediction of it, whatever came of the comparison.
+    tell: the share of the calls that is done.
     Raises InputError where no reference fits the door (a form for gray needs a gray image), and what the door
     raises for its backend; what it raises for a check is a breach of the images of that call.
     """
@@ -116,7 +119,7 @@ def replay(
     unit = logit_scale([item.logits for _, item in fitting]) if scale is None else scale
     checker = Checker(door, budget, unit)
     images: list[ImageParity] = []
-    for call in _calls(door, [item for _, item in fitting], plan):
+    for call in told(list(_calls(door, [item for _, item in fitting], plan)), tell):
         for place, outcome in call.outcomes():
             index, item = fitting[place]
             if isinstance(outcome, TumorsegError):
@@ -250,13 +253,13 @@ def _threaded(door: Door, items: Sequence[Reference], count: int) -> Iterator[_C
         except BaseException as error:  # noqa: BLE001  # raised again where the call is read
             errors[number] = error
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
     def run(number: int) -> Sequence[Any]:
+        if number == 0:
+            threads = [threading.Thread(target=work, args=(one,)) for one in (0, 1)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         if number in errors:
             raise errors[number]
         return answers[number]

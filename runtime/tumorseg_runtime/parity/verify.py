@@ -17,6 +17,7 @@ from tumorseg_runtime.core.errors import (
     InputError,
     ParityError,
 )
+from tumorseg_runtime.core.progress import Tell, part, silent
 from tumorseg_runtime.core.session import STREAM, Session
 from tumorseg_runtime.device.cache import find, read_ranking
 from tumorseg_runtime.device.engines import OtherMachineError, engines_in, read_key
@@ -61,37 +62,45 @@ class Verification:
         return {"passed": self.passed, **dataclasses.asdict(self)}
 
 
-def self_test(bundle: Bundle, session: Session, make: MakeDoor, level: str) -> None:
+def self_test(bundle: Bundle, session: Session, make: MakeDoor, level: str, tell: Tell = silent) -> None:
     """Raise ParityError unless this device decides as PyTorch did, through the door that `make` builds.
 
-    level: 'quick' or 'full' (docs/parity.md).
+    level: 'quick' or 'full' (docs/parity.md). tell: the share that is done.
     """
     lines = [
-        line for report in _reports(bundle, session, make, full=level == "full") for line in report.breaches
+        line
+        for report in _reports(bundle, session, make, tell, full=level == "full")
+        for line in report.breaches
     ]
     if lines:
         raise ParityError(f"{bundle.root}: self-test failed, this device must not serve: {summary(lines)}")
 
 
-def _reports(bundle: Bundle, session: Session, make: MakeDoor, *, full: bool) -> Iterator[ParityReport]:
+def _reports(
+    bundle: Bundle, session: Session, make: MakeDoor, tell: Tell, *, full: bool
+) -> Iterator[ParityReport]:
     """The conformance network and the golden images."""
     info = session.info
     yield check_conformance(
-        make, info.backend, info.device, info.precision, bundle.contract, full=full
+        make, info.backend, info.device, info.precision, bundle.contract, full=full, tell=part(tell, 0, 2)
     ).report
-    yield replay_golden(bundle, session, make, full=full)
+    yield replay_golden(bundle, session, make, full=full, tell=part(tell, 1, 2))
 
 
-def replay_golden(bundle: Bundle, session: Session, make: MakeDoor, *, full: bool) -> ParityReport:
+def replay_golden(
+    bundle: Bundle, session: Session, make: MakeDoor, *, full: bool, tell: Tell = silent
+) -> ParityReport:
     """The golden images through the door, several batch sizes; on a GPU's stream once for their logits, and
     once for masks alone, as it serves."""
     info, golden = session.info, load_golden(bundle)
     name = f"{info.backend} {info.device} {info.precision}"
     reports = []
-    for logits in (True, False) if STREAM in session.input.memory else (True,):
+    ways = (True, False) if STREAM in session.input.memory else (True,)
+    for number, logits in enumerate(ways):
         door = make(bundle, session, None, logits)
         plan = full_plan(door.batch_size) if full else quick_plan(door.batch_size)
-        reports.append(replay(door, golden, BUDGETS[info.precision], plan, artefact=name))
+        share = part(tell, number, len(ways))
+        reports.append(replay(door, golden, BUDGETS[info.precision], plan, artefact=name, tell=share))
     images = tuple(image for report in reports for image in report.images)
     return dataclasses.replace(reports[0], images=images)
 
@@ -105,6 +114,7 @@ def verify_bundle(
     precision: str | None = None,
     device_folder: Path | None = None,
     public_key: Path | None = None,
+    tell: Tell = silent,
 ) -> Verification:
     """Check every hash, then replay the conformance files and the golden images through the door.
 
@@ -112,6 +122,7 @@ def verify_bundle(
     backend, device, precision: only these; None for all that the bundle has. A backend whose artefact the
         bundle lacks is reported only where it was asked for by name.
     public_key: as in `Bundle.open`.
+    tell: the share of the checks that is done.
     Raises BundleError where there is no bundle at all, InputError for an unknown name, CheckFailedError
     where the signature is not the key's.
     """
@@ -121,18 +132,25 @@ def verify_bundle(
     if device is not None and device not in DEVICES:
         raise InputError(f"device is '{device}', expected one of {', '.join(DEVICES)}")
     problems = tuple(bundle.problems())
-    checks = []
+    asked: list[tuple[str, str, str]] = []
     if not problems:
         folder = find(bundle) if device_folder is None else device_folder
         problems = tuple(folder_problems(bundle, folder)) if folder is not None else ()
     if not problems:
         precisions = sorted({artefact.precision for artefact in bundle.artefacts})
-        for name in BACKENDS if backend is None else (backend,):
-            for one in devices_of(name) if device is None else (device,):
-                for kind in precisions if precision is None else (precision,):
-                    if backend is not None or has_artefact(bundle, name, kind, folder):
-                        checks.append(_check(bundle, make, name, one, kind, folder))
-    return Verification(bundle.name, bundle.digest(), problems, tuple(checks))
+        asked = [
+            (name, one, kind)
+            for name in (BACKENDS if backend is None else (backend,))
+            for one in (devices_of(name) if device is None else (device,))
+            for kind in (precisions if precision is None else (precision,))
+            if backend is not None or has_artefact(bundle, name, kind, folder)
+        ]
+    able = [key for key in asked if why_unavailable(*key[:2]) is None]
+    checks = tuple(
+        _check(bundle, make, *key, folder, part(tell, able.index(key), len(able)) if key in able else silent)
+        for key in asked
+    )
+    return Verification(bundle.name, bundle.digest(), problems, checks)
 
 
 def folder_problems(bundle: Bundle, folder: Path) -> Iterator[str]:
@@ -155,7 +173,13 @@ def devices_of(backend: str) -> list[str]:
 
 
 def _check(
-    bundle: Bundle, make: MakeDoor, backend: str, device: str, precision: str, folder: Path | None
+    bundle: Bundle,
+    make: MakeDoor,
+    backend: str,
+    device: str,
+    precision: str,
+    folder: Path | None,
+    tell: Tell,
 ) -> Check:
     def found(status: str, detail: str) -> Check:
         return Check(backend, device, precision, status, detail)
@@ -168,8 +192,11 @@ def _check(
         session = open_session(
             bundle, backend=backend, device=device, precision=precision, device_folder=folder
         )
-        conformance = check_conformance(make, backend, device, precision, bundle.contract, full=True)
-        report = replay_golden(bundle, session, make, full=True)
+        halves = part(tell, 0, 2), part(tell, 1, 2)
+        conformance = check_conformance(
+            make, backend, device, precision, bundle.contract, full=True, tell=halves[0]
+        )
+        report = replay_golden(bundle, session, make, full=True, tell=halves[1])
     except OtherMachineError as error:
         return found(UNVERIFIED, str(error))
     except (CheckFailedError, BackendError, BundleError, InputError) as error:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.parity.hausdorff import border
+from tumorseg_runtime.parity.mask_diff import border
 from tumorseg_runtime.parity.reference import Reference
 from tumorseg_runtime.processing.decision import decide
 from tumorseg_runtime.processing.preprocess import Preprocessor

@@ -17,7 +17,7 @@ from tumorseg_benchmarks.variants.places import PLACES
 from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_export.bundle import export as export_module
 from tumorseg_export.targets import onnx_deploy, openvino
-from tumorseg_export.targets.judge import SlowError
+from tumorseg_export.targets.int8_acceptance import SlowError
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_export.targets.validate_parity import BreachError
 from tumorseg_runtime.bundle.bundle import Bundle

@@ -15,7 +15,7 @@ from fakes.session import FakeSession
 from tumorseg_benchmarks.latency.bench import Bench, BenchmarkCase, enter, find_truth
 from tumorseg_benchmarks.latency.latency import Sample, TimingPlan
 from tumorseg_benchmarks.latency.rows import BenchRow, fill, rank
-from tumorseg_benchmarks.parity.parity import ReferenceSet, golden_reference
+from tumorseg_benchmarks.parity.references import ReferenceSet, golden_reference
 from tumorseg_benchmarks.reports.bench_report import bench_table, noise_lines
 from tumorseg_benchmarks.variants.candidates import Candidate
 from tumorseg_benchmarks.variants.variants import Variant

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from tumorseg_benchmarks.commands import bench as command
-from tumorseg_benchmarks.latency import cold_start as cold_start
+from tumorseg_benchmarks.latency import cold_start
 from tumorseg_benchmarks.latency.cold_start import STARTS, measure_cold
 from tumorseg_benchmarks.latency.rows import BenchRow
 from tumorseg_benchmarks.variants.third_party_baselines import THIRD_PARTY_BASELINES
@@ -147,13 +146,13 @@ def test_stock_runtimes_are_not_started_alone_and_a_failure_is_noted(
             raise BackendError("it fell over")
         return found
 
-    monkeypatch.setattr(command, "measure_cold", measure)
+    monkeypatch.setattr(cold_start, "measure_cold", measure)
     halves = next(one for one in VARIANTS if one.name == "onnx-fp16-onnxruntime-cpu")
     rows = [
         BenchRow(one, one.label, "variant", 1, "measured") for one in (ONNX, halves, THIRD_PARTY_BASELINES[2])
     ]
     rows.append(BenchRow(ONNX, ONNX.label, "control", 1, "measured"))
-    cold_starts, failed = command.start_cold(tiny_bundle, None, rows, 1, None, lambda line: None)
+    cold_starts, failed = cold_start.start_cold(tiny_bundle, None, rows, 1, None, lambda line: None)
     assert started == [ONNX.name, halves.name]
     assert cold_starts == {ONNX.name: found}
     assert failed == {

@@ -16,8 +16,8 @@ from onnx import numpy_helper
 
 from tumorseg_benchmarks.commands.parity import parity
 from tumorseg_benchmarks.parity.findings import CERTIFICATE, Findings
-from tumorseg_benchmarks.parity.parity import ParityRow
 from tumorseg_benchmarks.parity.preprocess_paths import VectorCheck
+from tumorseg_benchmarks.parity.rows import ParityRow
 from tumorseg_benchmarks.reports.ci import to_annotations, to_junit
 from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of

@@ -16,13 +16,8 @@ import pytest
 from fakes.session import FakeSession
 from tumorseg_benchmarks.commands.parity import parity
 from tumorseg_benchmarks.parity.fp16_reference import NAME as ROUNDED
-from tumorseg_benchmarks.parity.parity import (
-    ReferenceSet,
-    check_parity,
-    compare,
-    golden_reference,
-    split_reference,
-)
+from tumorseg_benchmarks.parity.parity import check_parity, compare
+from tumorseg_benchmarks.parity.references import ReferenceSet, golden_reference, split_reference
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 from tumorseg_benchmarks.variants.variants import VARIANTS
 from tumorseg_runtime.bundle.bundle import Bundle

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tumorseg_benchmarks.parity.findings import Findings
-from tumorseg_benchmarks.parity.parity import ParityRow, check_parity
+from tumorseg_benchmarks.parity.parity import check_parity
+from tumorseg_benchmarks.parity.rows import ParityRow
 from tumorseg_benchmarks.reports.parity_page import parity_cases, parity_page, verdict
 from tumorseg_benchmarks.reports.report import variant_facts
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import math
 
-from tumorseg_benchmarks.reports.tables import Table, error_cell
+from tumorseg_benchmarks.reports.summaries import error_cell
+from tumorseg_train.report.tables import Table
 
 TABLE = Table(("name", "ms>"), (("a", "1.5"), ("long | name", "12")))
 

@@ -43,12 +43,21 @@ def test_folder_of_save_pretrained_says_all_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "flags", "message"),
     [
-        ({"_model_class": "FPN"}, {}, "is a FPN, expected one of UnetPlusPlus, Unet, DeepLabV3"),
+        ({"_model_class": "FCN"}, {}, "is a FCN, expected one of UnetPlusPlus, Unet, DeepLabV3"),
+        (
+            {"_model_class": "Linknet", "encoder_depth": 4},
+            {},
+            "has decoder_attention_type = None, decoder_channels",
+        ),
         ({"activation": "tanh"}, {}, "has activation = 'tanh', expected a network of smp's Unet"),
         ({"activation": "softmax2d"}, {}, "has one class, whose softmax is 1 everywhere"),
         ({"something": 3}, {}, "has something = 3"),
         ({"in_channels": 1}, {}, "has 3 channels and 1 classes, config.json says 1 and 1"),
-        ({"decoder_interpolation": "best"}, {}, r"pixels gave .*best.*, expected logits \(1, 1, 64, 64\)"),
+        (
+            {"decoder_interpolation": "best"},
+            {},
+            r"512x512 pixels gave .*best.*, expected logits \(1, 1, 512, 512\)",
+        ),
         ({"decoder_attention_type": "best"}, {}, "unet cannot be built on encoder 'resnet18' with"),
         ({"decoder_channels": [64, 32, 16, 8]}, {}, "unet cannot be built on encoder 'resnet18' with"),
         ({"encoder_name": "resnet34"}, {}, "for unet on resnet34 do not fit"),

@@ -8,12 +8,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from tumorseg_export.checkpoint import unfold as module
 from tumorseg_export.checkpoint.unfold import trace, unfold
 from tumorseg_export.commands.unfold import unfold as command
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_train.demo.demo import SHIPPED
+from tumorseg_train.networks.mirrored import Mirrored
 from tumorseg_train.networks.models import build_model, load_exactly
 from tumorseg_train.networks.statistics import estimate_statistics, is_folded
 from tumorseg_train.networks.weights_file import read_state_dict
@@ -23,7 +25,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def network(tiny_bundle: Bundle) -> torch.nn.Module:
-    bundle = tiny_bundle
+    return network_of(tiny_bundle)
+
+
+def network_of(bundle: Bundle) -> torch.nn.Module:
     model = build_model(
         bundle.model["architecture"],
         bundle.model["encoder"],
@@ -38,9 +43,7 @@ def test_answers_as_the_artefact_does_also_with_statistics(
     network: torch.nn.Module, tiny_bundle: Bundle
 ) -> None:
     bundle = tiny_bundle
-    with Segmenter.open(bundle) as segmenter:
-        image = torch.from_numpy(segmenter.prepare(segmenter_frame(bundle)))[None].float()
-        served = torch.from_numpy(segmenter.predict(golden_image(bundle)).logits)
+    image, served = input_and_logits(bundle, "fp32")
     with torch.inference_mode():
         before = network(image)[0]
     assert (before - served).abs().max() < 1e-3 * served.std()
@@ -55,6 +58,21 @@ def test_answers_as_the_artefact_does_also_with_statistics(
     assert float(norm.running_mean.abs().max()) > 0  # of what reaches it, no longer none
 
 
+def test_a_mirrored_network_is_read_back_whole() -> None:
+    bundle = Bundle.open(SHIPPED)
+    image, served = input_and_logits(bundle, "fp16")
+    with torch.inference_mode():
+        mirrored = Mirrored(network_of(bundle))(image)[0]
+    assert (mirrored - served).abs().max() < 0.02 * served.std()  # what FP16 costs
+
+
+def input_and_logits(bundle: Bundle, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a golden image: float32 (1, C, h, w), and what the artefact answers."""
+    with Segmenter.open(bundle, precision=precision) as segmenter:
+        image = torch.from_numpy(segmenter.prepare(segmenter_frame(bundle)))[None].float()
+        return image, torch.from_numpy(segmenter.predict(golden_image(bundle)).logits)
+
+
 def golden_image(bundle: Bundle) -> Path:
     return bundle.root / "golden" / f"{bundle.golden[0]}.png"
 
@@ -65,9 +83,14 @@ def segmenter_frame(bundle: Bundle):  # type: ignore[no-untyped-def]
     return to_frame(golden_image(bundle), "golden")
 
 
-def test_another_network_and_a_damaged_bundle_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read back; keep the run"):
-        unfold(SHIPPED)  # mirrored: its BatchNorm is not folded
+def test_another_network_and_a_damaged_bundle_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = build_model("unet", "resnet18", channels=3, classes=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "build_model", lambda *names, **options: other)
+        with pytest.raises(InputError, match="cannot be read back; keep the run"):
+            unfold(SHIPPED)
     with pytest.raises(InputError, match="follows no convolution"):
         trace(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.zeros(1, 3, 8, 8))
     broken = tmp_path / "bundle"

@@ -7,7 +7,15 @@ import pytest
 from click.testing import CliRunner
 
 from tumorseg_export.bundle.sign import new_key
-from tumorseg_export.commands.export import MAX_NOTES, export, parse_size, read_notes, summarise, table
+from tumorseg_export.commands.export import (
+    MAX_NOTES,
+    export,
+    parse_options,
+    parse_size,
+    read_notes,
+    summarise,
+    table,
+)
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
@@ -133,3 +141,17 @@ def test_a_checkpoint_that_is_not_there_is_said_before_anything_else(tmp_path: P
     arguments = [str(tmp_path / "absent"), "--out", str(tmp_path / "bundle")]
     with pytest.raises(InputError, match=r"absent: does not exist, expected a run or a checkpoint"):
         CliRunner().invoke(export, arguments, catch_exceptions=False)
+
+
+def test_options_are_json_or_a_word() -> None:
+    given = ("encoder_depth=4", "decoder_channels=[8, 4]", "decoder_readout=add", "decoder_use_norm=false")
+    assert parse_options(given) == {
+        "encoder_depth": 4,
+        "decoder_channels": [8, 4],
+        "decoder_readout": "add",
+        "decoder_use_norm": False,
+    }
+    assert parse_options(()) is None
+    for wrong in (("depth",), ("=4",), ("a b=4",), ("a=",), ("a=1", "a=2")):
+        with pytest.raises(InputError, match="expected NAME=VALUE with each NAME once"):
+            parse_options(wrong)

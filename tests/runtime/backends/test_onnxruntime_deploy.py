@@ -16,7 +16,7 @@ from tumorseg_runtime.backends import MASK_BACKENDS, open_session
 from tumorseg_runtime.cli.predict import predict
 from tumorseg_runtime.cli.verify import verify
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, OutputError
-from tumorseg_runtime.core.session import MASKS, checked_infer
+from tumorseg_runtime.core.session import LOGITS, MASKS, checked_infer
 from tumorseg_runtime.images.read import write_png
 
 pytest.importorskip("onnxruntime")
@@ -40,6 +40,10 @@ def test_masks_are_those_of_the_float_path(root: Path, backend: str, scene: Scen
     deploy, floats = Segmenter.open(root, backend=backend, self_test=True), Segmenter.open(root)
     assert (deploy.gives_masks, floats.gives_masks) == (True, False)
     assert deploy.info.backend == backend
+    assert [open_session(Bundle.open(root), backend=name).output for name in (backend, "onnxruntime")] == [
+        MASKS,
+        LOGITS,
+    ]
     images = [scene(64, 64, colour=backend == NAME and seed % 2 == 1, seed=seed) for seed in range(6)]
     found = deploy.predict(images)
     assert any(one.mask.any() for one in found)

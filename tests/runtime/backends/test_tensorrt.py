@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes.cuda import FakeDriver
-from fakes.tensorrt import FakeTensorRt
+from fakes.tensorrt_device import PROFILE, Device
 from tumorseg_runtime.backends import BACKENDS, open_session
 from tumorseg_runtime.backends import tensorrt as backend
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, FileRecord, sha256_of
@@ -24,37 +23,9 @@ from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.session import checked_infer
 from tumorseg_runtime.device.cuda import Gpu
 from tumorseg_runtime.device.driver import why_no_driver
-from tumorseg_runtime.device.engines import EngineKey, OtherMachineError, Profile, write_engine
+from tumorseg_runtime.device.engines import OtherMachineError, write_engine
 from tumorseg_runtime.device.tensor import DeviceTensor
 from tumorseg_runtime.device.tensorrt_log import collecting_logger, out_of_memory
-
-PROFILE = Profile(1, 2, 4)
-
-
-class Device:
-    """A fake machine with a GPU and TensorRT 10.3.0, and a device folder with one engine of a bundle."""
-
-    def __init__(self, bundle: Bundle, folder: Path, **network: Any) -> None:
-        self.bundle, self.folder = bundle, folder
-        self.driver = FakeDriver()
-        self.trt = FakeTensorRt(self.driver, **network)
-        self.gpu = Gpu(self.driver)
-        self.key = EngineKey(
-            bundle.files["model.onnx"].sha256, bundle.digest(), "fp32", "tensorrt", "10.3.0", (87,),
-            self.gpu.name, PROFILE, None,
-        )  # fmt: skip
-        self.write(self.key)
-
-    def write(self, key: EngineKey) -> None:
-        for path in self.folder.glob("*"):
-            path.unlink()
-        builder = self.trt.Builder(None)
-        config = builder.create_builder_config()
-        config.profile = tuple((n, self.trt.channels, *self.trt.size) for n in dataclasses.astuple(PROFILE))
-        write_engine(self.folder / key.name(), bytes(builder.build_serialized_network(None, config)), key)
-
-    def open(self) -> backend.TensorRtSession:
-        return backend.open_session(BACKENDS["tensorrt"], self.bundle, "cuda", "fp32", None, self.folder)
 
 
 @pytest.fixture
@@ -107,8 +78,8 @@ def test_a_tensor_on_the_gpu_is_read_where_it_lies(make_device: Callable[..., De
 def test_memory_is_taken_once_and_answers_stay(make_device: Callable[..., Device]) -> None:
     device = make_device()
     session = device.open()
-    free, alive = device.driver.free_bytes, len(device.driver.alive)
     first = session.infer(noise(4, 3, 64, 64))
+    free, alive = device.driver.free_bytes, len(device.driver.alive)
     kept = first.copy()
     for count in range(1, 5):
         session.infer(noise(count, 3, 64, 64))
@@ -236,7 +207,7 @@ def test_a_gpu_without_room_for_the_buffers_says_so(make_device: Callable[..., D
     device = make_device()
     device.driver.free_bytes = 1000
     with pytest.raises(BackendError, match="cuMemAlloc: the GPU is out of memory"):
-        device.open()
+        device.open().infer(noise(4, 3, 64, 64))
 
 
 def test_without_a_driver_tensorrt_is_not_touched(

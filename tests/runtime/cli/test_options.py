@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from tumorseg_runtime.cli import options as module
 from tumorseg_runtime.cli.main import cli
 from tumorseg_runtime.cli.options import Options, command, out_option
+from tumorseg_runtime.core import progress
 
 ALL = {
     "bench", "build", "bundle pack", "bundle unpack", "compare", "data audit", "data import", "data phantoms",
@@ -104,6 +105,22 @@ def test_quiet_silences_progress_and_json_has_standard_output_to_itself(
     done = CliRunner().invoke(speak, given)
     assert done.exit_code == 0
     assert (done.stdout.splitlines(), done.stderr.splitlines()) == (stdout, stderr)
+
+
+@pytest.mark.parametrize(("given", "stderr"), [([], ["reading: 50%, 6 s left"]), (["--quiet"], [])])
+def test_progress_without_a_terminal_is_plain_lines(
+    given: list[str], stderr: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter((0.0, 6.0, 12.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+
+    @module.command(module.Options, example="tumorseg wait")
+    def wait(options: module.Options) -> None:
+        with options.progress("reading") as tell:
+            tell(0.5)
+            tell(1.0)
+
+    assert CliRunner().invoke(wait, given).stderr.splitlines() == stderr
 
 
 def test_shared_options_are_defined_in_one_place() -> None:

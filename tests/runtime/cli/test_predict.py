@@ -145,7 +145,8 @@ def test_the_lines_hold_what_the_summary_holds(
     run_predict(small_bundle, image_folder, "--out", tmp_path / "out")
     report = json.loads((tmp_path / "out/predictions.json").read_text())
     settings, *lines = lines_in(tmp_path / "out")
-    assert settings["settings"] == {name: report[name] for name in report if name not in ("images", "failed")}
+    kept = report.keys() - {"images", "volumes", "failed"}
+    assert settings["settings"] == {name: report[name] for name in kept}
     assert [line for line in lines if "error" not in line] == report["images"]
     assert [line for line in lines if "error" in line] == report["failed"]
     assert all(0 <= line["margin"] < 0.2 for line in report["images"])
@@ -173,7 +174,7 @@ def test_probabilities_and_no_overlays(
 def test_a_bar_on_a_terminal(
     run_predict: Run, small_bundle: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tumorseg_runtime.cli import predict as module
+    from tumorseg_runtime.cli import options as module
 
     class Terminal:
         def __init__(self) -> None:
@@ -189,9 +190,10 @@ def test_a_bar_on_a_terminal(
             pass
 
     terminal = Terminal()
-    monkeypatch.setattr(module, "sys", SimpleNamespace(stderr=terminal, argv=["tumorseg"]))
+    monkeypatch.setattr(module, "sys", SimpleNamespace(stderr=terminal))
     result = run_predict(small_bundle, image_folder, "--out", tmp_path / "out")
-    assert "3/3" in terminal.text
+    assert "segmenting" in terminal.text
+    assert "100%" in terminal.text
     assert "a/1.png" not in result.stdout
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tumorseg_runtime.parity.hausdorff import border, hd95
+from tumorseg_runtime.parity.mask_diff import border, hd95
 
 BoolArray = npt.NDArray[np.bool_]
 

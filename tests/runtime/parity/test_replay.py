@@ -14,16 +14,14 @@ import pytest
 from fakes.session import FakeSession
 from tumorseg_runtime import Bundle, Prediction, Segmenter
 from tumorseg_runtime.backends import open_session
-from tumorseg_runtime.core.errors import InputError, ParityError
+from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.session import InProcess
-from tumorseg_runtime.deployment.store import install
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.compare import ParityReport
 from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_runtime.parity.replay import ALL, IN_ONE_LIST, ONE_BY_ONE, Plan, full_plan, quick_plan, replay
-from tumorseg_runtime.parity.verify import REFUSED, verify_bundle
 from tumorseg_runtime.processing.postprocess import Lesion, find_lesions
 from tumorseg_runtime.processing.postprocess import masks_from_logits as decide
 
@@ -232,66 +230,6 @@ def test_a_gray_form_needs_a_gray_image(
     assert len(report.images) == 2
     with pytest.raises(InputError, match="none of the 1 references is gray"):
         replay(door, golden[2:], BUDGETS["fp32"], IN_ONE_LIST, artefact="gray")
-
-
-# What the first finding of the judgement was about: refused by all that a device runs.
-
-
-def refused_everywhere(root: Path, store: Path, backend: str = "onnxruntime") -> None:
-    for level in ("quick", "full"):
-        with pytest.raises(ParityError, match="this device must not serve"):
-            Segmenter.open(root, backend=backend, self_test=level)
-    (check,) = verify_bundle(root, door_of, backend=backend, device="cpu").checks
-    assert check.status == REFUSED
-    with pytest.raises(ParityError):
-        install(store, root, test=lambda bundle: Segmenter.open(bundle, backend=backend, self_test="full"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("bug", ["sigmoid twice", "upside down"])
-def test_masks_that_are_wrong_are_refused_by_all(
-    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str
-) -> None:
-    monkeypatch.setattr(*BUGS[bug])
-    refused_everywhere(small_bundle, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_reversed_batch_is_refused_by_all(
-    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = Segmenter.submit
-
-    def reverse(
-        self: Segmenter, prepared: Sequence[Array], *, timeout_s: float | None = None
-    ) -> Callable[[], Array]:
-        answers = real(self, prepared, timeout_s=timeout_s)
-        return lambda: np.ascontiguousarray(answers()[::-1])
-
-    monkeypatch.setattr(Segmenter, "submit", reverse)
-    refused_everywhere(small_bundle, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_lesion_of_five_pixels_made_up_by_a_deploy_form_is_refused_by_all(
-    make_bundle: Callable[..., Path],
-    convert_bundle: Callable[[Path, str], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from tumorseg_runtime.backends.onnxruntime_deploy import DeploySession
-
-    root = make_bundle(tmp_path / "bundle")
-    convert_bundle(root, "onnx-deploy")
-    real = DeploySession.infer
-
-    def made_up(self: DeploySession, batch: Array) -> Array:
-        masks = real(self, batch).copy()
-        masks[:, :, 2, 2:7] = 1  # in a corner, where PyTorch says no
-        return masks
-
-    monkeypatch.setattr(DeploySession, "infer", made_up)
-    refused_everywhere(root, tmp_path / "store", "onnxruntime-deploy")
 
 
 def test_a_prediction_keeps_what_is_checked() -> None:

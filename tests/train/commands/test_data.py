@@ -59,7 +59,7 @@ def test_prepare_as_json_with_the_split_in_the_folder(drawn: Path) -> None:
 
 
 def test_prepare_draws_phantoms_where_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phantoms, "write_phantoms", lambda root: write_phantoms(root, brain=3, breast=3))
+    monkeypatch.setattr(phantoms, "write_phantoms", lambda to, tell: write_phantoms(to, brain=3, breast=3))
     result = run("prepare", tmp_path / "data", "--json", "--phantoms")
     assert result.exit_code == 0, result.output
     assert f"{tmp_path / 'data'} did not exist: phantoms were drawn" in result.stderr
@@ -110,7 +110,7 @@ def test_a_mistyped_path_gets_no_phantoms(tmp_path: Path, name: str) -> None:
 
 def test_the_default_path_gets_phantoms_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(phantoms, "write_phantoms", lambda root: write_phantoms(root, brain=3, breast=3))
+    monkeypatch.setattr(phantoms, "write_phantoms", lambda to, tell: write_phantoms(to, brain=3, breast=3))
     result = run("prepare", "data")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1].startswith("6 phantoms, drawn images: all files are sound; split: ")

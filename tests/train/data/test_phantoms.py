@@ -145,7 +145,7 @@ def test_existing_folders_are_left_alone(tmp_path: Path) -> None:
 
 def test_ensure_data_draws_what_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(phantoms, "write_phantoms", lambda root: asked.append(root))
+    monkeypatch.setattr(phantoms, "write_phantoms", lambda root, tell: asked.append(root))
     assert ensure_data(tmp_path / "a" / "b", asked=True) is True
     assert asked == [tmp_path / "a" / "b"]
 

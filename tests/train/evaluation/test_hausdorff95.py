@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tumorseg_runtime.parity.hausdorff import hd95
+from tumorseg_runtime.parity.mask_diff import hd95
 from tumorseg_train.evaluation.metrics import hausdorff95
 
 

@@ -35,9 +35,9 @@ def left_half(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def test_masks_are_compared_at_the_networks_size(manifest: Manifest) -> None:
-    seen: list[tuple[int, int]] = []
-    predictions = score_part(left_half, manifest, "test", CONTRACT, log=lambda *pair: seen.append(pair))
-    assert seen == [(i, 5) for i in range(1, 6)]
+    seen: list[float] = []
+    predictions = score_part(left_half, manifest, "test", CONTRACT, tell=seen.append)
+    assert seen == [0.2, 0.4, 0.6, 0.8, 1.0]
     for item, score in zip(predictions.items, predictions.scores, strict=True):
         _, mask = read_pair(manifest.root, item)
         truth = cv2.resize(mask.astype(np.uint8), (64, 64), interpolation=cv2.INTER_NEAREST_EXACT) > 0

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.commands.train import train
-from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.networks.run import CHECKPOINT, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -31,13 +30,6 @@ for setting in (
     "contrast=0.2",
 ):
     FLAGS += ["--set", setting]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("phantoms") / "data"
-    write_phantoms(root, brain=14, breast=24, seed=3)
-    return root
 
 
 @pytest.fixture(scope="module")

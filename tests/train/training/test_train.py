@@ -14,7 +14,6 @@ from tumorseg_runtime.core.errors import BundleError, InputError, TumorsegError
 from tumorseg_train.commands.train import move_aside, train
 from tumorseg_train.config.plan import InitialWeights, TrainingPlan
 from tumorseg_train.config.recipe import load_recipe
-from tumorseg_train.data.phantoms import write_phantoms
 from tumorseg_train.data.split import SPLIT
 from tumorseg_train.evaluation.predictions import evaluate
 from tumorseg_train.networks.initial import initial_weights, load_initial_weights
@@ -25,24 +24,6 @@ pytestmark = pytest.mark.slow
 
 SMALL = ["--arch", "unet", "--encoder", "resnet18", "--size", "64", "--encoder-weights", "none"]
 SMALL += ["--epochs", "3", "--recipe"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("phantoms") / "data"
-    write_phantoms(root, brain=14, breast=24, seed=3)
-    return root
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The quick recipe, with crops that fit into 64x64."""
-    from tumorseg_train.config.recipe import FOLDER
-
-    path = tmp_path_factory.mktemp("recipe") / "small.toml"
-    text = (FOLDER / "quick.toml").read_text(encoding="utf-8")
-    path.write_text(text.replace("crop = 96", "crop = 32"), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -216,18 +197,9 @@ def test_impossible_trainings_are_refused_before_they_start(data: Path, recipe: 
 def continued(data: Path, recipe: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A training of a larger size from the run's weights, with a learning rate of almost nothing."""
     out = tmp_path_factory.mktemp("runs") / "continued"
-    arguments = [
-        str(data),
-        "--out",
-        str(out),
-        *SMALL[:4],
-        "--size",
-        "96",
-        "--recipe",
-        str(recipe),
-        "--epochs",
-    ]
-    arguments += ["1", "--set", "learning_rate=1e-30", "--set", "weight_decay=0.0", "--init", str(run.root)]
+    arguments = [str(data), "--out", str(out), *SMALL[:4], "--size", "96", "--recipe", str(recipe)]
+    arguments += ["--epochs", "1", "--init", str(run.root)]
+    arguments += ["--set", "learning_rate=1e-30", "--set", "weight_decay=0.0"]
     result = CliRunner().invoke(train, arguments)
     assert result.exit_code == 0, result.output
     return Run.open(out)
@@ -293,19 +265,8 @@ def test_weights_of_another_network_are_refused_before_the_training(
 
 def test_without_an_epoch_weights_are_judged_as_they_are(data: Path, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "adopted"
-    arguments = [
-        str(data),
-        "--out",
-        str(out),
-        *SMALL[:4],
-        "--size",
-        "64",
-        "--recipe",
-        "quick",
-        "--epochs",
-        "0",
-    ]
-    arguments += ["--set", "crop=32", "--set", "mirror=true"]
+    arguments = [str(data), "--out", str(out), *SMALL[:4], "--size", "64", "--recipe", "quick"]
+    arguments += ["--epochs", "0", "--set", "crop=32", "--set", "mirror=true"]
     refused = CliRunner().invoke(train, arguments)
     assert isinstance(refused.exception, InputError)
     assert "--epochs is 0, expected 1 or more without --init" in str(refused.exception)

@@ -54,7 +54,7 @@ def compare(options: CompareOptions) -> None:
         comparison_tables,
     )
     from tumorseg_train.evaluation.complexity import read_latencies
-    from tumorseg_train.report.tables import json_text, text_table, write_report
+    from tumorseg_train.report.tables import json_text, write_report
 
     latencies, notes = read_latencies(options.bench)
     compared_runs = gather(options.runs, latencies, part=options.part, scale=options.scale, log=options.log)
@@ -74,7 +74,7 @@ def compare(options: CompareOptions) -> None:
         for line in notes:
             say(line)
         for each in comparison_tables(values):
-            say_text(f"{each.title}\n{text_table(each.header, each.rows)}{each.note}\n")
+            say_text(f"{each.title}\n{each.to_text()}{each.note}\n")
     options.log(f"report: {options.out / NAME}.html")
     options.verdict(
         f"{len(compared_runs)} networks compared on part '{options.part}': {options.out / NAME}.html"

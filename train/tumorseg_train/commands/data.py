@@ -82,11 +82,14 @@ def prepare(options: PrepareOptions) -> None:
     status is then 2. Phantoms are drawn where DIR is `data` or --phantoms is given, and DIR does not exist.
     """
     folder = options.folder
-    if ensure_data(folder, asked=options.phantoms):
+    with options.progress("drawing phantoms") as tell:
+        drawn = ensure_data(folder, asked=options.phantoms, tell=tell)
+    if drawn:
         options.log(f"{folder} did not exist: phantoms were drawn into it (docs/data.md)")
     declared = options.declared(folder)
     samples = find_samples(folder, declared)
-    facts, found = examine(folder, samples, declared)
+    with options.progress("reading images and masks") as tell:
+        facts, found = examine(folder, samples, declared, tell)
     problems = [problem.text for problem in found]
     if problems:
         if options.as_json:
@@ -148,7 +151,8 @@ class PhantomsOptions(Options):
 def phantoms(options: PhantomsOptions) -> None:
     """Draw phantoms into DIR, in the layouts of the real datasets. DIR must be new or empty."""
     folder, brain, breast, seed = options.folder, options.brain, options.breast, options.seed
-    write_phantoms(folder, brain=brain, breast=breast, seed=seed)
+    with options.progress("drawing phantoms") as tell:
+        write_phantoms(folder, brain=brain, breast=breast, seed=seed, tell=tell)
     if options.as_json:
         values = {"root": str(folder), "brain": brain, "breast": breast, "seed": seed}
         say_text(json.dumps(values, indent=2))
@@ -201,7 +205,7 @@ def describe(report: dict[str, Any]) -> str:
             "split: scores on its test part are too high"
         )
     if report["phantoms"]:
-        lines.append(f"phantoms: drawn images, taken of nobody ({report['root']}/{NOTE})")
+        lines.append(f"phantoms: drawn images, of no patient ({report['root']}/{NOTE})")
     lines += [f"same bytes, kept in one part: {', '.join(images)}" for images in report["copies"]]
     if border := report["masks_at_the_border"]:
         names = ", ".join(border[:3]) + (", ..." if len(border) > 3 else "")

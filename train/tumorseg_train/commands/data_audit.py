@@ -45,7 +45,8 @@ def audit(options: AuditOptions) -> None:
     empty, inverted or of another size, one scene in two classes, or a split with one group on two sides.
     Nothing under DIR is changed.
     """
-    found = audit_data(options.folder, options.split, options.declared(options.folder))
+    with options.progress("reading images and masks") as tell:
+        found = audit_data(options.folder, options.split, options.declared(options.folder), tell)
     out = options.out
     if out:
         make_folder(out.parent)

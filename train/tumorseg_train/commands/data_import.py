@@ -14,6 +14,7 @@ from tumorseg_runtime.cli.options import Existing, command
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.images.nifti.names import is_volume
 from tumorseg_train.commands.dataset_options import DatasetOptions, dataset_options
 from tumorseg_train.data.datasets import Sample, find_samples, read_pair
 from tumorseg_train.layouts.declaration import FILE, Declaration
@@ -80,7 +81,7 @@ def import_data(options: ImportOptions) -> None:
 
 def evenly(samples: list[Sample]) -> list[Sample]:
     """Three of the samples with a mask, evenly spaced; raises InputError where there is none."""
-    masked = [sample for sample in samples if sample.masks]
+    masked = [sample for sample in samples if sample.masks and sample.compared]
     if not masked:
         raise InputError(f"{len(samples)} images and no mask by this pairing: correct --masks or --pairing")
     count = min(SHOWN, len(masked))
@@ -113,6 +114,10 @@ def notes(root: Path, declared: tuple[Declaration, ...]) -> list[str]:
             lines.append(f"{len(found.orphans)} masks such as {found.orphans[0].name} have no image")
         if found.strays:
             lines.append(f"{len(found.strays)} files such as {found.strays[0].name} fit neither name")
+        if volumes := [pair.image for pair in found.pairs if is_volume(pair.image)]:
+            lines.append(f"{len(volumes)} volumes: each slice is an image, and those of one stay together")
+        if found.series:
+            lines.append(f"{len(found.series)} other series such as {found.series[0].name} are not read")
         folders = {
             part.casefold() for pair in found.pairs for part in pair.image.relative_to(root).parts[:-1]
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def evaluate(options: EvaluateOptions) -> None:
     from tumorseg_train.evaluation.predictions import size_of
     from tumorseg_train.evaluation.predictor import open_predictor
     from tumorseg_train.evaluation.tables import estimate_cell, facts, tables, whole
-    from tumorseg_train.report.tables import json_text, text_table, write_report
+    from tumorseg_train.report.tables import json_text, write_report
 
     opened = open_predictor(
         options.predictor,
@@ -104,13 +103,7 @@ def evaluate(options: EvaluateOptions) -> None:
     )
     size_of(options.scale, opened.contract.height, opened.contract.width)  # is the scale one at all?
     spacing = read_spacing(options.spacing)
-    progress = click.progressbar(length=1, label="images", file=sys.stderr, hidden=options.quiet)
-
-    def log(done: int, images: int) -> None:
-        progress.length = images
-        progress.update(1)
-
-    with progress:
+    with options.progress(f"{options.part} images") as tell:
         found = run_evaluation(
             opened,
             part=options.part,
@@ -118,7 +111,7 @@ def evaluate(options: EvaluateOptions) -> None:
             data=options.data,
             scale=options.scale,
             spacing=spacing,
-            log=log,
+            tell=tell,
         )
     values = found.values
     folder = options.out or default_folder(options.predictor, opened.run is not None)
@@ -135,7 +128,7 @@ def evaluate(options: EvaluateOptions) -> None:
     else:
         lines: list[Any] = [*map(printable, facts(values)), ""]
         for each in tables(values):
-            lines += [each.title, text_table(each.header, each.rows)]
+            lines += [each.title, each.to_text()]
         say_text("\n".join(lines))
     options.log(f"report: {folder / NAME}.html")
     images = whole(values)

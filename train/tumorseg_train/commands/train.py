@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.cli.options import PATH, Existing, command, out_option, spoken
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import move
+from tumorseg_runtime.core.progress import Lines
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_train.commands.dataset_options import FIELDS, DatasetOptions, dataset_options
 from tumorseg_train.config.plan import TrainingPlan
@@ -23,6 +23,7 @@ from tumorseg_train.config.recipe import load_recipe, parse_settings
 from tumorseg_train.data.datasets import find_samples
 from tumorseg_train.data.phantoms import PHANTOMS_FLAG, ensure_data
 from tumorseg_train.data.split import SPLIT, Manifest, make_manifest
+from tumorseg_train.layouts.volumes import same_content
 from tumorseg_train.training.distributed import is_first
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
     if options.epochs == 0 and not options.init:
         raise InputError("--epochs is 0, expected 1 or more without --init: there are no weights to take")
     Contract(height=options.size, width=options.size)
-    if ensure_data(data, asked=options.phantoms):
+    if ensure_data(data, asked=options.phantoms, tell=Lines("drawing phantoms", log)):
         log(f"{data} did not exist: phantoms were drawn into it (docs/data.md)")
     declared = options.declared(data)
     find_samples(data, declared)
@@ -223,7 +224,8 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         initial = initial_weights(options.init, options.arch, options.encoder, contract)
         chosen = replace(chosen, encoder_weights="none")  # the initial ones take their place
         log(f"initial weights: {initial.path}")
-    manifest = make_manifest(data, chosen.seed, method=options.split, declared=declared)
+    tell = Lines("reading images and masks", log)
+    manifest = make_manifest(data, chosen.seed, method=options.split, declared=declared, tell=tell)
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
     log(f"{data}: {len(manifest.items)} images: {counts}")
     root = str(manifest.root.resolve())
@@ -242,7 +244,7 @@ def reopen(out: Path) -> tuple[TrainingPlan, Manifest]:
     for item in manifest.items:
         for name, expected in item.files.items():
             path = manifest.root / name
-            if not path.is_file() or sha256_of(path) != expected:
+            if not same_content(path, expected):
                 raise InputError(f"{path}: is missing or changed since the training began: bring it back")
     return plan, manifest
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tumorseg_runtime.bundle.bundle import sha256_of
+from tumorseg_runtime.core.progress import Tell, silent
 from tumorseg_train.data.checks import (
     EMPTY,
     INVERTED,
@@ -32,6 +32,7 @@ from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import Manifest
 from tumorseg_train.layouts.declaration import Declaration
 from tumorseg_train.layouts.known import unread_folders
+from tumorseg_train.layouts.volumes import content_hash
 
 FATAL = (UNREADABLE, MISMATCHED, EMPTY, INVERTED)
 
@@ -209,16 +210,19 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {name: round(float(value), 6) for name, value in zip(names, found, strict=True)}
 
 
-def audit_data(root: Path, split: Path | None = None, declared: tuple[Declaration, ...] = ()) -> Audit:
-    """Read every file under `root`, compare all images, and hold a split against them.
+def audit_data(
+    root: Path, split: Path | None = None, declared: tuple[Declaration, ...] = (), tell: Tell = silent
+) -> Audit:
+    """Read every file under `root`, compare all images, and hold a split against them. tell: the share that
+    is read.
 
     Raises InputError where there is no known layout, BundleError where `split` is no split.
     """
     manifest = Manifest.read(split, root) if split else None
     samples = find_samples(root, declared)
-    facts, problems = examine(root, samples, declared)
+    facts, problems = examine(root, samples, declared, tell)
     sound = [sample for sample in samples if sample.image in facts]
-    hashes = {name: sha256_of(root / name) for sample in sound for name in (sample.image, *sample.masks)}
+    hashes = {name: content_hash(root / name) for sample in sound for name in (sample.image, *sample.masks)}
     drawn = (root / NOTE).is_file()
     parts = {item.image: item.part for item in manifest.items} if manifest else {}
     labels = {sample.image: sample.label for sample in sound}

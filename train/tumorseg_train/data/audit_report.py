@@ -49,7 +49,7 @@ def audit_page(audit: Audit) -> str:
     ]
     lead = f"{len(audit.samples)} images under {audit.root}, {len(audit.facts)} of them sound."
     if audit.phantoms:
-        lead += " They are phantoms, drawn of nobody: only files with equal bytes count as duplicates."
+        lead += " They are phantoms, drawn images: only files with equal bytes count as duplicates."
     return page(
         "Data audit",
         verdict(audit),

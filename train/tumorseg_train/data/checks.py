@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.progress import Tell, silent, told
+from tumorseg_runtime.images.nifti.names import is_volume, slice_of
 from tumorseg_train.data.datasets import (
     Sample,
     UInt8Array,
@@ -26,6 +28,7 @@ from tumorseg_train.layouts.pairing import (
     image_files,
     is_image_file,
 )
+from tumorseg_train.layouts.volumes import check_grid, file_of
 
 UNREADABLE, MISMATCHED, EMPTY, INVERTED, STRAY = KINDS = (
     "unreadable", "mismatched", "empty", "inverted", "stray",
@@ -79,16 +82,23 @@ def check_samples(root: Path, samples: list[Sample], declared: tuple[Declaration
 
 
 def examine(
-    root: Path, samples: list[Sample], declared: tuple[Declaration, ...] = ()
+    root: Path, samples: list[Sample], declared: tuple[Declaration, ...] = (), tell: Tell = silent
 ) -> tuple[dict[str, Facts], list[Problem]]:
-    """Facts of each sound sample by its image's path, and all problems. declared: as in `find_samples`."""
+    """Facts of each sound sample by its image's path, and all problems. declared: as in `find_samples`.
+    tell: the share of the samples that is read."""
     facts: dict[str, Facts] = {}
     bare, explained = _without_masks(root, declared)
     problems: list[Problem] = []
-    for sample in samples:
+    unsound: set[Path] = set()  # volumes: what is wrong with one is said once
+    for sample in told(samples, tell):
+        whole = file_of(Path(sample.image))
+        if whole in unsound:
+            continue
         found, wrong = _examine_one(root, sample)
         if not sample.masks and sample.label != "normal":
-            wrong.insert(0, bare[sample.image])
+            wrong.insert(0, bare[whole.as_posix()])
+        if wrong and whole != Path(sample.image):
+            unsound.add(whole)
         problems += wrong
         if found is not None and not wrong:
             facts[sample.image] = found
@@ -135,6 +145,8 @@ def _examine_one(root: Path, sample: Sample) -> tuple[Facts | None, list[Problem
     except InputError as error:
         problems.append(_unreadable(root, sample.image, error))
     union: BoolArray | None = None
+    if image is None and is_volume(Path(sample.image)):
+        return None, problems  # how many slices it has is not known
     for name in sample.masks:
         try:
             mask = read_mask(root / name)
@@ -145,6 +157,11 @@ def _examine_one(root: Path, sample: Sample) -> tuple[Facts | None, list[Problem
         if image is not None and mask.shape[:2] != image.shape[:2]:
             text = size_problem(name, mask, sample.image, image.shape)
             problems.append(Problem(MISMATCHED, name, text, "are of another size than their images"))
+            continue
+        try:
+            check_grid(root / sample.image, root / name)
+        except InputError as error:
+            wrong(MISMATCHED, file_of(Path(name)).as_posix(), str(error))
             continue
         try:
             tumour = read_tumour(mask, sample.rule)
@@ -162,7 +179,8 @@ def _examine_one(root: Path, sample: Sample) -> tuple[Facts | None, list[Problem
             f"is normal, but its masks mark {area} pixels, expected none: move image and "
             "masks to the right class, or blacken the mask",
         )  # fmt: skip
-    if sample.label not in ("normal", TUMOUR) and union is not None and not problems and not area:
+    single = not slice_of(Path(sample.image))  # in a volume most slices are without
+    if single and sample.label not in ("normal", TUMOUR) and union is not None and not problems and not area:
         wrong(
             EMPTY, sample.image,
             f"is {sample.label}, but its masks are empty, expected a tumour: mark it, or "

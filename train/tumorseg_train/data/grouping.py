@@ -92,7 +92,7 @@ def near_duplicates(
     pairs: dict[tuple[str, str], float] = {}
     for organ in sorted({sample.organ for sample in samples}):
         least = NEAR.get(organ, NEAR_ELSEWHERE)
-        images = [sample.image for sample in samples if sample.organ == organ and not drawn]
+        images = [s.image for s in samples if s.organ == organ and s.compared and not drawn]
         found = alike([facts[image].fingerprint for image in images], least)
         pairs |= {(images[i], images[j]): value for i, j, value in found}
     first: dict[str, str] = {}

@@ -20,6 +20,7 @@ import numpy as np
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, staged, write_text
 from tumorseg_runtime.core.paths import require
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_runtime.images.read import write_png
 from tumorseg_train.data.phantom_shapes import (
     BoolArray,
@@ -47,7 +48,7 @@ SIZES = {  # (height, width)
 CLASSES = ("benign", "malignant", "benign", "malignant", "benign", "normal")
 
 
-def ensure_data(root: Path, *, asked: bool = False) -> bool:
+def ensure_data(root: Path, *, asked: bool = False, tell: Tell = silent) -> bool:
     """Draw phantoms into `root` if there is no such folder; True if they were drawn.
 
     They appear whole or not at all. A folder that exists is left as it is, whatever it holds. Unless they are
@@ -57,11 +58,13 @@ def ensure_data(root: Path, *, asked: bool = False) -> bool:
         return False
     if not asked and root != DEFAULT:
         require(root, "a folder of images", f"check the path, or draw phantoms into it by {PHANTOMS_FLAG}")
-    write_phantoms(root)
+    write_phantoms(root, tell=tell)
     return True
 
 
-def write_phantoms(root: Path, *, brain: int = BRAIN, breast: int = BREAST, seed: int = 0) -> None:
+def write_phantoms(
+    root: Path, *, brain: int = BRAIN, breast: int = BREAST, seed: int = 0, tell: Tell = silent
+) -> None:
     """Write `root/brain/{images,masks}`, `root/breast/Dataset_BUSI_with_GT/{benign,malignant,normal}`.
 
     The folder appears whole or not at all; raises InputError if it exists and is not an empty folder.
@@ -74,10 +77,11 @@ def write_phantoms(root: Path, *, brain: int = BRAIN, breast: int = BREAST, seed
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise InputError(f"{root}: is not empty, expected a new folder for phantoms: choose another name")
     with staged(root) as part:
-        for index in range(brain):
-            _write_brain(part / "brain", index, seed)
-        for index in range(breast):
-            _write_breast(part / "breast" / "Dataset_BUSI_with_GT", index, seed)
+        for number in told(range(brain + breast), tell):
+            if number < brain:
+                _write_brain(part / "brain", number, seed)
+            else:
+                _write_breast(part / "breast" / "Dataset_BUSI_with_GT", number - brain, seed)
         write_text(
             part / NOTE,
             "These images are phantoms: drawn by tumorseg, not taken of anyone.\n"

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.core.progress import Tell, silent
 from tumorseg_runtime.core.records import Count, Fields, Format, InnerPath, Sha256, to_json
 from tumorseg_train.data.checks import Facts, examine, in_few_lines
 from tumorseg_train.data.datasets import Sample, find_samples
@@ -25,6 +25,7 @@ from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.stratify import Member, stratify
 from tumorseg_train.layouts.declaration import Declaration
 from tumorseg_train.layouts.masks import MaskRule
+from tumorseg_train.layouts.volumes import content_hash
 
 SCHEMA: Final = 2
 UNGROUPED: Final = (
@@ -45,7 +46,7 @@ class Item:
 
     organ: a name. label: the class, such as 'benign' or 'normal', or 'tumour' where only masks tell.
     masks: files whose union is the ground truth; empty where none belongs to the image (no tumour).
-    files: SHA-256 of the image and of every mask, by path.
+    files: SHA-256 of the image and of every mask, by path (of a slice: `tumorseg_train.layouts.volumes`).
     group, group_kind: the group of images of one patient or scene, and one of
     `tumorseg_train.data.grouping.KINDS`;
         empty in a split of schema 1.
@@ -163,14 +164,15 @@ def make_manifest(
     folds: int = 0,
     fold: int = 0,
     declared: tuple[Declaration, ...] = (),
+    tell: Tell = silent,
 ) -> Manifest:
-    """Find, check, hash, group and split the images under `root`.
+    """Find, check, hash, group and split the images under `root`. tell: the share of them that is read.
 
     Raises InputError where there is no known layout, with all problems of the files (one a line, the
     first 50 of them), and where there are too few images or groups for three parts.
     """
     samples = find_samples(root, declared)
-    facts, problems = examine(root, samples, declared)
+    facts, problems = examine(root, samples, declared, tell)
     if problems:
         lines = in_few_lines(problems)
         details = lines[:SHOWN]
@@ -194,7 +196,7 @@ def split_samples(
 ) -> Manifest:
     """Hash, group and split checked samples; `facts` as `examine` returns them. Raises InputError."""
     _check_choice(seed, method, folds, fold)
-    hashes = {name: sha256_of(root / name) for sample in samples for name in (sample.image, *sample.masks)}
+    hashes = {name: content_hash(root / name) for sample in samples for name in (sample.image, *sample.masks)}
     groups = group_samples(samples, facts, hashes, drawn=(root / NOTE).is_file())
     members = [
         Member(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.progress import Lines
 from tumorseg_runtime.core.records import Format
 from tumorseg_train.data.split import GROUPED, RANDOM
 from tumorseg_train.evaluation.complexity import Latency
@@ -129,7 +130,10 @@ def _of_run(root: Path, part: str, scale: str, draws: int, log: Callable[[str], 
     evaluation = find_evaluation(run, part, scale, draws)
     if evaluation is None:
         log(f"{root}: evaluating on {part} (`tumorseg evaluate` keeps the result for the next time)")
-        evaluation = run_evaluation(open_predictor(root), part=part, scale=scale, draws=draws).values
+        tell = Lines(f"{root}: evaluating", log)
+        evaluation = run_evaluation(
+            open_predictor(root), part=part, scale=scale, draws=draws, tell=tell
+        ).values
     return evaluation
 
 

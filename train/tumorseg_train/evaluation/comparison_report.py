@@ -8,19 +8,18 @@ from typing import Any
 from markupsafe import Markup
 
 from tumorseg_train.evaluation.predictions import CONTRACT, ORIGINAL
-from tumorseg_train.evaluation.tables import Table, estimate_cell, known, share
+from tumorseg_train.evaluation.tables import estimate_cell, known, or_nan, share
 from tumorseg_train.report.charts import Bar, Point, bars, scatter
 from tumorseg_train.report.page import (
     PASSED,
     UNVERIFIED,
     Verdict,
     bullets,
+    captioned,
     page,
-    paragraph,
     side_by_side,
-    table,
 )
-from tumorseg_train.report.tables import markdown_table, number
+from tumorseg_train.report.tables import Table, number
 
 TITLE = "Networks compared"
 METHODS = {
@@ -78,7 +77,7 @@ def split_table(split: Mapping[str, Any]) -> Table:
     note = f"{split['images']} images in {split['groups']} groups."
     if split["mates"] is not None:
         note += f" {split['mates']} of them have a group mate in the training part."
-    return Table(split_title(split), header, tuple(rows), note)
+    return Table(header, tuple(rows), split_title(split), note)
 
 
 def latency_cells(latency: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -117,7 +116,7 @@ def leak_table(values: Mapping[str, Any]) -> Table:
     note = (
         "The test images differ, so the differences are not paired, and hold the luck of two sets of images."
     )
-    return Table("Clean against random split", header, tuple(rows), note)
+    return Table(header, tuple(rows), "Clean against random split", note)
 
 
 def comparison_tables(values: Mapping[str, Any]) -> list[Table]:
@@ -131,7 +130,7 @@ def comparison_markdown(values: Mapping[str, Any]) -> str:
     parts = [f"# {TITLE}\n", f"{_what(values)}\n"]
     parts += [f"- {note}" for note in values["notes"]] + ([""] if values["notes"] else [])
     for each in comparison_tables(values):
-        parts += [f"## {each.title}\n", markdown_table(each.header, each.rows), f"{each.note}\n"]
+        parts += [f"## {each.title}\n", each.to_markdown(), f"{each.note}\n"]
     return "\n".join(parts)
 
 
@@ -142,10 +141,10 @@ def comparison_page(values: Mapping[str, Any]) -> str:
         plain = METHODS[split["method"]]
         heading = plain if len(values["splits"]) == 1 else f"{at}. {plain}"
         folded.append(
-            (heading, _table(split_table(split)) + side_by_side([_dice(split), *_plots(split["runs"])]))
+            (heading, captioned(split_table(split)) + side_by_side([_dice(split), *_plots(split["runs"])]))
         )
     if values["leaks"]:
-        folded.append(("Clean against random split", _table(leak_table(values))))
+        folded.append(("Clean against random split", captioned(leak_table(values))))
     folded.append(("What the figures mean", bullets(MEANINGS.strip().split("\n\n"))))
     if values["notes"]:
         folded.append(("Notes", bullets(values["notes"])))
@@ -155,7 +154,7 @@ def comparison_page(values: Mapping[str, Any]) -> str:
     return page(
         TITLE,
         verdict(values),
-        _table(summary_table(values), cards=True),
+        captioned(summary_table(values), cards=True),
         folded=folded,
         banner="Other programs were running when latencies were measured: measure on a quiet machine." * busy,
         lead=_what(values),
@@ -204,16 +203,12 @@ def summary_table(values: Mapping[str, Any]) -> Table:
                     latency_cells(run["latency"])[0],
                 )
             )  # fmt: skip
-    return Table("Networks", header, tuple(rows), "Differences are within a split.")
-
-
-def _table(each: Table, *, cards: bool = False) -> Markup:
-    return table(each.header, each.rows, label=each.title, cards=cards) + paragraph(each.note, note=True)
+    return Table(header, tuple(rows), "Networks", "Differences are within a split.")
 
 
 def _dice(split: Mapping[str, Any]) -> Markup:
     rows = [
-        Bar(run["name"], _number(found["value"]), found["low"], found["high"])
+        Bar(run["name"], or_nan(found["value"]), found["low"], found["high"])
         for run in split["runs"]
         for found in [run["figures"]["mean_dice"]]
     ]
@@ -234,8 +229,8 @@ def _plots(runs: Sequence[Mapping[str, Any]]) -> list[Markup]:
         points = [
             Point(
                 run["name"],
-                _number(amount),
-                _number(found["value"]),
+                or_nan(amount),
+                or_nan(found["value"]),
                 found["low"],
                 found["high"],
                 run["architecture"],
@@ -247,7 +242,3 @@ def _plots(runs: Sequence[Mapping[str, Any]]) -> list[Markup]:
             scatter(f"Mean Dice against {name}", points, x=name, y="mean Dice", log_x=True, front=True)
         )
     return charts
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

@@ -6,10 +6,11 @@ import dataclasses
 import datetime
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+from tumorseg_runtime.core.progress import Tell, silent
 from tumorseg_runtime.core.records import Count, Fields, Range
 from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import Manifest
@@ -69,7 +70,7 @@ def run_evaluation(
     scale: str = CONTRACT,
     spacing: Mapping[str, float] | None = None,
     draws: int = DRAWS,
-    log: Callable[[int, int], None] = lambda done, images: None,
+    tell: Tell = silent,
 ) -> Evaluation:
     """Judge the predictor; arguments as `find_manifest` and `score_part` take them."""
     manifest, notes = find_manifest(predictor, split, data)
@@ -80,7 +81,7 @@ def run_evaluation(
             "the figures do not tell how it does on new images."
         )
     predictions = score_part(
-        predictor.infer, manifest, part, predictor.contract, scale=scale, spacing=spacing, log=log
+        predictor.infer, manifest, part, predictor.contract, scale=scale, spacing=spacing, tell=tell
     )
     if predictions.vanished:
         notes.append(

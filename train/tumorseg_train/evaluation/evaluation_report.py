@@ -12,7 +12,6 @@ from markupsafe import Markup
 from tumorseg_train.evaluation.cases import KINDS, Case
 from tumorseg_train.evaluation.metrics import ImageScore
 from tumorseg_train.evaluation.tables import (
-    Table,
     amount,
     calibration_table,
     estimate_cell,
@@ -22,6 +21,7 @@ from tumorseg_train.evaluation.tables import (
     known,
     lesion_table,
     main_table,
+    or_nan,
     share,
     size_words,
     strata_table,
@@ -38,12 +38,10 @@ from tumorseg_train.report.page import (
     UNVERIFIED,
     Verdict,
     bullets,
+    captioned,
     page,
-    paragraph,
     side_by_side,
-    table,
 )
-from tumorseg_train.report.tables import markdown_table
 
 TENTHS = [i / 10 for i in range(11)]
 MEANINGS = """
@@ -74,14 +72,14 @@ def evaluation_page(
     """The page. curves: loss and Dice by epoch as `read_curves` returns them, empty for a bundle."""
     folded = [
         ("What was evaluated, and how", bullets(facts(values))),
-        ("Pixels", _table(main_table(values))),
-        ("Distances and lesions", _table(lesion_table(values))),
-        ("Images without a tumour", _table(healthy_table(values))),
+        ("Pixels", captioned(main_table(values))),
+        ("Distances and lesions", captioned(lesion_table(values))),
+        ("Images without a tumour", captioned(healthy_table(values))),
         ("By organ, class and size", _strata(values)),
         ("Spread of the Dice", _stats(values)),
         ("Calibration", _calibration(values)),
         *([("Training", _curves(curves))] if curves else []),
-        ("Every image", _table(image_table(values))),
+        ("Every image", captioned(image_table(values))),
         ("What the figures mean", bullets(MEANINGS.strip().split("\n\n"))),
     ]
     shown = [
@@ -93,7 +91,7 @@ def evaluation_page(
     return page(
         f"Evaluation of {values['predictor']['name']}",
         verdict(values),
-        _table(summary_table(values), cards=True),
+        captioned(summary_table(values), cards=True),
         cases=shown,
         folded=folded,
         lead=f"{whole(values)['images']} images of part '{values['data']['part']}' in "
@@ -137,7 +135,7 @@ def evaluation_markdown(values: Mapping[str, Any]) -> str:
     parts = [f"# {title(values)}\n", "".join(f"- {fact}\n" for fact in facts(values))]
     for each in tables(values):
         parts.append(f"## {each.title}\n")
-        parts.append(markdown_table(each.header, each.rows))
+        parts.append(each.to_markdown())
         parts += [f"{each.note}\n"] if each.note else []
     return "\n".join(parts)
 
@@ -152,20 +150,13 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     return {name: [(float(row["epoch"]), float(row[name])) for row in rows] for name in names}
 
 
-def _table(each: Table, *, caption: bool = False, cards: bool = False) -> Markup:
-    """caption: also above it, where the section's heading does not say it."""
-    note = paragraph(each.note, note=True) if each.note else ""
-    shown = each.title if caption else ""
-    return table(each.header, each.rows, caption=shown, label=each.title, cards=cards) + note
-
-
 def _strata(values: Mapping[str, Any]) -> Markup:
     charts = []
     for kind in ("organ", "class", "size"):
         rows = [
             Bar(
                 f"{each['name']}, {each['images_with_tumour']} images",
-                _number(each["figures"]["mean_dice"]["value"]),
+                or_nan(each["figures"]["mean_dice"]["value"]),
                 each["figures"]["mean_dice"]["low"],
                 each["figures"]["mean_dice"]["high"],
             )
@@ -173,7 +164,7 @@ def _strata(values: Mapping[str, Any]) -> Markup:
             if each["images_with_tumour"]
         ]
         charts.append(bars(f"Mean Dice by {kind}, with 95 % intervals", rows, top=1))
-    shown = [_table(strata_table(values, kind), caption=True) for kind in ("organ", "class", "size")]
+    shown = [captioned(strata_table(values, kind), caption=True) for kind in ("organ", "class", "size")]
     return side_by_side(charts) + Markup().join(shown)
 
 
@@ -204,7 +195,7 @@ def _calibration(values: Mapping[str, Any]) -> Markup:
         limits=(0, 1),
         diagonal=True,
     )
-    return _table(calibration_table(values)) + chart
+    return captioned(calibration_table(values)) + chart
 
 
 def _said(score: ImageScore) -> str:
@@ -228,7 +219,3 @@ def _curves(curves: Mapping[str, list[tuple[float, float]]]) -> Markup:
             limits = (0.0, 1.0) if word == "dice" else None
             charts.append(lines(f"{y} by epoch", chosen, x="epoch", y=y, limits=limits))
     return side_by_side(charts)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

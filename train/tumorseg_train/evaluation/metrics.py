@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt  # type: ignore[import-untyped]
 
-from tumorseg_runtime.parity.hausdorff import border
+from tumorseg_runtime.parity.mask_diff import border
 from tumorseg_train.evaluation.lesions import match_lesions
 
 BoolArray = npt.NDArray[np.bool_]
@@ -160,7 +160,7 @@ def hausdorff95(predicted: BoolArray, truth: BoolArray, spacing: tuple[float, fl
     linearly. This is the 95 % Hausdorff distance of Metrics Reloaded (Maier-Hein et al. 2024); the distance
     itself is Hausdorff's (Huttenlocher et al. 1993). Libraries that take one percentile over both directions
     together give smaller numbers. The runtime measures the same in pixels without scipy
-    (`tumorseg_runtime.parity.hausdorff`); here pixels may be oblong, as those of an image that was resized to
+    (`tumorseg_runtime.parity.mask_diff`); here pixels may be oblong, as those of an image that was resized to
     a square are. NaN where a mask is empty: there is no border to measure from.
     """
     if not (predicted.any() and truth.any()):

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import SIGMOID, Contract
 from tumorseg_runtime.core.errors import InputError, OutputError
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_runtime.processing.decision import decide
 from tumorseg_runtime.processing.postprocess import probabilities, resize_logits
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize
@@ -29,6 +29,7 @@ from tumorseg_train.data.split import Item, Manifest
 from tumorseg_train.evaluation.calibration import Bins, around, calibration
 from tumorseg_train.evaluation.metrics import ImageScore, ThresholdBaseline, mean_dice
 from tumorseg_train.evaluation.summary import Stratum, size_class, stratum
+from tumorseg_train.layouts.volumes import file_of, same_content
 from tumorseg_train.report.bootstrap import DRAWS, draw_weights
 
 if TYPE_CHECKING:
@@ -141,8 +142,8 @@ def answer(infer: Infer, contract: Contract, manifest: Manifest, item: Item, sca
     """
     for name, sha256 in item.files.items():
         path = manifest.root / name
-        if not path.is_file() or sha256_of(path) != sha256:
-            state = "differs from the file of the split" if path.is_file() else "is missing"
+        if not same_content(path, sha256):
+            state = "differs from the file of the split" if file_of(path).is_file() else "is missing"
             raise InputError(
                 f"{path}: {state}, expected the very data of the split: give its folder with --data, or "
                 "split and train again"
@@ -173,13 +174,13 @@ def score_part(
     *,
     scale: str = CONTRACT,
     spacing: Mapping[str, float] | None = None,
-    log: Callable[[int, int], None] = lambda done, images: None,
+    tell: Tell = silent,
 ) -> Predictions:
     """Judge a network on 'train', 'val' or 'test'.
 
     infer: (uint8 image of any size (H, W[, 3]), its name) -> logits float32 (K, h, w) at the contract's size.
     spacing: mm between neighbouring pixels of the image files, by organ, for distances in mm.
-    log: is called after each image with the number of images done and of all.
+    tell: the share of the images that is done.
     Raises InputError for a part without images, and for the spacing of an organ that the split has not.
     """
     items = manifest.part(part)
@@ -193,7 +194,7 @@ def score_part(
         raise InputError(f"the split has no image in '{part}', expected some: choose another part")
     baseline = ThresholdBaseline()
     scores, bins, near, vanished = [], [], [], []
-    for index, item in enumerate(items):
+    for item in told(items, tell):
         found = answer(infer, contract, manifest, item, scale)
         height, width = found.truth.shape
         mm = (spacing or {}).get(item.organ)
@@ -206,12 +207,11 @@ def score_part(
         elif item.tumour_px:
             vanished.append(item.image)
         baseline.add(found.image, found.truth)
-        log(index + 1, len(items))
     return Predictions(items, tuple(scores), tuple(bins), tuple(near), baseline.best(), tuple(vanished))
 
 
 def evaluate(
-    model: torch.nn.Module, manifest: Manifest, part: str, contract: Contract
+    model: torch.nn.Module, manifest: Manifest, part: str, contract: Contract, tell: Tell = silent
 ) -> tuple[dict[str, Any], list[ImageScore]]:
     """Figures of a part in sum and by organ, beside the best global intensity threshold; and every score.
 
@@ -219,7 +219,7 @@ def evaluate(
     compared at the contract's height x width. intervals: 95 %, over groups
     (`tumorseg_train.report.bootstrap`). A figure that is not defined is None.
     """
-    predictions = score_part(torch_infer(model, contract), manifest, part, contract)
+    predictions = score_part(torch_infer(model, contract), manifest, part, contract, tell=tell)
     scores = list(predictions.scores)
     strata = predictions.strata()
     figures = strata["all"][0].figures

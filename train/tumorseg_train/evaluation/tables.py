@@ -6,31 +6,26 @@ is NaN or None.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from tumorseg_train.evaluation.predictions import size_of
+from tumorseg_train.report.tables import Table
 
 PIXELS = ("dice", "iou", "precision", "recall", "accuracy")
 NAMES = {"dice": "Dice (pooled: F1)", "iou": "IoU"}
 KINDS = {"organ": "organ", "class": "class", "size": "size of the tumour"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Columns whose header ends in '>' are aligned to the right. note: how to read it."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
 def known(value: float | None) -> bool:
     """True for a figure that is defined."""
     return value is not None and math.isfinite(value)
+
+
+def or_nan(value: float | None) -> float:
+    """NaN for a figure that is null in the JSON."""
+    return math.nan if value is None else value
 
 
 def share(value: float | None) -> str:
@@ -74,7 +69,7 @@ def summary_table(values: Mapping[str, Any]) -> Table:
         )
         for name, each in strata.items()
     ]  # fmt: skip
-    return Table("All images, by organ and by class", header, tuple(rows))
+    return Table(header, tuple(rows), "All images, by organ and by class")
 
 
 def main_table(values: Mapping[str, Any]) -> Table:
@@ -94,12 +89,7 @@ def main_table(values: Mapping[str, Any]) -> Table:
         f"of all {all_images['images']}. In brackets: 95 % intervals from {values['draws']} draws of "
         f"{values['data']['groups']} groups."
     )
-    return Table(
-        "Pixels",
-        ("", "mean of images>", "pooled>"),
-        tuple(rows),
-        note,
-    )
+    return Table(("", "mean of images>", "pooled>"), tuple(rows), "Pixels", note)
 
 
 def lesion_table(values: Mapping[str, Any]) -> Table:
@@ -114,9 +104,9 @@ def lesion_table(values: Mapping[str, Any]) -> Table:
         for n in ("F1", "precision", "recall")
     ]
     return Table(
-        "Distances and lesions",
         ("", "value>"),
         tuple(rows),
+        "Distances and lesions",
         f"Pixels of {size_words(values)}. "
         "A lesion is found by an IoU of at least 0.1; each speck counts as one.",
     )
@@ -133,7 +123,7 @@ def healthy_table(values: Mapping[str, Any]) -> Table:
         ("specificity of pixels", estimate_cell(figures["pixel_specificity"])),
         ("false-positive area per image", estimate_cell(figures["false_positive_px"], unit="px")),
     )
-    return Table("Images without a tumour", ("", "value>"), rows, "They never count as Dice 1.")
+    return Table(("", "value>"), rows, "Images without a tumour", "They never count as Dice 1.")
 
 
 def strata_table(values: Mapping[str, Any], kind: str) -> Table:
@@ -154,7 +144,7 @@ def strata_table(values: Mapping[str, Any], kind: str) -> Table:
                 estimate_cell(f["specificity"]),
             )
         )  # fmt: skip
-    return Table(f"By {KINDS[kind]}", header, tuple(rows))
+    return Table(header, tuple(rows), f"By {KINDS[kind]}")
 
 
 def calibration_table(values: Mapping[str, Any]) -> Table:
@@ -171,7 +161,7 @@ def calibration_table(values: Mapping[str, Any]) -> Table:
     note = (
         "ECE over 20 equal steps of probability. Near: the box around the true mask, twice as high and wide."
     )
-    return Table("Calibration", ("", "pixels>", "ECE>", "Brier score>"), tuple(rows), note)
+    return Table(("", "pixels>", "ECE>", "Brier score>"), tuple(rows), "Calibration", note)
 
 
 def image_table(values: Mapping[str, Any]) -> Table:
@@ -193,7 +183,7 @@ def image_table(values: Mapping[str, Any]) -> Table:
         )
         for i in images
     ]  # fmt: skip
-    return Table("Every image", header, tuple(rows))
+    return Table(header, tuple(rows), "Every image")
 
 
 def tables(values: Mapping[str, Any]) -> list[Table]:
@@ -248,7 +238,7 @@ def facts(values: Mapping[str, Any]) -> list[str]:
     return [
         network,
         images,
-        *(["They are phantoms, images of nobody."] if data["phantoms"] else []),
+        *(["They are phantoms, drawn images."] if data["phantoms"] else []),
         f"{where} {decision}",
         f"Best single intensity threshold on the same images: mean Dice {baseline}.",
         *values["notes"],

@@ -13,6 +13,7 @@ import numpy as np
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_train.data.split import Manifest
 from tumorseg_train.evaluation.predictions import Infer, answer
 
@@ -34,16 +35,16 @@ class ThresholdChoice:
 
 
 def choose_threshold(
-    infer: Infer, manifest: Manifest, contract: Contract, part: str = "val"
+    infer: Infer, manifest: Manifest, contract: Contract, part: str = "val", tell: Tell = silent
 ) -> list[ThresholdChoice]:
     """All thresholds of GRID, the best first, by the images of a part at the contract's size.
 
-    infer: as `score_part` takes it. Raises InputError where no image of the part has a tumour.
+    infer, tell: as `score_part` takes them. Raises InputError where no image of the part has a tumour.
     """
     dice, sick = np.zeros(len(GRID)), 0
     both, total = np.zeros(len(GRID)), np.zeros(len(GRID))  # pixels over all images
     edges = np.asarray(GRID, np.float32)
-    for item in manifest.part(part):
+    for item in told(manifest.part(part), tell):
         found = answer(infer, contract, manifest, item)
         # Pixels at or above each threshold: those whose last edge below them is that one or a later one.
         last = np.searchsorted(edges, found.probability.ravel(), side="right")

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tumorseg_runtime.images.nifti.names import is_volume, stem_of
 from tumorseg_runtime.images.read import SUFFIXES
 from tumorseg_train.layouts.declaration import FOLDER, Declaration
 from tumorseg_train.layouts.name_patterns import Key, folded, key_of, parse_pairing
@@ -27,11 +28,15 @@ class FoundPair:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a declaration names. strays: files in its folders that are neither image nor mask of one."""
+    """What a declaration names. strays: files in its folders that are neither image nor mask of one.
+
+    series: volumes beside the images that are named otherwise: other series of the same patients.
+    """
 
     pairs: tuple[FoundPair, ...]
     orphans: tuple[Path, ...]
     strays: tuple[Path, ...]
+    series: tuple[Path, ...]
 
     def bare(self) -> tuple[FoundPair, ...]:
         """The pairs without a mask."""
@@ -39,8 +44,9 @@ class Found:
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a name is an image's, and no hidden file's, and a file is there."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """Whether a name is an image's or a volume's, and no hidden file's, and a file is there."""
+    named = path.suffix.lower() in SUFFIXES or is_volume(path)
+    return named and not path.name.startswith(".") and path.is_file()
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -78,19 +84,21 @@ def find_pairs(root: Path, declared: Declaration) -> Found:
     parallel = declared.images.count("*") == declared.masks.count("*")
     for place, folder in mask_places:
         for path in image_files(folder):
-            for key in _keys(mask_patterns, path.stem):
+            for key in _keys(mask_patterns, stem_of(path)):
                 masks[path] = None
                 at = place if parallel else ()
                 exact.setdefault((at, key), []).append(path)
                 loose.setdefault((at, folded(key)), []).append(path)
-    pairs, strays, used = [], [], set()
+    pairs, used = [], set()
+    strays: list[Path] = []
+    series: list[Path] = []
     for place, folder in image_places:
         for path in image_files(folder):
             if folder in shared and path in masks:
                 continue
-            fit = key_of(image_pattern, path.stem)
+            fit = key_of(image_pattern, stem_of(path))
             if fit is None:
-                strays.append(path)
+                (series if is_volume(path) else strays).append(path)
                 continue
             at = place if parallel else ()
             own = exact.get((at, fit)) or loose.get((at, folded(fit))) or []
@@ -99,7 +107,8 @@ def find_pairs(root: Path, declared: Declaration) -> Found:
             pairs.append(FoundPair(path, tuple(dict.fromkeys(own)), label, _told(declared.patient, path)))
     outside = mask_folders - shared
     strays += [path for folder in outside for path in image_files(folder) if path not in masks]
-    return Found(tuple(pairs), tuple(path for path in masks if path not in used), tuple(sorted(strays)))
+    orphans = tuple(path for path in masks if path not in used)
+    return Found(tuple(pairs), orphans, tuple(sorted(strays)), tuple(series))
 
 
 def better_pairing(root: Path, declared: Declaration) -> str:
@@ -108,7 +117,7 @@ def better_pairing(root: Path, declared: Declaration) -> str:
     masks = [path for _, folder in expand(root, declared.masks) for path in image_files(folder)]
     together = declared.images == declared.masks
     best, most = "", 0
-    for pairing in candidates([p.stem for p in images], [p.stem for p in masks], together=together):
+    for pairing in candidates(*(list(map(stem_of, paths)) for paths in (images, masks)), together=together):
         found = find_pairs(root, dataclasses.replace(declared, pairing=pairing))
         fit = sum(bool(pair.masks) for pair in found.pairs) - len(found.orphans) - len(found.strays)
         if fit > most:
@@ -121,6 +130,9 @@ MASK_WORDS = (
     "ground_truth", "anno", "roi",
 )  # fmt: skip
 IMAGE_WORDS = ("image", "img", "im", "frame", "slice", "scan", "us", "mri", "input")
+SERIES_WORDS = (  # of several series of one patient the first of these is taken
+    "t1ce", "t1c", "t1gd", "flair", "t2f", "t2w", "t2", "t1n", "t1w", "t1", "0000", "ct", "mr",
+)  # fmt: skip
 
 
 def candidates(images: list[str], masks: list[str], *, together: bool) -> Iterator[str]:
@@ -128,7 +140,7 @@ def candidates(images: list[str], masks: list[str], *, together: bool) -> Iterat
     after = [f"*{join}{word}" for word in MASK_WORDS for join in ("_", "-", " ", ".", "")]
     before = [f"{word}{join}*" for word in MASK_WORDS for join in ("_", "-", " ", "")]
     image_forms = [f"{word}{join}*" for word in IMAGE_WORDS for join in ("_", "-", " ", "")]
-    image_after = [f"*{join}{word}" for word in IMAGE_WORDS for join in ("_", "-", " ")]
+    image_after = [f"*{join}{word}" for word in (*IMAGE_WORDS, *SERIES_WORDS) for join in ("_", "-", " ")]
     present = [form for form in (*after, *before) if any(key_of(form, s, numbered=True) for s in masks)]
     named = [form for form in (*image_forms, *image_after) if any(key_of(form, s) for s in images)]
     if not together:
@@ -138,6 +150,7 @@ def candidates(images: list[str], masks: list[str], *, together: bool) -> Iterat
     yield from (f"*={mask}" for mask in present)
     if together:
         return
+    yield from (f"{image}=*" for image in named)
     yield from _learned(images, masks)
     yield "#=#"
     numbered = (form.replace("*", "#") for form in (*after, *before) if any(map(str.isdigit, "".join(masks))))
@@ -177,7 +190,7 @@ def _told(text: str, path: Path) -> str:
         return path.parent.name
     if "*" not in text:
         return text
-    key = key_of(text, path.stem)
+    key = key_of(text, stem_of(path))
     if key is None:
         return ""
     return key[[part for part in text if part in "*#"].index("*")]

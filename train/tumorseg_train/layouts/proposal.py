@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.images.nifti.names import stem_of
 from tumorseg_train.layouts.declaration import FOLDER, Declaration, declare
 from tumorseg_train.layouts.known import BUSI_NAME, CLASSES, find_layouts
 from tumorseg_train.layouts.name_patterns import key_of
@@ -101,7 +102,7 @@ def _completed(root: Path, guess: _Guess, given: dict[str, Any]) -> Declaration:
     values = {**_told_by_names(images, values["images"]), **values}
     if "organ" not in given:
         values["organ"] = _organ(root, images)
-    numbered = len(images) >= NUMBERED and all(path.stem.isdigit() for path in images)
+    numbered = len(images) >= NUMBERED and all(stem_of(path).isdigit() for path in images)
     if numbered and "patient" not in values:
         values["neighbours"] = True
     return declare(values, root)
@@ -168,7 +169,7 @@ def _guesses(root: Path, masks: str | None) -> list[_Guess]:
     beside = [
         folder
         for folder in folders
-        if any(_is_mask_name(path.stem) for path in image_files(root.joinpath(*folder)))
+        if any(_is_mask_name(stem_of(path)) for path in image_files(root.joinpath(*folder)))
     ]
     return _generalised([(folder, folder) for folder in beside])
 

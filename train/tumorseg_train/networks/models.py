@@ -19,9 +19,6 @@ ARCHITECTURES = {
     "unetplusplus": smp.UnetPlusPlus,
     "unet": smp.Unet,
     "deeplabv3": smp.DeepLabV3,
-}
-# smp's others: they train and evaluate; export and the backends were proven with those above.
-OTHER_ARCHITECTURES = {
     "deeplabv3plus": smp.DeepLabV3Plus,
     "dpt": smp.DPT,
     "fpn": smp.FPN,
@@ -32,6 +29,7 @@ OTHER_ARCHITECTURES = {
     "segformer": smp.Segformer,
     "upernet": smp.UPerNet,
 }
+MAX_PARAMETERS = 2**30  # 4 GB: a file of a few bytes may name a network that no memory holds
 # Keys of a classifier's last layers: an encoder has none of them, so a weight file may bring them.
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "last_linear.")
 
@@ -47,21 +45,21 @@ def build_model(
     """A network with random weights: float (N, channels, H, W) -> logits (N, classes, H, W).
 
     options: further arguments of smp's class, None for its defaults.
-    Raises InputError for an unknown architecture, encoder or option.
+    Raises InputError for an unknown architecture, encoder or option, and for a network too large.
     """
-    known = [*ARCHITECTURES, *OTHER_ARCHITECTURES]
-    if architecture not in known:
-        raise InputError(f"architecture is '{architecture}', expected one of {', '.join(known)}")
+    require_architecture(architecture)
+    arguments = {
+        "encoder_name": encoder, "encoder_weights": None, "in_channels": channels, "classes": classes,
+        **(options or {}),
+    }  # fmt: skip
     try:
-        return _construct(
-            architecture,
-            encoder_name=encoder,
-            encoder_weights=None,
-            in_channels=channels,
-            classes=classes,
-            **(options or {}),
-        )
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        if options:
+            with torch.device("meta"), _NumbersOfLinspace():  # shapes without numbers
+                parameters = count_parameters(_construct(architecture, **arguments))
+            if parameters > MAX_PARAMETERS:
+                raise ValueError(f"{parameters} parameters, expected at most {MAX_PARAMETERS}")
+        return _construct(architecture, **arguments)
+    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
         if options:
             raise InputError(
                 f"{architecture} cannot be built on encoder '{encoder}' with {dict(options)} "
@@ -73,15 +71,31 @@ def build_model(
         ) from error
 
 
+class _NumbersOfLinspace(torch.overrides.TorchFunctionMode):
+    """On the device meta, real numbers from torch.linspace: encoders read their drop rates from it."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **{**(kwargs or {}), **({"device": "cpu"} if func is torch.linspace else {})})
+
+
+def require_architecture(name: str) -> None:
+    """Pass if there is such an architecture, else InputError."""
+    if name not in ARCHITECTURES:
+        raise InputError(f"architecture is '{name}', expected one of {', '.join(ARCHITECTURES)}")
+
+
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
 def _construct(architecture: str, **arguments: Any) -> torch.nn.Module:
-    """smp's class, called without its advice to rename the encoders that we name `timm-`."""
+    """smp's class, called without its advice."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`timm-` encoders are deprecated", DeprecationWarning)
-        kind: Any = {**ARCHITECTURES, **OTHER_ARCHITECTURES}[architecture]
+        warnings.filterwarnings("ignore", "Encoder does not have prefix tokens", UserWarning)  # DPT's readout
+        kind: Any = ARCHITECTURES[architecture]
         if kind is smp.DPT:
             arguments.setdefault("dynamic_img_size", True)  # else one size alone, that of the pretraining
         model: torch.nn.Module = kind(**arguments)

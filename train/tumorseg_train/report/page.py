@@ -24,6 +24,7 @@ from markupsafe import Markup
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.report.case_view import PageCase, Words
+from tumorseg_train.report.tables import Table
 
 PASSED, REFUSED, UNVERIFIED = "passed", "refused", "unverified"  # green, red, amber
 WIDE = 32  # letters of a cell, from which on its column may not be squeezed
@@ -113,11 +114,6 @@ def picture(uri: str, alt: str, caption: str = "") -> Markup:
     return _block("picture", uri, alt, caption)
 
 
-def gallery(pictures: Sequence[Markup]) -> Markup:
-    """Pictures side by side, as many as the width holds."""
-    return _block("grid", "gallery", pictures)
-
-
 def side_by_side(charts: Sequence[Markup]) -> Markup:
     """Charts in columns, or one on a phone."""
     return _block("grid", "charts", charts)
@@ -153,6 +149,13 @@ def table(
         columns.append({"title": title.removesuffix(">"), "kind": kind})
     spoken = label or caption or f"Table: {', '.join(filter(None, (each['title'] for each in columns)))}"
     return _block("table", columns, rows, caption, spoken, cards)
+
+
+def captioned(each: Table, *, caption: bool = False, cards: bool = False) -> Markup:
+    """A table with its note below it. caption: its title is shown, too, where no heading does."""
+    shown = each.title if caption else ""
+    below = paragraph(each.note, note=True) if each.note else ""
+    return table(each.header, each.rows, caption=shown, label=each.title, cards=cards) + below
 
 
 @functools.cache

@@ -3,14 +3,50 @@ people."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import to_json
 from tumorseg_runtime.core.text import printable
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells as text. Columns whose header ends in '>' are aligned to the right; the sign is not shown.
+
+    title: what it holds. note: how to read it.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+    note: str = ""
+
+    def to_markdown(self) -> str:
+        """A pipe in a cell is escaped."""
+        marks = ["---:" if title.endswith(">") else "---" for title in self.header]
+        lines = [[title.removesuffix(">") for title in self.header], marks]
+        lines += [[printable(cell).replace("|", "\\|") for cell in row] for row in self.rows]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def to_text(self) -> str:
+        """For the terminal: columns padded with spaces, a rule below the header."""
+        right = [title.endswith(">") for title in self.header]
+        titles = [title.removesuffix(">") for title in self.header]
+        rows = [[printable(cell) for cell in row] for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+        lines = [titles, ["-" * width for width in widths], *rows]
+        return "".join(
+            "  ".join(
+                cell.rjust(width) if mark else cell.ljust(width)
+                for cell, width, mark in zip(line, widths, right, strict=True)
+            ).rstrip()
+            + "\n"
+            for line in lines
+        )
 
 
 def write_report(out: Path, name: str, *, values: dict[str, Any], markdown: str, page: str) -> None:
@@ -38,28 +74,3 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; columns whose header ends in '>' are aligned to the right, a pipe in a cell is escaped."""
-    marks = ["---:" if title.endswith(">") else "---" for title in header]
-    lines = [[title.removesuffix(">") for title in header], marks]
-    lines += [[printable(cell).replace("|", "\\|") for cell in row] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for the terminal; columns as in `markdown_table`."""
-    right = [title.endswith(">") for title in header]
-    titles = [title.removesuffix(">") for title in header]
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    lines = [titles, ["-" * width for width in widths], *rows]
-    return "".join(
-        "  ".join(
-            cell.rjust(width) if mark else cell.ljust(width)
-            for cell, width, mark in zip(line, widths, right, strict=True)
-        ).rstrip()
-        + "\n"
-        for line in lines
-    )

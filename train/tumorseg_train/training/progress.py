@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback
 
+from tumorseg_runtime.core.progress import duration
 from tumorseg_train.data.loader import SplitDataset
 
 
@@ -65,11 +66,3 @@ class Progress(Callback):
         assert recipe is not None
         height, width = self.training.size(epoch)
         return recipe.crop**2 if recipe.crop else height * width
-
-
-def duration(seconds: float) -> str:
-    """Seconds as hours and minutes, or minutes and seconds."""
-    minutes = round(seconds) // 60
-    return (
-        f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {round(seconds) % 60} s"
-    )

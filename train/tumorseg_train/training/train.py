@@ -23,10 +23,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import copy, make_folder, remove_left_overs
+from tumorseg_runtime.core.progress import Lines
 from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.config.recipe import Recipe
+from tumorseg_train.data.data_module import SplitDataModule
 from tumorseg_train.data.loader import SplitDataset
-from tumorseg_train.data.loading import Loaders
 from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import PARTS, SPLIT, Manifest
 from tumorseg_train.evaluation.predictions import evaluate, torch_infer
@@ -36,11 +37,12 @@ from tumorseg_train.networks.models import build_model, load_encoder_weights
 from tumorseg_train.networks.precision import speed_up_depthwise
 from tumorseg_train.networks.run import CHECKPOINT, Run
 from tumorseg_train.networks.statistics import estimate_statistics, is_folded
-from tumorseg_train.training.checkpointing import RESUME, CheckpointWriter, save_weights, write_csv
+from tumorseg_train.training.checkpointing import CheckpointWriter, save_weights, write_csv
 from tumorseg_train.training.curves import draw_curves
 from tumorseg_train.training.distributed import check_equal, is_first, weights_digest
 from tumorseg_train.training.lightning_module import SegmentationModule
 from tumorseg_train.training.progress import Progress
+from tumorseg_train.training.resumption import checkpoint_of
 from tumorseg_train.training.stop import StopAtOnce
 
 SCORES, TENSORBOARD = "test_scores.csv", "tensorboard"
@@ -67,10 +69,11 @@ def train(
     log: gets a line per epoch and, every `progress_seconds`, how far it is.
     Without an epoch in the recipe the initial weights are taken as they are, and judged.
     Returns None in all processes of a distributed training but the first, which writes the run.
-    Raises InputError where the data or the recipe cannot be trained on.
+    Raises InputError where the data or the recipe cannot be trained on, BundleError where what it shall go on
+    with is damaged.
     """
     training, validation = datasets(plan, manifest)
-    resumed = out / RESUME if (out / RESUME).is_file() else None
+    resumed = checkpoint_of(out)
     task = make_task(plan, training, fresh=resumed is None)
     if is_first():
         make_folder(out)
@@ -82,7 +85,7 @@ def train(
     if plan.recipe.epochs:
         with quiet_lightning():
             trainer = make_trainer(plan, out, [*recipe_callbacks(plan.recipe), *ours])
-            trainer.fit(task, Loaders(training, validation), ckpt_path=resumed)
+            trainer.fit(task, SplitDataModule(training, validation), ckpt_path=resumed, weights_only=True)
     else:
         save_weights(task.model.state_dict(), recorder.best_weights)
     digests = gather_digests(task)
@@ -90,7 +93,7 @@ def train(
     if not is_first():
         return None
     copy(recorder.best_weights, out / CHECKPOINT)
-    return finish(plan, manifest, out, recorder, task, digests, len(validation.items))
+    return finish(plan, manifest, out, recorder, task, digests, len(validation.items), log)
 
 
 def datasets(plan: TrainingPlan, manifest: Manifest) -> tuple[SplitDataset, SplitDataset]:
@@ -227,6 +230,7 @@ def finish(
     task: SegmentationModule,
     digests: list[str],
     validation_images: int,
+    log: Callable[[str], None],
 ) -> Run:
     """Choose the threshold on the validation part, judge the best weights on the test part, write the run."""
     if recorder.rows:
@@ -266,10 +270,13 @@ def finish(
         },
     )
     model = run.model().to(device)
-    best = choose_threshold(torch_infer(model, plan.contract), manifest, plan.contract)[0]
+    tell = Lines("choosing the threshold on the validation part", log)
+    best = choose_threshold(torch_infer(model, plan.contract), manifest, plan.contract, tell=tell)[0]
     run.metrics["threshold"] = dataclasses.asdict(best)
     run = dataclasses.replace(run, contract=dataclasses.replace(plan.contract, threshold=best.threshold))
-    run.metrics["test"], scores = evaluate(model, manifest, "test", run.contract)
+    run.metrics["test"], scores = evaluate(
+        model, manifest, "test", run.contract, Lines("judging on the test part", log)
+    )
     write_csv(out / SCORES, [{**dataclasses.asdict(score), "dice": score.dice} for score in scores])
     run.write()
     recorder.best_weights.unlink()

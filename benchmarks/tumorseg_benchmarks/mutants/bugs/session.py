@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tumorseg_benchmarks.mutants.mutant import Apply, Device, Mutant, patched
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
-from tumorseg_runtime.backends.onnxruntime import OnnxRuntimeSession
+from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.processing.batching import HostForm
 

@@ -28,7 +28,7 @@ _DISCRETE, _LINEAR, _INDIRECT = 0, 1, 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Table:
+class LookUpTable:
     """entries: uint16 (n,). first: the value that gives the first; smaller values give it, too, and larger
     ones than first + n - 1 the last. bits: of an entry."""
 
@@ -42,7 +42,7 @@ class Table:
         return np.asarray(self.entries[places], np.uint16)
 
 
-def gray_table(item: Dataset, *, signed: bool) -> Table:
+def gray_table(item: Dataset, *, signed: bool) -> LookUpTable:
     """A modality or VOI table; signed: whether the values that it takes can be negative.
 
     Raises InputError where descriptor and data do not fit.
@@ -50,7 +50,7 @@ def gray_table(item: Dataset, *, signed: bool) -> Table:
     return _table(item, "LUTDescriptor", "LUTData", signed=signed)
 
 
-def palette(dataset: Dataset) -> tuple[list[Table], int]:
+def palette(dataset: Dataset) -> tuple[list[LookUpTable], int]:
     """Tables of red, green and blue, and the largest possible entry of all three."""
     signed = dataset.get("PixelRepresentation") == 1
     tables = []
@@ -61,7 +61,7 @@ def palette(dataset: Dataset) -> tuple[list[Table], int]:
     return tables, 2 ** max(table.bits for table in tables) - 1
 
 
-def _table(item: Dataset, descriptor: str, data: str, *, signed: bool) -> Table:
+def _table(item: Dataset, descriptor: str, data: str, *, signed: bool) -> LookUpTable:
     if descriptor not in item or data not in item:
         raise InputError(f"lacks {descriptor} or {data}, expected both: export it again")
     little = item.original_encoding[1] is not False
@@ -85,7 +85,7 @@ def _table(item: Dataset, descriptor: str, data: str, *, signed: bool) -> Table:
             f"has {2 * len(words)} bytes in {data}, expected {count} or {2 * count}, as {descriptor} says: "
             "export it again"
         )
-    return Table(entries, first, _bits(entries, bits))
+    return LookUpTable(entries, first, _bits(entries, bits))
 
 
 def _words(value: Any, little: bool) -> UInt16Array:

@@ -17,14 +17,14 @@ from tumorseg_export.onnx.passes.constant_shapes import ConstantShapes, scales_b
 from tumorseg_export.onnx.passes.deploy import to_deploy
 from tumorseg_export.precision.fp16_graph import Graph, to_mixed
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_train.networks.models import ARCHITECTURES, OTHER_ARCHITECTURES, build_model
+from tumorseg_train.networks.models import ARCHITECTURES, build_model
 
 CONTRACT = Contract(height=64, width=96)
 BATCH_IS_READ = {"dpt", "upernet"}  # a class token for each image; adaptive pooling: neither is a Resize
 NOT_EXPORTED = {"pan"}  # its pools need more than 64 pixels
 EXPORTED = [
     name if name == "unet" else pytest.param(name, marks=pytest.mark.slow)
-    for name in (*ARCHITECTURES, *OTHER_ARCHITECTURES)
+    for name in ARCHITECTURES
     if name not in NOT_EXPORTED
 ]
 

@@ -12,7 +12,7 @@ from tumorseg_train.data.loader import EpochSampler, SplitDataset
 VALIDATION_BATCH = 4  # whole images at the contract's size; no gradients are held
 
 
-class Loaders(lightning.LightningDataModule):
+class SplitDataModule(lightning.LightningDataModule):
     """Training batches in the epoch's order, validation images in the split's; each process its own share."""
 
     def __init__(self, training: SplitDataset, validation: SplitDataset) -> None:

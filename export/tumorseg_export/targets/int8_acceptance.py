@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_export.references.judged_images import Judged
+from tumorseg_export.references.acceptance_images import Judged
 from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.inference.segmenter import Segmenter
@@ -63,7 +63,7 @@ class Times:
         return cls(tuple(fp32), tuple(artefact), float(np.median(ratios)), low, high)
 
 
-def judge(
+def check_decisions(
     door: Segmenter, judged: Judged, scale: float, artefact: str
 ) -> tuple[ParityReport, NonInferiority]:
     """The report over the judged images and the verdict on the task; raises ParityError where either refuses.

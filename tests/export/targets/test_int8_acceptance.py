@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tumorseg_export.checkpoint.context import ExportContext
-from tumorseg_export.references.judged_images import Judged, choose_judged
-from tumorseg_export.targets.judge import ROUNDS, Times, judge, refuse_slow, time_against
+from tumorseg_export.references.acceptance_images import Judged, choose_judged
+from tumorseg_export.targets.int8_acceptance import ROUNDS, Times, check_decisions, refuse_slow, time_against
 from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
 from tumorseg_runtime.inference.segmenter import Segmenter
@@ -44,7 +44,9 @@ def door(context: ExportContext, change: Any) -> Segmenter:
 
 
 def test_equal_decisions_pass(small_context: ExportContext) -> None:
-    report, task = judge(door(small_context, lambda logits: logits), judged_of(small_context), 1.0, "file")
+    report, task = check_decisions(
+        door(small_context, lambda logits: logits), judged_of(small_context), 1.0, "file"
+    )
     assert report.passed
     assert (task.ratio, task.least) == (1, 0.995)
 
@@ -57,18 +59,20 @@ def test_worse_masks_are_refused_by_the_rule_of_what_is_known(
         return logits + np.float32(0.3 * logits.std())
 
     with pytest.raises(ParityError, match=rf"at least {least}: raise --calibration, or leave out its target"):
-        judge(door(small_context, shifted), judged_of(small_context, known=known), 1.0, "file")
+        check_decisions(door(small_context, shifted), judged_of(small_context, known=known), 1.0, "file")
 
 
 def test_images_without_a_tumour_judge_nothing(small_context: ExportContext) -> None:
     judged = judged_of(small_context)
     empty = dataclasses.replace(judged, truths=tuple(np.zeros_like(one) for one in judged.truths))
     with pytest.raises(ParityError, match="none of the 3 images that judge INT8 has a tumour, expected some"):
-        judge(door(small_context, lambda logits: logits), empty, 1.0, "file")
+        check_decisions(door(small_context, lambda logits: logits), empty, 1.0, "file")
 
 
 def test_what_is_not_faster_with_its_whole_interval_is_refused(small_context: ExportContext) -> None:
-    report, _ = judge(door(small_context, lambda logits: logits), judged_of(small_context), 1.0, "file")
+    report, _ = check_decisions(
+        door(small_context, lambda logits: logits), judged_of(small_context), 1.0, "file"
+    )
     refuse_slow(Times.of([1.0] * ROUNDS, [0.5] * 12 + [1.5] * 3), "file", report)
     scattered = Times.of([1.0] * ROUNDS, [0.5] * 10 + [1.5] * 5)
     assert (scattered.ratio, scattered.low, scattered.high) == (0.5, 0.5, 1.5)
