@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tumorseg_export.references.mask_shares import SHEET
 from tumorseg_export.targets import onnx_fp16 as fp16
 from tumorseg_export.targets import onnx_int8 as int8
 from tumorseg_export.targets.validate_parity import worst_figures
@@ -68,6 +69,8 @@ def _lines(bundle: Bundle) -> Iterator[str]:
 
 def _limits(bundle: Bundle) -> Iterator[str]:
     yield ""
+    if "warning" in bundle.model:
+        yield f"- **{bundle.model['warning']}**: `{SHEET}` shows the golden images with their masks."
     if bundle.training["phantoms"]:
         yield (
             "- **The training images are phantoms**: drawn by a program. The metrics show that the tools "

@@ -274,6 +274,7 @@ def summarise(bundle: Bundle, seconds: float) -> dict[str, Any]:
         "sha256": bundle.digest(),
         "golden_images": len(bundle.golden),
         "seconds": round(seconds, 1),
+        "warning": bundle.model.get("warning"),
         "artefacts": artefacts,
     }
 
