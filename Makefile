@@ -11,6 +11,21 @@ CONSTRAINTS ?= constraints.txt
 DATA ?= data
 RUN ?= runs/latest
 BUNDLE ?= bundles/latest
+# Phantoms show the chain in minutes: the network that ships is trained on, at a small size. Other data it may have
+# seen, and a network or a recipe that was asked for is not it: such a training starts anew.
+SHIPPED := train/tumorseg_train/demo/bundle
+PHANTOMS := $(if $(wildcard $(DATA)),$(wildcard $(DATA)/PHANTOMS.txt),drawn)
+ASKED := $(filter-out undefined,$(foreach name,ARCH ENCODER ENCODER_WEIGHTS RECIPE,$(origin $(name))))
+ifneq ($(PHANTOMS),)
+ifeq ($(ASKED),)
+INIT := build/shipped.safetensors
+ARCH := unet
+ENCODER := timm-tf_efficientnet_lite0
+RECIPE := quick
+SIZE ?= 256
+EPOCHS ?= 2
+endif
+endif
 ARCH ?= unetplusplus
 ENCODER ?= resnet34
 ENCODER_WEIGHTS ?=
@@ -62,9 +77,15 @@ data: $(STAMP) ## find the images in DATA, check every file, write the split
 audit: $(STAMP) ## is evidence from DATA and its split worth anything? report in build/audit.html
 	$(BIN)/tumorseg data audit $(DATA) --split $(DATA)/split.json --out build/audit.html $(ARGS)
 
-train: $(STAMP) ## train ARCH with ENCODER on DATA, write RUN
+train: $(STAMP) $(INIT) ## train ARCH with ENCODER on DATA, write RUN
+	@$(if $(INIT),echo "phantoms: the network that ships is trained on; make train ARCH=unetplusplus starts one anew")
 	$(BIN)/tumorseg train $(DATA) --out $(RUN) --arch $(ARCH) --encoder $(ENCODER) --size $(SIZE) --recipe $(RECIPE) \
-	  $(call optional,--encoder-weights,$(ENCODER_WEIGHTS)) $(call optional,--epochs,$(EPOCHS)) $(ARGS)
+	  $(call optional,--init,$(INIT)) $(call optional,--encoder-weights,$(ENCODER_WEIGHTS)) $(call optional,--epochs,$(EPOCHS)) $(ARGS)
+
+build/shipped.safetensors: $(SHIPPED)/bundle.json | $(STAMP)
+	mkdir -p $(@D)
+	rm -f $@
+	$(BIN)/tumorseg unfold $(SHIPPED) --out $@
 
 export: $(STAMP) ## RUN -> sealed BUNDLE with ONNX FP32 and FP16
 	$(BIN)/tumorseg export $(RUN) --out $(BUNDLE)
@@ -91,6 +112,9 @@ gpu-null: $(STAMP) ## the GPU path without a GPU: onnxruntime-gpu, cuda-bindings
 	bash tests/gpu_null/environment.sh build/gpu-null $(PYTHON)
 	TUMORSEG_REQUIRE_GPU_NULL=1 $(PYTEST) tests/gpu_null $(ARGS)
 
+reliability: $(STAMP) ## what a field does to it, row by row; the quick form, ARGS=--long the other (docs/reliability.md)
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m reliability $(ARGS)
+
 clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -99,17 +123,17 @@ clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
 #: DATA             folder with the datasets; `data` gets phantoms if it does not exist, others with ARGS=--phantoms [data]
 #: RUN              folder of the training run [runs/latest]
 #: BUNDLE           folder of the exported bundle [bundles/latest]
-#: ARCH             unetplusplus, unet, deeplabv3, or another of smp [unetplusplus]
-#: ENCODER          any encoder of segmentation-models-pytorch [resnet34]
+#: ARCH             unetplusplus, unet, deeplabv3, or another of smp [unetplusplus; of phantoms the shipped one's, unet]
+#: ENCODER          any encoder of segmentation-models-pytorch [resnet34; of phantoms the shipped network's]
 #: ENCODER_WEIGHTS  imagenet, none, or a file [the recipe's: quick none, full imagenet]
-#: SIZE             height and width of the network's input in pixels, a multiple of 32 [512]
+#: SIZE             height and width of the network's input in pixels, a multiple of 32 [512; of phantoms 256]
 #: RECIPE           auto (full with CUDA, else quick), quick, cpu or full [auto]
-#: EPOCHS           passes over the training images [the recipe's]
+#: EPOCHS           passes over the training images [the recipe's; of phantoms 2]
 #: BATCHES          batch sizes that bench times, with commas between [1]
 #: PYTHON, VENV     interpreter that makes the environment, and its folder [python3, .venv]
 #: EXTRAS           extras to install; with a GPU: dev,gpu-cu13 [dev,cpu]
 #: CONSTRAINTS      file with tested versions; /dev/null for the newest [constraints.txt]
 #: WORKERS          processes that share the tests of quick and test [2]
-#: ARGS             more arguments for quick, test, data, audit, train, demo and gpu-evidence
+#: ARGS             more arguments for quick, test, data, audit, train, demo, gpu-evidence and reliability
 
-.PHONY: help install check format quick test data audit train export bench parity demo docs gpu-evidence gpu-null clean
+.PHONY: help install check format quick test data audit train export bench parity demo docs gpu-evidence gpu-null reliability clean

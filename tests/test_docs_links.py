@@ -41,3 +41,15 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 def test_the_navigation_has_every_page() -> None:
     named = set(re.findall(r": ([\w/.+-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE))
     assert named == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - NOT_IN_THE_SITE
+
+
+def test_pictures_are_small_are_shown_and_have_a_command() -> None:
+    script = (DOCS / "pictures.py").read_text(encoding="utf-8")
+    files = sorted((DOCS / "images").iterdir())
+    shown = {
+        Path(name).name for page in PAGES for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text_of(page))
+    }
+    assert shown == {file.name for file in files}
+    assert [file.name for file in files if f'"{file.name}"' not in script] == []
+    assert len(files) >= 12
+    assert sum(file.stat().st_size for file in files) < 1.5e6

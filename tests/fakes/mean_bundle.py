@@ -25,13 +25,22 @@ def make_mean_bundle(root: Path) -> Bundle:
         np.savez(
             root / GOLDEN_FOLDER / f"{name}.npz", tensor=tensor, logits=tensor.mean(axis=0, keepdims=True)
         )
-    (root / "model.fp16.onnx").write_bytes(b"onnx, fp16")
+    forms = {
+        "onnx": "model.fp16.onnx",
+        "onnx-deploy": "model.deploy.onnx",
+        "onnx-deploy-gray": "model.deploy-gray.onnx",
+    }
+    for form, file in forms.items():
+        (root / file).write_bytes(f"{form.removeprefix('onnx-')}, of the mean".encode())
     files = {
         path.relative_to(root).as_posix(): FileRecord(sha256_of(path), path.stat().st_size)
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
-    artefacts = (Artefact("model.fp16.onnx", "onnx", "fp16", None, {}, ()),)
+    artefacts = tuple(
+        Artefact(file, form, "fp16" if form == "onnx" else "fp32", None, {}, ())
+        for form, file in forms.items()
+    )
     bundle = Bundle(root, "mean", contract, artefacts, tuple(names), files, {}, {}, {})
     (root / INDEX).write_text(bundle.to_index())
     return Bundle.open(root)

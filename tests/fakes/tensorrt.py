@@ -1,5 +1,7 @@
 """TensorRT without a GPU, for tests: builds and runs 'engines' whose logit is the mean of the channels.
 
+For a graph that begins with b"deploy" they give the mask of it; b"deploy-gray" takes one plane for three.
+
 `FakeTensorRt` stands in for the modules `tensorrt` and `tensorrt_rtx`, with the names that 10.3, 11 and RTX
 share. It runs on `fakes.cuda.FakeDriver`, or on the null GPU (`gpu_null.null.Null`), at whose addresses it
 reads and writes. `gpu_null/test_stand_in.py` compares names and arguments with the real packages.
@@ -16,7 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.processing.preprocess import Preprocessor
+
 MAGIC = b"fake engine "
+DEPLOY, DEPLOY_GRAY = b"deploy", b"deploy-gray"
+TABLE = Preprocessor(Contract()).table  # (3, 256), of the deploy forms
 ALIGNMENT = 256  # bytes, of an address that TensorRT takes
 
 
@@ -44,7 +51,7 @@ class FakeTensorRt:
 
     `fails` is an error that is logged instead of building or loading.
     Network: `channels`, `classes`, `size` (H, W) and `gain`, for any graph but one that is `broken`.
-    calls: what the builder's configuration was told, in order.
+    calls: what the builder's configuration was told, in order. executed: profile and images of each batch.
     """
 
     def __init__(
@@ -59,11 +66,14 @@ class FakeTensorRt:
         self.channels, self.classes, self.size, self.gain = channels, classes, size, gain
         self.fails, self.broken = fails, broken
         self.calls: list[tuple[Any, ...]] = []
+        self.executed: list[tuple[int, int]] = []
         self.float32 = "float32"
         self.ILogger = FakeILogger
         self.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
         self.TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
         self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+        self.ExecutionContextAllocationStrategy = SimpleNamespace(STATIC=0, ON_PROFILE_CHANGE=1)
+        self.graph = b""
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
         self.BuilderFlag = SimpleNamespace(TF32="tf32")
         self.ComputeCapability = SimpleNamespace(SM87="SM87", SM89="SM89", CURRENT="CURRENT")
@@ -94,6 +104,7 @@ class _Parser:
         self._trt = trt
 
     def parse(self, model: bytes) -> bool:
+        self._trt.graph = model
         return bool(model) and not self._trt.broken
 
     def get_error(self, index: int) -> Any:
@@ -108,7 +119,7 @@ class _Config:
         self.progress_monitor: Any = None
         self.num_compute_capabilities = 0
         self._timing: bytes = b""
-        self.profile: tuple[tuple[int, ...], ...] = ()
+        self.profiles: list[tuple[tuple[int, ...], ...]] = []
 
     def set_memory_pool_limit(self, pool: str, pool_size: int) -> None:
         self._trt.calls.append(("workspace", pool_size))
@@ -132,8 +143,8 @@ class _Config:
         return SimpleNamespace(serialize=lambda: memoryview(self._timing + b" timed"))
 
     def add_optimization_profile(self, profile: Any) -> int:
-        self.profile = profile.shapes
-        return 0
+        self.profiles.append(profile.shapes)
+        return len(self.profiles) - 1
 
 
 class _Builder:
@@ -142,10 +153,12 @@ class _Builder:
 
     def create_network(self, flags: int) -> Any:
         self._trt.calls.append(("network", flags))
-        tensors = [_Tensor("image", (-1, self._trt.channels, *self._trt.size))]
-        outputs = [_Tensor("logits", (-1, self._trt.classes, *self._trt.size))]
+        trt = self._trt  # whose graph is parsed later
         return SimpleNamespace(
-            num_inputs=1, num_outputs=1, get_input=tensors.__getitem__, get_output=outputs.__getitem__
+            num_inputs=1,
+            num_outputs=1,
+            get_input=lambda index: _Tensor("image", (-1, _planes(trt.graph, trt.channels), *trt.size)),
+            get_output=lambda index: _Tensor("logits", (-1, trt.classes, *trt.size)),
         )
 
     def create_builder_config(self) -> _Config:
@@ -166,7 +179,8 @@ class _Builder:
             self._logger.log(Severity.ERROR, self._trt.fails)
             return None
         trt = self._trt
-        facts = [trt.__version__, trt.channels, trt.classes, list(trt.size), trt.gain, config.profile]
+        planes, masks = _planes(trt.graph, trt.channels), trt.graph.startswith(DEPLOY)
+        facts = [trt.__version__, planes, trt.classes, list(trt.size), trt.gain, config.profiles, masks]
         return memoryview(MAGIC + json.dumps(facts).encode())
 
 
@@ -190,9 +204,10 @@ class _Engine:
 
     def __init__(
         self, trt: FakeTensorRt, channels: int, classes: int, size: list[int], gain: float,
-        profile: list[list[int]],
+        profiles: list[list[list[int]]], masks: bool = False,
     ) -> None:  # fmt: skip
-        self.trt, self.gain, self.profile = trt, gain, profile
+        self.trt, self.gain, self.profiles, self.masks = trt, gain, profiles, masks
+        self.num_optimization_profiles = len(profiles)
         self.shapes = {"image": (-1, channels, *size), "logits": (-1, classes, *size)}
 
     def get_tensor_name(self, index: int) -> str:
@@ -202,12 +217,12 @@ class _Engine:
         return "input" if name == "image" else "output"
 
     def get_tensor_dtype(self, name: str) -> str:
-        return "float32"
+        return "uint8" if self.masks else "float32"
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self.shapes[name]
 
-    def create_execution_context(self) -> _Context:
+    def create_execution_context(self, strategy: int = 0) -> _Context:
         return _Context(self)
 
 
@@ -251,9 +266,14 @@ class _Context:
         self._engine, self._config = engine, config
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}
+        self._profile = 0
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self._profile = profile_index
+        return 0 <= profile_index < len(self._engine.profiles)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        smallest, _, largest = self._engine.profile
+        smallest, _, largest = self._engine.profiles[self._profile]
         self._shape = tuple(shape)
         return smallest[0] <= shape[0] <= largest[0] and list(shape[1:]) == smallest[1:]
 
@@ -271,14 +291,18 @@ class _Context:
         names = ("image", "logits")
         addresses = [self._addresses[name] for name in names]
         shapes = [self.get_tensor_shape(name) for name in names]
-        gain = np.float32(self._engine.gain)
+        gain, masks = np.float32(self._engine.gain), self._engine.masks
+        dtype = np.dtype(self._engine.get_tensor_dtype("image"))
+        self._engine.trt.executed.append((self._profile, shapes[0][0]))
 
         def work() -> None:
-            batch, logits = (_array(*side) for side in zip(addresses, shapes, strict=True))
-            logits[...] = batch.mean(axis=1, keepdims=True) * gain
+            batch, answer = (_array(*side, dtype) for side in zip(addresses, shapes, strict=True))
+            values = TABLE[np.arange(3)[:, None, None], batch] if masks else batch
+            logits = values.mean(axis=1, keepdims=True) * gain
+            answer[...] = logits >= 0 if masks else logits
 
         touched = [
-            (address, int(np.prod(shape)) * 4, name == "logits")
+            (address, int(np.prod(shape)) * dtype.itemsize, name == "logits")
             for name, address, shape in zip(names, addresses, shapes, strict=True)
         ]
         self._engine.trt.driver.run(stream_handle, work, touched)
@@ -297,6 +321,10 @@ class _Context:
                 config.cache.kernels += bytes([self._shape[0]])
 
 
-def _array(address: int, shape: tuple[int, ...]) -> np.ndarray:
-    memory = (ctypes.c_float * int(np.prod(shape))).from_address(address)
-    return np.ctypeslib.as_array(memory).reshape(shape)
+def _array(address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    memory = (ctypes.c_uint8 * (int(np.prod(shape)) * dtype.itemsize)).from_address(address)
+    return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+
+
+def _planes(graph: bytes, channels: int) -> int:
+    return 1 if graph.startswith(DEPLOY_GRAY) else channels

@@ -36,7 +36,9 @@ class Device:
             path.unlink()
         builder = self.trt.Builder(None)
         config = builder.create_builder_config()
-        config.profile = tuple((n, self.trt.channels, *self.trt.size) for n in dataclasses.astuple(PROFILE))
+        config.profiles = [
+            tuple((n, self.trt.channels, *self.trt.size) for n in dataclasses.astuple(PROFILE))
+        ]
         write_engine(self.folder / key.name(), bytes(builder.build_serialized_network(None, config)), key)
 
     def open(self) -> backend.TensorRtSession:

@@ -15,17 +15,29 @@ from fuzz.mutate import (
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs/results"
 SHIPPED = ROOT / "train/tumorseg_train/demo/bundle"
+LONGEST = 5000  # characters of a message
 Change = Callable[[bytes, random.Random], bytes]
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """path: of the file, whose content is good now. change: gives a damaged one. read: what is tried."""
+    """path: of the file, whose content is good now. change: gives a damaged one. read: what is tried.
+
+    share: of the inputs that others get, for one that builds a network with each.
+    """
 
     name: str
     path: Path
     change: Change
     read: Callable[[], object]
+    share: float = 1.0
+
+
+def unfit_message(text: str) -> str:
+    """What is wrong with a message for a terminal, '' for a printable one of bounded length."""
+    if text.isprintable() and len(text) <= LONGEST:
+        return ""
+    return f"message of {len(text)} characters: {text[:300]!r}"
 
 
 def changed_json_or_bytes(good: bytes, draw: random.Random) -> bytes:

@@ -15,11 +15,9 @@ from pathlib import Path
 
 import click
 
-from fuzz.reader import Reader
+from fuzz.reader import Reader, unfit_message
 from fuzz.readers import readers
 from tumorseg_runtime.core.errors import TumorsegError
-
-LONGEST = 5000  # characters of a message
 
 
 @dataclasses.dataclass
@@ -51,8 +49,8 @@ def fuzz(reader: Reader, inputs: int, seed: int) -> Outcome:
             outcome.refused += 1
             text = str(error)
             outcome.shallow += "cannot be read" in text or "damaged" in text
-            if text != "".join(c for c in text if c.isprintable()) or len(text) > LONGEST:
-                outcome.faults.append((data, f"message of {len(text)} characters: {text[:300]!r}"))
+            if why := unfit_message(text):
+                outcome.faults.append((data, why))
         except Exception as error:  # noqa: BLE001  # this is what is looked for
             frames = traceback.extract_tb(error.__traceback__)
             ours = [f"{Path(f.filename).name}:{f.lineno}" for f in frames if "tumorseg" in f.filename]

@@ -19,6 +19,8 @@ from fuzz.mutate import (
 )
 from fuzz.reader import RESULTS, Reader, refused
 
+SLOW = 0.1  # of the inputs
+
 
 def run(folder: Path) -> Iterator[Reader]:
     from safetensors.numpy import save
@@ -120,12 +122,12 @@ def weights(folder: Path) -> Iterator[Reader]:
 
     def network(path: Path) -> None:
         found = read_network(path, lambda line: None).state
-        refused(lambda path: fitting_network(path, found, "unet", "resnet18", {}), path)
+        refused(lambda path: fitting_network(path, found, "unet", "resnet18", {}, lambda line: None), path)
 
     path, pickle = folder / "weights.safetensors", folder / "weights.pth"
-    yield Reader("safetensors", path, changed_safetensors, lambda: network(path))
+    yield Reader("safetensors", path, changed_safetensors, lambda: network(path), SLOW)
     change = functools.partial(changed_zip, inner=changed_bytes)
-    yield Reader("checkpoint (pickle)", pickle, change, lambda: network(pickle))
+    yield Reader("checkpoint (pickle)", pickle, change, lambda: network(pickle), SLOW)
     config = {
         "_model_class": "Unet", "encoder_name": "resnet18", "encoder_depth": 5, "encoder_weights": None,
         "decoder_channels": [256, 128, 64, 32, 16], "in_channels": 3, "classes": 1, "activation": None,
@@ -142,7 +144,7 @@ def weights(folder: Path) -> Iterator[Reader]:
             options=found.options,
         )
 
-    yield Reader("smp's config.json", folder / CONFIG, changed_json, smp)
+    yield Reader("smp's config.json", folder / CONFIG, changed_json, smp, SLOW)
 
 
 def results(folder: Path) -> Iterator[Reader]:
@@ -163,7 +165,7 @@ def results(folder: Path) -> Iterator[Reader]:
     def read_evaluation() -> None:
         compare(gather([evaluation], {}, part=data[0], scale=data[1], draws=20))
 
-    yield Reader("evaluation.json", evaluation, changed_json, read_evaluation)
+    yield Reader("evaluation.json", evaluation, changed_json, read_evaluation, SLOW)
     shutil.copy(RESULTS / "cpu-128/unetplusplus.bench.json", bench)
     yield Reader("bench.json (compare)", bench, changed_json, lambda: read_latencies([bench]))
     yield Reader("bench.json (page)", bench, changed_json, lambda: page([bench]))

@@ -5,7 +5,7 @@ with its partitioning, options and errors. What does not: its kernels and cuDNN'
 it gives are garbage. Our own kernels do run: g++ compiles the same .cu file, and a launch on the null GPU
 calls that.
 
-The driver (`driver.c`, `streams.c`) is strict. It keeps a violation as text where a GPU would give garbage,
+The driver (`libraries.DRIVER`) is strict. It keeps a violation as text where a GPU would give garbage,
 crash or hang: no current context in this thread, memory that was not handed out or lies on another device,
 a write behind the end of a block, a stream that touches bytes which another stream may still touch, memory
 taken inside of a capture. Queued work runs as late as CUDA allows, so what reads before it waited gets

@@ -145,13 +145,9 @@ int cudaGraphExecDestroy(void *executable) { return IN(cuGraphExecDestroy(execut
 
 typedef struct Call { Work function; void *data; } Call;
 static void call_now(void *data) { Call *one = data; one->function(one->data); }
-/* A host function that is captured runs again at every replay, with what its first run has freed. */
 int cudaLaunchHostFunc(void *stream, Work function, void *data) {
-  int capturing = 0;
-  cuStreamIsCapturing(stream, &capturing);
-  if (capturing) null_violation("a host function inside of a capture");
   Call one = {function, data};
-  return IN(null_enqueue(stream, call_now, &one, sizeof one, NULL, 0));
+  return IN(null_enqueue(stream, HOST, call_now, &one, sizeof one, NULL, 0));
 }
 
 /* Kernels that nvcc compiled into a library: registered, launched, and nothing more. */
@@ -160,7 +156,7 @@ typedef struct Size { unsigned x, y, z; } Size;
 int cudaLaunchKernel(const void *kernel, Size grid, Size block, void **values, size_t shared, void *stream) {
   null_counted[launches]++;
   enter();
-  return noted(null_enqueue(stream, NULL, NULL, 0, NULL, 0));
+  return noted(null_enqueue(stream, KERNEL, NULL, NULL, 0, NULL, 0));
 }
 int __cudaLaunchKernel(const void *kernel, Size grid, Size block, void **values, size_t shared, void *stream) {
   return cudaLaunchKernel(kernel, grid, block, values, shared, stream);

@@ -48,7 +48,7 @@ def open_stand_in(folder: Path, rtx: bool) -> tuple[FakeTensorRt, tensorrt.Tenso
     graph = hashlib.sha256(b"graph").hexdigest()
     key = EngineKey(graph, None, "fp32", trt.__name__, trt.__version__, (89,), None, profile, None)
     shapes = [(size, *SHAPE) for size in (1, 2, 4)]
-    facts = [trt.__version__, 3, 1, SHAPE[1:], 1.0, shapes]
+    facts = [trt.__version__, 3, 1, SHAPE[1:], 1.0, [shapes]]
     path = folder / "engine"
     path.write_bytes(MAGIC + json.dumps(facts).encode())
     artefact = Artefact("model.onnx", "onnx", "fp32", None, {}, ())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PROVIDER = "libonnxruntime_providers_cuda.so"
+DRIVER = ("driver.c", "work.c", "streams.c", "graphs.c")
 COMPILE = ("gcc", "-w", "-std=gnu17", "-O1", "-shared", "-fPIC")
 # Names that the provider looks up by itself, so that its table of symbols lacks them.
 BY_NAME = {"libcudnn.so.9": rb"cudnn[A-Z]\w*", "libcufft.so.12": rb"cufft[A-Z]\w*"}
@@ -33,9 +34,7 @@ KERNEL = re.compile(r"__global__\s+void\s+(\w+)\s*\(")
 def build_driver(folder: Path) -> Path:
     """`libcuda.so.1` in the folder, which is all that cuda-bindings need."""
     library = folder / "libcuda.so.1"
-    _compile(
-        [HERE / "driver.c", HERE / "streams.c"], library, "-Wl,-soname,libcuda.so.1", "-ldl", "-lpthread"
-    )
+    _compile([HERE / name for name in DRIVER], library, "-Wl,-soname,libcuda.so.1", "-ldl", "-lpthread")
     return library
 
 

@@ -1,4 +1,4 @@
-/* What driver.c, streams.c and cudart.c of the null GPU share. Device memory is the host's. */
+/* What the sources of the null GPU share. Device memory is the host's. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -32,6 +32,9 @@ extern uint64_t null_counted[COUNT];
 
 typedef void (*Work)(void *data);
 
+#define ENTER Context *context; null_lock(); null_counted[calls]++; int status = null_context(&context);
+#define LEAVE null_unlock(); return status;
+
 void null_lock(void);
 void null_unlock(void);
 void null_violation(const char *format, ...);           /* what a GPU would answer with garbage or a crash */
@@ -40,7 +43,7 @@ Block *null_block(uintptr_t start, size_t bytes);       /* the block that holds 
 int null_context(Context **context);                    /* of this thread; INVALID_CONTEXT or its sticky error */
 int null_device_of(void *stream);                       /* its device, -1 for a handle that is none */
 /* Queue work that touches these ranges; `data` is copied. NULL work does nothing. */
-int null_enqueue(void *stream, Work work, const void *data, size_t bytes, const Range *ranges, int count);
+enum { KERNEL, MEMCPY, MEMSET, HOST }; /* CUgraphNodeType */
+int null_enqueue(void *stream, int kind, Work work, const void *data, size_t bytes, const Range *ranges, int count);
 int null_finish(void *stream);                          /* run what is queued there, without counting it */
 void null_finish_all(int device);
-int null_capturing(void);                               /* any stream is in a capture: its thread may not wait */

@@ -1,46 +1,23 @@
-/* Streams, events and graphs of the null GPU.
+/* Streams and events of the null GPU.
  *
  * Work is queued and runs as late as the rules of CUDA allow: when somebody waits for it. A host that reads before
  * it waited, or writes what is still to be read, gets the wrong bits. Beside that each stream has a clock of what it
  * knows to be done on every other: access to bytes that another stream may still touch is a violation.
  */
-#include "null.h"
+#include "queue.h"
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct Clock { uint64_t at[STREAMS]; } Clock;
-typedef struct Operation {
-  struct Operation *next;
-  Work work;
-  void *data;
-  size_t bytes;
-  Range *ranges;
-  int count;
-  struct Event *records, *waits;
-  uint64_t tick, waited; /* waited: ticks of the stream of `waits` that must be done before */
-  int waited_stream;
-} Operation;
-typedef struct Stream {
-  Context *context;
-  int alive, blocking, index;
-  Operation *head, *tail;
-  uint64_t queued, done;
-  Clock known;
-  struct Graph *capture;
-} Stream;
-typedef struct Event { int alive, timed, recorded, stream; uint64_t tick; Clock known; } Event;
-typedef struct Graph { Operation *head, *tail; int broken; } Graph;
 
 static Stream streams[STREAMS];
 static int used = DEVICES; /* the first ones are the devices' legacy default streams */
 static Clock host;
-static int captures;
+int null_captures;
 
 static void merge(Clock *into, const Clock *from) {
   for (int i = 0; i < used; i++) if (into->at[i] < from->at[i]) into->at[i] = from->at[i];
 }
 
-static Stream *stream_of(void *handle) {
+Stream *null_stream(void *handle) {
   Context *context;
   if (handle == NULL || handle == (void *)1 || handle == (void *)2) {
     if (null_context(&context)) return NULL;
@@ -58,18 +35,16 @@ static Stream *stream_of(void *handle) {
 }
 
 int null_device_of(void *handle) {
-  Stream *stream = stream_of(handle);
+  Stream *stream = null_stream(handle);
   return stream ? stream->context->device : -1;
 }
 
-int null_capturing(void) { return captures > 0; }
-
-static void append(Operation **head, Operation **tail, Operation *operation) {
+void null_append(Operation **head, Operation **tail, Operation *operation) {
   if (*tail) (*tail)->next = operation; else *head = operation;
   *tail = operation;
 }
 
-static void release(Operation *operation) {
+void null_release(Operation *operation) {
   free(operation->data);
   free(operation->ranges);
   free(operation);
@@ -82,12 +57,12 @@ static void run_to(Stream *stream, uint64_t tick) {
     if (one->work) one->work(one->data);
     if (!(stream->head = one->next)) stream->tail = NULL;
     stream->done = one->tick;
-    release(one);
+    null_release(one);
   }
 }
 
 int null_finish(void *handle) {
-  Stream *stream = stream_of(handle);
+  Stream *stream = null_stream(handle);
   if (!stream) return INVALID_HANDLE;
   run_to(stream, stream->queued);
   merge(&host, &stream->known);
@@ -138,7 +113,7 @@ static void order_by_default(Stream *stream) {
 
 static int submit(Stream *stream, Operation *one) {
   if (stream->capture) {
-    append(&stream->capture->head, &stream->capture->tail, one);
+    null_append(&stream->capture->head, &stream->capture->tail, one);
     return OK;
   }
   merge(&stream->known, &host);
@@ -155,23 +130,21 @@ static int submit(Stream *stream, Operation *one) {
     event->recorded = 1, event->stream = stream->index, event->tick = one->tick, event->known = stream->known;
   }
   check_order(stream, one);
-  append(&stream->head, &stream->tail, one);
+  null_append(&stream->head, &stream->tail, one);
   return OK;
 }
 
-int null_enqueue(void *handle, Work work, const void *data, size_t bytes, const Range *ranges, int count) {
-  Stream *stream = stream_of(handle);
+int null_enqueue(void *handle, int kind, Work work, const void *data, size_t bytes, const Range *ranges, int count) {
+  Stream *stream = null_stream(handle);
   if (!stream) return INVALID_HANDLE;
   Operation *one = calloc(1, sizeof *one);
-  *one = (Operation){.work = work, .bytes = bytes, .count = count};
+  *one = (Operation){.kind = kind, .work = work, .bytes = bytes, .count = count};
   one->data = memcpy(malloc(bytes + 1), data ? data : "", data ? bytes : 0);
   one->ranges = memcpy(malloc(count * sizeof *ranges + 1), ranges ? ranges : (Range *)"", count * sizeof *ranges);
   return submit(stream, one);
 }
 
 /* ---- CUDA's functions ---- */
-#define ENTER Context *context; null_lock(); null_counted[calls]++; int status = null_context(&context);
-#define LEAVE null_unlock(); return status;
 
 int cuStreamCreate(void **handle, unsigned flags) {
   ENTER
@@ -189,7 +162,7 @@ int cuStreamCreateWithPriority(void **handle, unsigned flags, int priority) { re
 
 int cuStreamDestroy_v2(void *handle) {
   ENTER
-  Stream *stream = status ? NULL : stream_of(handle);
+  Stream *stream = status ? NULL : null_stream(handle);
   if (!status && (!stream || stream->index < DEVICES)) status = INVALID_HANDLE;
   if (!status) {
     run_to(stream, stream->queued);
@@ -202,7 +175,7 @@ int cuStreamDestroy_v2(void *handle) {
 static int waited(Context *context, const char *what) {
   null_counted[synchronisations]++;
   null_traced("synchronise %s", what);
-  return captures ? CAPTURE_UNSUPPORTED : context->broken;
+  return null_captures ? CAPTURE_UNSUPPORTED : context->broken;
 }
 
 int cuStreamSynchronize(void *handle) {
@@ -215,7 +188,7 @@ int cuStreamSynchronize(void *handle) {
 
 int cuStreamQuery(void *handle) {
   ENTER
-  Stream *stream = status ? NULL : stream_of(handle);
+  Stream *stream = status ? NULL : null_stream(handle);
   if (!status && !stream) status = INVALID_HANDLE;
   if (!status) status = stream->head ? NOT_READY : OK;
   if (status != INVALID_HANDLE && stream) null_finish(handle); /* done when it is asked again */
@@ -231,7 +204,7 @@ int cuCtxSynchronize(void) {
 
 int cuStreamWaitEvent(void *handle, Event *event, unsigned flags) {
   ENTER
-  Stream *stream = status ? NULL : stream_of(handle);
+  Stream *stream = status ? NULL : null_stream(handle);
   if (!status && (!stream || !event->alive)) status = INVALID_HANDLE;
   if (!status && event->recorded) {
     Operation *one = calloc(1, sizeof *one);
@@ -261,7 +234,7 @@ int cuEventDestroy_v2(Event *event) { /* its memory stays: work that is queued m
 
 int cuEventRecord(Event *event, void *handle) {
   ENTER
-  Stream *stream = status ? NULL : stream_of(handle);
+  Stream *stream = status ? NULL : null_stream(handle);
   if (!status && (!stream || !event->alive)) status = INVALID_HANDLE;
   if (!status) {
     Operation *one = calloc(1, sizeof *one);
@@ -304,62 +277,3 @@ int cuEventElapsedTime(float *milliseconds, Event *start, Event *end) {
 int cuEventElapsedTime_v2(float *milliseconds, Event *start, Event *end) {
   return cuEventElapsedTime(milliseconds, start, end);
 }
-
-int cuStreamBeginCapture_v2(void *handle, int mode) {
-  ENTER
-  Stream *stream = status ? NULL : stream_of(handle);
-  if (!status && (!stream || stream->capture || stream->index < DEVICES)) status = CAPTURE_UNSUPPORTED;
-  if (!status) stream->capture = calloc(1, sizeof(Graph)), captures++;
-  LEAVE
-}
-
-int cuStreamIsCapturing(void *handle, int *answer) {
-  ENTER
-  Stream *stream = status ? NULL : stream_of(handle);
-  if (!status && !stream) status = INVALID_HANDLE;
-  if (!status) *answer = stream->capture != NULL;
-  LEAVE
-}
-
-int cuStreamEndCapture(void *handle, Graph **graph) {
-  ENTER
-  Stream *stream = status ? NULL : stream_of(handle);
-  if (!status && (!stream || !stream->capture)) status = INVALID_HANDLE;
-  if (!status) *graph = stream->capture, stream->capture = NULL, captures--;
-  LEAVE
-}
-
-int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long long flags) {
-  ENTER
-  if (!status) {
-    *executable = calloc(1, sizeof **executable);
-    for (Operation *one = graph->head; one; one = one->next) {
-      Operation *copy = memcpy(calloc(1, sizeof *copy), one, sizeof *one);
-      copy->next = NULL;
-      copy->data = memcpy(malloc(one->bytes + 1), one->data ? one->data : "", one->bytes);
-      copy->ranges = memcpy(malloc(one->count * sizeof(Range) + 1), one->ranges, one->count * sizeof(Range));
-      append(&(*executable)->head, &(*executable)->tail, copy);
-    }
-  }
-  LEAVE
-}
-
-int cuGraphLaunch(Graph *executable, void *handle) {
-  ENTER
-  Stream *stream = status ? NULL : stream_of(handle);
-  if (!status && !stream) status = INVALID_HANDLE;
-  for (Operation *one = status ? NULL : executable->head; one; one = one->next)
-    if (one->work || one->count) null_enqueue(handle, one->work, one->data, one->bytes, one->ranges, one->count);
-  null_counted[graph_launches]++;
-  null_traced("graph stream %d", stream ? stream->index : -1);
-  LEAVE
-}
-
-static int destroy_graph(Graph *graph) {
-  ENTER
-  for (Operation *one = graph->head, *next; one; one = next) next = one->next, release(one);
-  free(graph);
-  LEAVE
-}
-int cuGraphDestroy(Graph *graph) { return destroy_graph(graph); }
-int cuGraphExecDestroy(Graph *executable) { return destroy_graph(executable); }

@@ -8,8 +8,8 @@ import functools
 from tumorseg_benchmarks.gpu_evidence.engines import KINDS, PRECISIONS, PROFILE, build, check_engine
 from tumorseg_benchmarks.gpu_evidence.stage import Findings, NotPossibleError, Options, require_driver
 from tumorseg_export.engine.build import DeviceOptions, build_for_device
-from tumorseg_runtime.backends.tensorrt import load_tool
-from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.backends.tensorrt import FORMS, PLAIN, load_tool
+from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.device.cuda import open_gpu
 
@@ -35,21 +35,21 @@ def run(options: Options, found: Findings) -> None:
     if options.bundle is None:
         return found.lacks("a trained network: --bundle was not given")
     bundle = Bundle.open(options.bundle)
-    for precision in PRECISIONS:
-        if any((one.format, one.precision) == ("onnx", precision) for one in bundle.artefacts):
-            work = functools.partial(of_bundle, bundle, precision, options, found)
-            found.attempt(f"{bundle.name}, engine {precision}", work)
+    for artefact in bundle.artefacts:
+        if artefact.format in (PLAIN, *FORMS) and artefact.precision in PRECISIONS:
+            work = functools.partial(of_bundle, bundle, artefact, options, found)
+            found.attempt(f"{bundle.name}, engine of {artefact.file}", work)
     return None
 
 
-def of_bundle(bundle: Bundle, precision: str, options: Options, found: Findings) -> str:
+def of_bundle(bundle: Bundle, artefact: Artefact, options: Options, found: Findings) -> str:
     """`tumorseg build`, and what it measured; a second one builds nothing."""
-    wanted = DeviceOptions(precision, PROFILE, workspace_mb=1024)
+    wanted = DeviceOptions(artefact.precision, artefact.format, PROFILE, workspace_mb=1024)
     made = build_for_device(bundle, options.folder, wanted, found.log)
     again = build_for_device(bundle, options.folder, wanted, found.log)
     if again.seconds:
         raise BackendError(
             f"a second build took {again.seconds:.0f} s, expected the engine that stands there"
         )
-    error, flipped = made.max_logit_error, made.flipped_pixels
-    return f"built in {made.seconds:.0f} s, logit error {error:.2g}, {flipped} pixels flipped"
+    error = f"logit error {made.max_logit_error:.2g}" if artefact.format == PLAIN else "no logits"
+    return f"built in {made.seconds:.0f} s, {error}, {made.flipped_pixels} pixels flipped"

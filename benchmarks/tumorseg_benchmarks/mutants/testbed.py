@@ -23,6 +23,8 @@ from tumorseg_benchmarks.parity.fp16_reference import rounded_reference
 from tumorseg_benchmarks.parity.references import ReferenceSet, golden_reference, split_reference
 from tumorseg_benchmarks.variants.pytorch import PyTorchSession
 from tumorseg_export.bundle.export import export_run
+from tumorseg_export.checkpoint.context import ExportContext
+from tumorseg_export.targets import onnx_int8
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
@@ -78,7 +80,8 @@ class BedNetwork:
     refused: targets that the exporter did not seal, with its reason. earlier: the same training `EARLIER`
     passes before its end. golden: of the bundle. split: test images of
     the run with PyTorch's answers. rounded: the golden ones with those of the network whose weights are in
-    FP16. model, earlier: in evaluation mode.
+    FP16. model, earlier: in evaluation mode. int8: the bytes of the INT8 file, whose ranges the golden images
+    gave; it is not judged, and is made of the U-Net alone.
     """
 
     name: str
@@ -90,6 +93,7 @@ class BedNetwork:
     golden: tuple[Golden, ...]
     split: ReferenceSet
     rounded: ReferenceSet
+    int8: bytes = b""
 
     def torch_logits(self, batch: FloatArray) -> FloatArray:
         """PyTorch's answer to float32 (N, C, H, W)."""
@@ -167,7 +171,11 @@ def _make_network(name: str, manifest: Manifest, folder: Path, size: Size) -> Be
     tensors = [live.tensor(index) for index in range(len(live.images))]
     split = ReferenceSet(live.name, live.images, live.logits, tensors.__getitem__)
     halves = rounded_reference(model, golden_reference(bundle), CONTRACT)
-    return BedNetwork(name, run, bundle, refused, model, earlier, golden, split, halves)
+    int8 = b""
+    if name == UNET:
+        onnx_int8.make(ExportContext(model, CONTRACT, {}, golden, calibration=golden), folder)
+        int8 = (folder / onnx_int8.FILE).read_bytes()
+    return BedNetwork(name, run, bundle, refused, model, earlier, golden, split, halves, int8)
 
 
 def export(run: Run, folder: Path, size: Size) -> tuple[Bundle, dict[str, str]]:

@@ -14,6 +14,11 @@ import numpy as np
 import torch
 
 from tumorseg_export.checkpoint.context import ExportContext
+from tumorseg_export.onnx.export import write_onnx
+from tumorseg_export.precision.fp16_graph import Graph
+from tumorseg_export.precision.int8_graph import Calibrated, Range, activations_of, to_int8
+from tumorseg_export.targets import onnx_int8
+from tumorseg_export.targets.onnx_fp16 import fused_graph
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.conformance.files import vectors
 from tumorseg_runtime.conformance.network import FOLDER, LOGITS, conformance_contract, file_under
@@ -23,10 +28,11 @@ from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
-# all that run on any machine; what takes another's place has its bytes, and what is judged needs more images
+# all that run on any machine; what takes another's place has its bytes, and what is judged is made below
 MADE = tuple(
     name for name, target in TARGETS.items() if target.must_run and not (target.instead_of or target.judged)
 )
+OF_INT8 = tuple(name for name, target in TARGETS.items() if "onnx-int8" in target.needs)
 IMAGES = ("gray.png", "network-size-gray.png", "1-bit.png")  # what a target proves itself with
 
 
@@ -40,6 +46,28 @@ def network(contract_name: str) -> torch.nn.Conv2d:
         conv.weight[:] = torch.from_numpy(factors * np.array(contract.std))[:, :, None, None]
         conv.bias[:] = torch.from_numpy(added + factors @ np.array(contract.mean))  # type: ignore[index]
     return conv.requires_grad_(False)
+
+
+def identity(channels: int) -> torch.nn.Conv2d:
+    """A convolution that changes nothing."""
+    conv = torch.nn.Conv2d(channels, channels, 1, bias=False)
+    with torch.no_grad():
+        conv.weight[:] = torch.eye(channels)[:, :, None, None]
+    return conv.requires_grad_(False)
+
+
+def write_int8(contract_name: str, context: ExportContext, folder: Path) -> None:
+    """The file that `onnx-int8` writes, without its search and its images: the last convolution is never
+    rounded, so that one before it is, which changes nothing. Ranges are those of a tensor of any image."""
+    contract = context.contract
+    model = torch.nn.Sequential(identity(contract.channels), network(contract_name)).eval()
+    graph = Graph(fused_graph(model, context))
+    ends = [
+        (end - mean) / std for end in (0, 1) for mean, std in zip(contract.mean, contract.std, strict=True)
+    ]
+    ranges = dict.fromkeys(activations_of(graph), Range(min(ends), max(ends)))
+    calibrated = Calibrated(ranges, dict.fromkeys(ranges, np.zeros(contract.channels)))
+    write_onnx(to_int8(graph, frozenset(), calibrated), folder / onnx_int8.FILE, context, precision="int8")
 
 
 def write_network(contract_name: str, folder: Path) -> None:
@@ -56,7 +84,9 @@ def write_network(contract_name: str, folder: Path) -> None:
     exclusive = dataclasses.replace(context, contract=conformance_contract(contract_name, SOFTMAX))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        for target in MADE:
+        write_int8(contract_name, context, scratch)
+        write_bytes(folder / onnx_int8.FILE, (scratch / onnx_int8.FILE).read_bytes())
+        for target in (*MADE, *OF_INT8):
             if target == "onnx-deploy-gray" and contract.channels == 1:
                 continue
             for one in (exclusive, context) if "deploy" in target else (context,):

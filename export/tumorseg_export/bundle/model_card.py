@@ -69,21 +69,26 @@ def _lines(bundle: Bundle) -> Iterator[str]:
 
 def _limits(bundle: Bundle) -> Iterator[str]:
     yield ""
+    yield from (f"- {line}" for line in limits(bundle))
+
+
+def limits(bundle: Bundle) -> Iterator[str]:
+    """What the network and the evidence for it do not show, a sentence or two each."""
     if "warning" in bundle.model:
-        yield f"- **{bundle.model['warning']}**: `{SHEET}` shows the golden images with their masks."
+        yield f"{bundle.model['warning']}: `{SHEET}` shows the golden images with their masks."
     if bundle.training["phantoms"]:
         yield (
-            "- **The training images are phantoms**: drawn by a program. The metrics show that the tools "
+            "The training images are phantoms, drawn by a program. The metrics show that the tools "
             "work, and nothing about patients."
         )
     if bundle.provenance["golden_images"].startswith("phantoms"):
         yield (
-            "- **The golden images are phantoms**: that the artefacts decide as PyTorch does is shown on "
+            "The golden images are phantoms: that the artefacts decide as PyTorch does is shown on "
             "drawn images alone."
         )
-    yield "- What it was not trained on (other organs, devices, ages) it may get wrong without a sign."
-    yield "- A mask comes without a measure of its certainty."
-    yield "- An image with another aspect ratio than the input's is stretched to it."
+    yield "What it was not trained on (other organs, devices, ages) it may get wrong without a sign."
+    yield "A mask comes without a measure of its certainty."
+    yield "An image with another aspect ratio than the input's is stretched to it."
 
 
 def _metrics(bundle: Bundle) -> Iterator[str]:

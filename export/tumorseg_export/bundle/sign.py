@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tumorseg_runtime.bundle.bundle import INDEX, SIGNATURE, Bundle
 from tumorseg_runtime.bundle.signature import NEW_KEY, check_kind, read_key, require
@@ -50,16 +50,20 @@ def load_private_key(path: Path, ask: Callable[[], str]) -> Ed25519PrivateKey:
 
     Raises InputError, and BackendError without the package cryptography.
     """
+    return check_kind(path, read_private_key(path, ask), "Ed25519PrivateKey")  # type: ignore[no-any-return]
+
+
+def read_private_key(path: Path, ask: Callable[[], str]) -> Any:
+    """A private key of any kind, as `load_private_key`."""
     from_pem = require("cryptography.hazmat.primitives.serialization").load_pem_private_key
     unsupported = require("cryptography.exceptions").UnsupportedAlgorithm
     data = read_key(path)
     passphrase = ask().encode() if b"ENCRYPTED" in data else None
     try:
-        key = from_pem(data, passphrase)
+        return from_pem(data, passphrase)
     except (ValueError, TypeError, unsupported) as error:
         what = "no private key in PEM" if passphrase is None else "a key that this passphrase does not open"
         raise InputError(f"{path}: holds {what}, expected a private key: make one by {NEW_KEY}") from error
-    return check_kind(path, key, "Ed25519PrivateKey")  # type: ignore[no-any-return]
 
 
 def write_signature(root: Path, key: Ed25519PrivateKey) -> Path:

@@ -8,14 +8,15 @@ cache that makes the next build short. The bundle stays as it was sealed.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tumorseg_export.engine.tensorrt_build import PROFILE, BuildOptions, build_engine
-from tumorseg_runtime.backends.tensorrt import load_tool, open_engine
-from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.backends.tensorrt import GRAY, PLAIN, load_tool, open_engine
+from tumorseg_runtime.bundle.bundle import Artefact, Bundle
 from tumorseg_runtime.core.errors import BackendError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
 from tumorseg_runtime.core.records import to_json
@@ -43,9 +44,11 @@ Log = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class DeviceOptions:
-    """What is to be built. precision: of the bundle's ONNX file. workspace_mb: in MiB, None for no limit."""
+    """What is to be built. form, precision: of the bundle's ONNX file; no precision means fp16, of a deploy
+    form fp32, which is all that it has. workspace_mb: in MiB, None for no limit."""
 
-    precision: str = "fp16"
+    precision: str | None = None
+    form: str = PLAIN
     profile: Profile = PROFILE
     workspace_mb: int | None = None
 
@@ -68,8 +71,9 @@ def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, log: 
     file), InputError (the folder cannot be written), ParityError (the engine decides other than PyTorch and
     was removed).
     """
-    artefact = bundle.artefact("onnx", options.precision)
-    build = BuildOptions(options.profile, workspace_mb=options.workspace_mb)
+    precision = options.precision or ("fp16" if options.form == PLAIN else "fp32")
+    artefact = bundle.artefact(options.form, precision)
+    build = BuildOptions(options.profile, workspace_mb=options.workspace_mb, smallest_too=True)
     if reason := why_no_driver():
         raise BackendError(
             f"an engine is built on the GPU that runs it, here: {reason}; expected an NVIDIA driver that "
@@ -79,7 +83,7 @@ def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, log: 
     key = EngineKey(
         onnx_sha256=bundle.files[artefact.file].sha256,
         bundle_sha256=bundle.digest(),
-        precision=options.precision,
+        precision=precision,
         tool=TOOL,
         tool_version=str(trt.__version__),
         capabilities=(gpu.capability,),
@@ -94,28 +98,32 @@ def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, log: 
     else:
         log(f"building for {gpu.name} (sm_{gpu.capability}) with TensorRT {key.tool_version}, for minutes")
         started = time.perf_counter()
-        _build(trt, bundle, artefact.file, path, key, build, log)
+        _build(trt, bundle, artefact, path, key, build, log)
         seconds = time.perf_counter() - started
-    return _validate(path, key, bundle, gpu, seconds)
+    return _validate(path, key, bundle, gpu, seconds, options.form)
 
 
 def _build(
-    trt: Any, bundle: Bundle, file: str, path: Path, key: EngineKey, options: BuildOptions, log: Log
+    trt: Any, bundle: Bundle, artefact: Artefact, path: Path, key: EngineKey, options: BuildOptions, log: Log
 ) -> None:
     make_folder(path.parent, PRIVATE)
     cache = path.parent / f"{TOOL}-{key.tool_version}-sm{key.capabilities[0]}.timing"
     known = cache.read_bytes() if cache.is_file() else b""
     options = dataclasses.replace(options, timing_cache=known)
-    graph = bundle.read(file)
-    built = build_engine(trt, graph, bundle.contract, options, log, name=file)
+    file, contract = artefact.file, bundle.contract
+    if artefact.format == GRAY:  # one plane in place of three
+        contract = dataclasses.replace(contract, mean=contract.mean[:1], std=contract.std[:1])
+    built = build_engine(trt, bundle.read(file), contract, options, log, name=file)
     if built.timing_cache is not None:
         write_bytes(cache, built.timing_cache)
     write_engine(path, built.data, key)
 
 
-def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: float) -> DeviceEngine:
+def _validate(
+    path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: float, form: str
+) -> DeviceEngine:
     """Replay the golden images in several batch sizes; keep the certificate, or remove the engine."""
-    session = open_engine(read_engine(path), bundle, gpu, path.parent)
+    session = open_engine(read_engine(path), bundle, gpu, path.parent, form)
     smallest, largest = key.profile.smallest, min(key.profile.largest, len(bundle.golden))
     if smallest > largest:
         raise ParityError(
@@ -124,14 +132,15 @@ def _validate(path: Path, key: EngineKey, bundle: Bundle, gpu: Gpu, seconds: flo
         )
     size = min(largest, max(BATCH_SIZE, smallest))
     plan = full_plan(size) if smallest == 1 else IN_ONE_LIST
-    first, masks_alone = (
+    golden = load_golden(bundle)
+    first, *others = (
         replay(
-            door_of(bundle, session, size, logits), load_golden(bundle), BUDGETS[key.precision], plan,
-            artefact=path.name,
+            door_of(bundle, session, size, logits), golden, BUDGETS[key.precision], plan, artefact=path.name
         )
-        for logits in (True, False)
-    )  # fmt: skip
-    report = dataclasses.replace(first, images=(*first.images, *masks_alone.images))
+        for logits in ((True, False) if form == PLAIN else (True,))
+    )
+    images = itertools.chain(first.images, *(other.images for other in others))
+    report = dataclasses.replace(first, images=tuple(images))
     if report.breaches:
         record_of(path).unlink()
         path.unlink()

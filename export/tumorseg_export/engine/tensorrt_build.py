@@ -36,12 +36,14 @@ class BuildOptions:
     profile: batch sizes. capabilities: compute capabilities, 89 for 8.9; empty for the GPU at hand.
     workspace_mb: limit on scratch memory in MiB, None for what there is.
     timing_cache: what an earlier build measured; b'' begins one, None keeps none.
+    smallest_too: tune for the smallest batch, too, in a profile of its own behind the first.
     """
 
     profile: Profile
     capabilities: tuple[int, ...] = ()
     workspace_mb: int | None = None
     timing_cache: bytes | None = None
+    smallest_too: bool = False
 
     def __post_init__(self) -> None:
         if self.workspace_mb is not None and self.workspace_mb < 1:
@@ -82,7 +84,11 @@ def build_engine(
     _clear_tf32(trt, config)
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb * MEBIBYTE)
-    _set_profile(builder, config, network, contract, options.profile)
+    profile = options.profile
+    _add_profile(builder, config, network, contract, profile)
+    if options.smallest_too and profile.smallest < profile.tuned:
+        smallest = Profile(*[profile.smallest] * 3)
+        _add_profile(builder, config, network, contract, smallest)
     if options.capabilities:
         _set_capabilities(trt, config, options.capabilities)
     if options.timing_cache is not None:
@@ -125,7 +131,7 @@ def _clear_tf32(trt: Any, config: Any) -> None:
         config.clear_flag(trt.BuilderFlag.TF32)
 
 
-def _set_profile(builder: Any, config: Any, network: Any, contract: Contract, profile: Profile) -> None:
+def _add_profile(builder: Any, config: Any, network: Any, contract: Contract, profile: Profile) -> None:
     entry = builder.create_optimization_profile()
     shapes = [
         (batch, contract.channels, contract.height, contract.width)

@@ -17,6 +17,7 @@ ONNX_RUNTIME_DEVICES = {
     "cuda": GPU_EXTRA,
     "tensorrt": f"{GPU_EXTRA}, and TensorRT's libraries",
 }
+TENSORRT_EXTRAS = "tensorrt-cu12, tensorrt-cu13 or tensorrt-rtx"
 _RECORDS = (
     BackendSpec(
         "onnxruntime",
@@ -93,10 +94,32 @@ _RECORDS = (
         "tensorrt",
         "tumorseg_runtime.backends.tensorrt",
         formats=("tensorrt-rtx",),
-        devices={"cuda": "tensorrt-cu12, tensorrt-cu13 or tensorrt-rtx"},
+        devices={"cuda": TENSORRT_EXTRAS},
         precisions=("fp32", "fp16"),
         label="TensorRT engine {precision}, {device}",
         device_folder=True,
+    ),
+    BackendSpec(
+        "tensorrt-deploy",
+        "tumorseg_runtime.backends.tensorrt",
+        formats=(),
+        devices={"cuda": TENSORRT_EXTRAS},
+        precisions=("fp32",),
+        label="TensorRT engine of the deploy form, {device}",
+        device_folder=True,
+        output=MASKS,
+        options={"form": "onnx-deploy"},
+    ),
+    BackendSpec(
+        "tensorrt-deploy-gray",
+        "tumorseg_runtime.backends.tensorrt",
+        formats=(),
+        devices={"cuda": TENSORRT_EXTRAS},
+        precisions=("fp32",),
+        label="TensorRT engine of the deploy form for gray, {device}",
+        device_folder=True,
+        output=MASKS,
+        options={"form": "onnx-deploy-gray"},
     ),
 )
 BACKENDS = {spec.name: spec for spec in _RECORDS}
@@ -163,4 +186,4 @@ def has_artefact(bundle: Bundle, backend: str, precision: str, device_folder: Pa
         return False
     from tumorseg_runtime.device.engines import latest_engine  # only a device with a GPU needs it
 
-    return latest_engine(device_folder, bundle, precision) is not None
+    return latest_engine(device_folder, bundle, precision, spec.options.get("form", "onnx")) is not None

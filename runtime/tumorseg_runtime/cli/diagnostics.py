@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import platform
@@ -42,7 +43,7 @@ EXTRAS = {
 # distribution -> extra of tumorseg that brings it
 PACKAGES = {
     **{spec.wheels[0]: EXTRAS[name, "cpu"] for name, spec in BACKENDS.items() if len(spec.wheels) == 1},
-    "tensorrt": "tensorrt",
+    "tensorrt": "tensorrt-cu12 or tensorrt-cu13",
     "tensorrt-rtx": "tensorrt-rtx",
     "cuda-bindings": GPU_EXTRA,
     "pydicom": "dicom",
@@ -51,6 +52,8 @@ PACKAGES = {
     "pylibjpeg-openjpeg": "dicom",
     "pylibjpeg-rle": "dicom",
 }
+# distribution -> others that bring the same package
+ALSO_NAMED = {"tensorrt": ("tensorrt-cu12", "tensorrt-cu13")}
 NO_DRIVER_REMEDY = "install NVIDIA's driver (on Jetson: JetPack), or run on the CPU"
 
 
@@ -177,7 +180,7 @@ def _bundle(root: Path, device_folder: Path | None) -> Iterator[Finding]:
 
 def version_of(distribution: str) -> str | None:
     """Version of an installed distribution, None where it is not installed."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for name in (distribution, *ALSO_NAMED.get(distribution, ())):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None

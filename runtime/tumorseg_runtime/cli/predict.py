@@ -12,6 +12,7 @@ import click
 
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.descriptions import describe, describe_volume
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.options import (
     PATH,
@@ -30,35 +31,37 @@ from tumorseg_runtime.cli.results_log import (
     output_name,
     stamp,
 )
+from tumorseg_runtime.cli.segmentation_results import SegmentationResults
 from tumorseg_runtime.cli.terminal import say, say_text
-from tumorseg_runtime.cli.volume_results import VolumeResults, describe_volume
+from tumorseg_runtime.cli.volume_results import VolumeResults
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.progress import Tell
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images import decoder_lines
-from tumorseg_runtime.images.dicom.segmentation import Maker, encode_segmentation, write_segmentation
+from tumorseg_runtime.images.dicom.segmentation import Maker, write_segmentation
+from tumorseg_runtime.images.dicom.series import series_spans
+from tumorseg_runtime.images.frame import WindowedFile
+from tumorseg_runtime.images.frames import is_dicom
 from tumorseg_runtime.images.nifti.names import is_volume
-from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
-from tumorseg_runtime.processing.postprocess import Lesion
 
 LOCK = ".predict.lock"
-LARGEST = 3  # lesions named in an image's line; predictions.json has all
+IMAGE, SERIES = "image", "series"  # whose values a window is made of
 FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
 
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Where and what to write. overlays, probabilities: whether those pictures are wanted. maker: of DICOM
+    """Where and what to write. overlays, probabilities: whether those pictures are wanted. objects: the DICOM
     SEG objects; None where none are wanted."""
 
     out: Path
     overlays: bool
     probabilities: bool
-    maker: Maker | None = None
+    objects: SegmentationResults | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,7 @@ class PredictOptions(Options):
     overlays: bool
     probabilities: bool
     dicom_seg: bool
+    window: str
     resume: bool
 
 
@@ -86,7 +90,7 @@ class PredictOptions(Options):
     example="tumorseg predict bundles/breast scans/ --out masks",
     sections={
         "Backend": ("backend", "device", "precision", "threads", "batch", "preprocess", "timeout"),
-        "Pictures": ("overlays", "probabilities", "dicom_seg"),
+        "Pictures": ("overlays", "probabilities", "dicom_seg", "window"),
     },
 )
 @bundle_argument
@@ -111,6 +115,13 @@ class PredictOptions(Options):
 @click.option(
     "--dicom-seg", is_flag=True, help="Also NAME.seg.dcm beside the masks; holds patient data of the image."
 )
+@click.option(
+    "--window",
+    type=click.Choice((IMAGE, SERIES)),
+    default=IMAGE,
+    show_default=True,
+    help="Of DICOM frames that say none: from the values of each, or of all FILES of its series.",
+)
 @click.option("--resume", is_flag=True, help="Skip files that an earlier run into OUT has completed.")
 def predict(options: PredictOptions) -> None:
     """Segment FILES (images, DICOM files, NIfTI volumes, or folders of them) with BUNDLE.
@@ -119,9 +130,9 @@ def predict(options: PredictOptions) -> None:
     image, written as it goes) and, at the end, predictions.json. Of a volume (.nii, .nii.gz) the mask is one
     of the same grid, the overlay its slice with most tumour, and lesions are measured in mm3. Masks in
     folders are skipped, and so are DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...); one that is
-    named itself is refused. With --dicom-seg, so is a file that is no DICOM image of one frame with patient
-    and study. A file that cannot be read or is refused is listed at the end and does not stop the rest; the
-    exit status is then 1.
+    named itself is refused. With --dicom-seg, so is a file that is no DICOM image with patient and study; one
+    object holds all frames of a file. A file that cannot be read or is refused is listed at the end and does
+    not stop the rest; the exit status is then 1.
     """
     check_apart(options.out, options.files)
     if not any(path.exists() for path in options.files):
@@ -138,24 +149,18 @@ def predict(options: PredictOptions) -> None:
             f"{segmenter.info.backend} gives masks alone, --probabilities expects logits: choose another "
             "backend, or leave it out"
         )
-    maker = None
+    objects = None
     if options.dicom_seg:
-        contract = segmenter.contract
-        maker = Maker(
-            bundle.name,
-            bundle.digest(),
-            tumorseg_runtime.__version__,
-            contract.classes,
-            contract.rule,
-            contract.threshold,
-        )
+        maker = Maker.of(bundle, tumorseg_runtime.__version__)
         maker.check()
-    outputs = Outputs(options.out, options.overlays, options.probabilities, maker)
+        objects = SegmentationResults(maker)
+    outputs = Outputs(options.out, options.overlays, options.probabilities, objects)
     settings = {
         "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
         "rule": segmenter.contract.rule,
         "threshold": segmenter.contract.threshold,
+        "window": options.window,
         "outputs": {
             "overlays": options.overlays,
             "probabilities": options.probabilities,
@@ -176,7 +181,12 @@ def predict(options: PredictOptions) -> None:
         todo = [path for path in paths if str(path) not in results_log.done]
         if len(todo) < len(paths):
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")
-        results = segmenter.stream(todo, batch_size=options.batch, timeout_s=options.timeout)
+        read: list[Path | WindowedFile] = [*todo]
+        if options.window == SERIES:
+            options.log(f"one window for each series: {len(paths)} files are read once before")
+            spans = series_spans(filter(is_dicom, paths))
+            read = [WindowedFile(path, spans[path]) if path in spans else path for path in todo]
+        results = segmenter.stream(read, batch_size=options.batch, timeout_s=options.timeout)
         volumes = VolumeResults(options.out, overlays=options.overlays, probabilities=options.probabilities)
         with contextlib.closing(results), volumes, options.progress("segmenting") as tell:
             segment(results, todo, names, outputs, volumes, results_log, tell, say_each=say_each)
@@ -199,9 +209,9 @@ def segment(
     faults = 0
     for result in results:
         path = todo[result.index]
-        if outputs.maker and result.prediction and result.prediction.frame.index:
-            continue  # its file was refused at the first frame
-        whole = is_volume(path) and not outputs.maker
+        if outputs.objects and outputs.objects.refused(result):
+            continue
+        whole = is_volume(path) and not outputs.objects
         if whole:
             if (line := volumes.take(result, path, names[str(path)])) is None:
                 continue
@@ -216,7 +226,7 @@ def segment(
                 "(when that is done, --resume goes on from here)"
             )
         if say_each and result.prediction is not None:
-            say(describe_volume(line, LARGEST) if whole else describe(result.prediction))
+            say(describe_volume(line) if whole else describe(result.prediction))
         tell((result.index + 1) / len(todo))
 
 
@@ -231,24 +241,24 @@ def make_line(
     result: StreamResult, path: Path, name: str, outputs: Outputs, taken: set[str]
 ) -> dict[str, Any]:
     """Write the outputs of one result; its line for the ledger."""
+    segmentation = None
+    if outputs.objects is not None:
+        try:
+            segmentation = outputs.objects.add(result, path)
+        except InputError as error:
+            return {"image": str(path), "file": str(path), "error": str(error)}
     if result.prediction is None:
         return {"image": result.name, "file": str(path), "error": str(result.error)}
     frame = result.prediction.frame
     output = output_name(name, frame.index, frame.count)
     if frame.count > 1 and output.casefold() in taken:
-        error = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
-        return {"image": result.name, "file": str(path), "error": error}
-    segmentation = b""
-    if outputs.maker is not None:
-        try:
-            segmentation = encode_segmentation(path, frame, result.prediction.masks, outputs.maker)
-        except InputError as error:
-            return {"image": str(path), "file": str(path), "error": str(error)}
+        clash = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
+        return {"image": result.name, "file": str(path), "error": clash}
     written = result.prediction.write(
         outputs.out, output, overlay=outputs.overlays, probabilities=outputs.probabilities
     )
-    if outputs.maker is not None:
-        written["dicom_seg"] = f"masks/{output}.seg.dcm"
+    if segmentation is not None:
+        written["dicom_seg"] = f"masks/{name}.seg.dcm"
         written["pictures"].append(written["dicom_seg"])  # --resume looks for these
         write_segmentation(outputs.out / written["dicom_seg"], segmentation)
     return {
@@ -281,21 +291,3 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
         raise CheckFailedError(
             f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"
         )
-
-
-def describe(prediction: Prediction) -> str:
-    """One line for people."""
-    height, width = prediction.masks.shape[1:]
-    name = prediction.name
-    if not prediction.lesions:
-        return f"{name} ({width}x{height}): no lesion"
-    largest = sorted(prediction.lesions, key=lambda lesion: -lesion.area_px)[:LARGEST]
-    areas = ", ".join(f"{lesion.label} {_area(lesion)}" for lesion in largest)
-    more = f", {len(prediction.lesions) - LARGEST} smaller" if len(prediction.lesions) > LARGEST else ""
-    return f"{name} ({width}x{height}): {len(prediction.lesions)} lesion(s): {areas}{more}"
-
-
-def _area(lesion: Lesion) -> str:
-    if lesion.area_mm2 is None:
-        return f"{lesion.area_px} px"
-    return f"{lesion.area_px} px ({lesion.area_mm2:.1f} mm2)"

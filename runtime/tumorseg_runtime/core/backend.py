@@ -22,7 +22,8 @@ class BackendSpec:
     module: imported when it is needed. It has `open_session(spec, bundle, device, precision, threads) ->
         Session`, with `device_folder` where `device_folder` is True, and `why_unavailable(device)`, which is
         asked first.
-    formats: of the bundle's artefacts that it opens; of several it takes the first that is there.
+    formats: of the bundle's artefacts that it opens; of several it takes the first that is there. Empty where
+        it opens only what was built for this device.
     devices: device -> extra of tumorseg that brings it; None where none does, but only another machine.
     precisions: of the artefacts that `tumorseg export` and `tumorseg build` make for it.
     label: for people; {precision} and {device} are filled in.

@@ -1,7 +1,8 @@
 """The one module that writes files and folders that must be whole, and that locks.
 
 A file is written under another name in the same folder, brought to the disk, renamed, and its new name is
-brought to the disk: killed or cut off from power at any point, there is the old file or the new one. A folder
+brought to the disk: killed or cut off from power at any point, there is the old file or the new one. What a
+dead process had begun is removed by the next that writes into the folder. A folder
 appears in the same way (`staged`, `publish`). Inside a folder that is published as a whole, and for scratch,
 `durable=False` leaves out the disk: the rename alone keeps a file whole as long as the machine runs.
 
@@ -24,6 +25,7 @@ from typing import BinaryIO, TextIO
 from tumorseg_runtime.core.errors import InputError
 
 _PART = re.compile(r"\..+\.(\d+)-\d+\.part")
+_tidied: set[Path] = set()  # folders that this process has looked at
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of file systems that know no such thing for a folder
 
 
@@ -33,9 +35,13 @@ def writing(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     path = Path(path)
     part = _part_of(path)
     try:
+        _tidy(path.parent)
         part.unlink(missing_ok=True)  # of a dead process of this number, or a link that somebody put there
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(part, flags, 0o666)
         try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)  # as long as its writer lives
             yield part
             if durable:
                 _sync(part)
@@ -45,6 +51,8 @@ def writing(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(handle)
     except OSError as error:
         raise _refused(path, error) from error
 
@@ -164,12 +172,27 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def remove_left_overs(folder: Path) -> None:
-    """Remove what processes that are dead had begun to write into a folder."""
+def _tidy(folder: Path) -> None:
+    """Remove what processes that are dead had begun to write into a folder, once for each folder."""
+    folder = Path(os.path.abspath(folder))
+    if folder in _tidied:
+        return
+    _tidied.add(folder)
     for path in folder.iterdir():
         match = _PART.fullmatch(path.name)
-        if match and path.is_file() and not Path(f"/proc/{match[1]}").exists():
+        if match and path.is_file() and not path.is_symlink() and not Path(f"/proc/{match[1]}").exists():
+            _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Remove a part that nobody writes: a container that shares the folder has numbers of its own."""
+    with contextlib.suppress(OSError):  # another process has just removed it, or holds it
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ from tumorseg_runtime.device.driver import why_no_driver
 DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
 THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream
+MEMCPY_NODE, HOST_NODE = 1, 3  # CUgraphNodeType
+ON_DEVICE = 2  # CU_MEMORYTYPE_DEVICE
 NAME_BYTES = 256
 MAJOR, MINOR = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
@@ -139,15 +141,33 @@ class Gpu:
         self._call("cuEventSynchronize", event)
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """What `work` queues on the stream of all work, as a graph for `replay`; nothing of it is run."""
+        """What `work` queues on the stream of all work, as a graph for `replay`; nothing of it is run.
+
+        None where a graph would not do the same again: libraries also bring tables up from memory of the
+        host, which they write anew for each run, and give it back by functions of the host.
+        """
         self._call("cuStreamBeginCapture", self._stream, self._driver.CUstreamCaptureMode(THREAD_LOCAL))
         try:
             work()
         finally:
             graph = self._call("cuStreamEndCapture", self._stream)
-        executable = self._owned(self._call("cuGraphInstantiate", graph, 0), "cuGraphExecDestroy")
-        self._call("cuGraphDestroy", graph)
-        return executable
+        try:
+            if any(self._is_of_host(node) for node in self._nodes(graph)):
+                return None
+            return self._owned(self._call("cuGraphInstantiate", graph, 0), "cuGraphExecDestroy")
+        finally:
+            self._call("cuGraphDestroy", graph)
+
+    def _nodes(self, graph: Any) -> Sequence[Any]:
+        *_, count = self._driver.cuGraphGetNodes(graph, 0)
+        return self._driver.cuGraphGetNodes(graph, count)[1] if count else ()
+
+    def _is_of_host(self, node: Any) -> bool:
+        """A function of the host, or a copy from its memory."""
+        kind = int(self._call("cuGraphNodeGetType", node))
+        if kind != MEMCPY_NODE:
+            return kind == HOST_NODE
+        return int(self._call("cuGraphMemcpyNodeGetParams", node).srcMemoryType) != ON_DEVICE
 
     def replay(self, graph: Any) -> None:
         """Queue a captured graph."""

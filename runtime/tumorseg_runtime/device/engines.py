@@ -156,32 +156,35 @@ def engines_in(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob(f"*{SUFFIX}")) if record_of(path).is_file()]
 
 
-def latest_engine(folder: Path, bundle: Bundle, precision: str) -> Path | None:
-    """The engine that was built last in a device folder for this very bundle, None where there is none.
+def latest_engine(folder: Path, bundle: Bundle, precision: str, form: str = "onnx") -> Path | None:
+    """The engine that was built last in a device folder from this form of this very bundle, None where there
+    is none.
 
     Its own bytes are not looked at; raises BundleError where a record is damaged, or others may change them.
     """
     paths = sorted(engines_in(folder), key=lambda path: record_of(path).stat().st_mtime_ns, reverse=True)
     require_trusted(folder, *paths, *map(record_of, paths))
     wanted = (bundle.digest(), precision)
+    others = {bundle.sha256(one.file) for one in bundle.artefacts if one.format != form}
     for path in paths:
         key = read_record(path).key
-        if (key.bundle_sha256, key.precision) == wanted:
+        if (key.bundle_sha256, key.precision) == wanted and key.onnx_sha256 not in others:
             return path
     return None
 
 
-def find_engine(folder: Path, bundle: Bundle, precision: str) -> Engine:
-    """The engine that was built last in a device folder for this very bundle, whole.
+def find_engine(folder: Path, bundle: Bundle, precision: str, form: str = "onnx") -> Engine:
+    """The engine that was built last in a device folder from this form of this very bundle, whole.
 
     Raises BackendError where there is none, BundleError where one of its engines is damaged.
     """
-    path = latest_engine(folder, bundle, precision)
+    path = latest_engine(folder, bundle, precision, form)
     if path is None:
+        of, option = ("", "") if form == "onnx" else (f"{form} ", f" --form {form}")
         raise BackendError(
-            f"{folder}: has no {precision} engine of bundle {bundle.digest()[:16]} "
+            f"{folder}: has no {precision} {of}engine of bundle {bundle.digest()[:16]} "
             f"({len(engines_in(folder))} of others): "
-            f"tumorseg build {bundle.root} --device-folder {folder}"
+            f"tumorseg build {bundle.root} --device-folder {folder}{option}"
         )
     return read_engine(path)
 

@@ -19,19 +19,29 @@ SUFFIX = ".kernels"
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """A context, and where its kernels are kept; cache and path are None where none are."""
+    """A context for each profile of the engine, and where its kernels are kept; cache and path are None where
+    none are. smallest: batch that the last profile is for."""
 
-    context: Any
+    contexts: tuple[Any, ...]
+    smallest: int
     cache: Any = None
     path: Path | None = None
 
     @classmethod
-    def of(cls, trt: Any, engine: Any, key: EngineKey, folder: Path | None) -> Execution | None:
-        """A context of the engine, None where TensorRT makes none. folder: of the device."""
+    def of(cls, trt: Any, engine: Any, key: EngineKey, folder: Path | None, stream: int) -> Execution | None:
+        """Contexts of the engine, None where TensorRT makes none. folder: of the device. stream: on which
+        they are made ready, which the caller waits for."""
         strategy = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
         if strategy is None:  # TensorRT, whose engine holds its kernels
-            context = engine.create_execution_context()
-            return None if context is None else cls(context)
+            profiles = range(engine.num_optimization_profiles)
+            # Scratch memory of each profile's own size: by default each context takes the largest one's.
+            memory = (trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE,) if len(profiles) > 1 else ()
+            contexts = [engine.create_execution_context(*memory) for _ in profiles]
+            ready = len(profiles) == 1 or all(
+                context is not None and context.set_optimization_profile_async(index, stream)
+                for index, context in zip(profiles, contexts, strict=True)
+            )
+            return cls(tuple(contexts), key.profile.smallest) if ready and None not in contexts else None
         config = engine.create_runtime_config()
         config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
         cache, path = None, None
@@ -41,7 +51,11 @@ class Execution:
                 cache.deserialize(path.read_bytes())  # refused where machine or version differ: filled anew
             config.set_runtime_cache(cache)
         context = engine.create_execution_context(config)
-        return None if context is None else cls(context, cache, path)
+        return None if context is None else cls((context,), key.profile.smallest, cache, path)
+
+    def context_for(self, count: int) -> Any:
+        """The context that is tuned for a batch of `count`."""
+        return self.contexts[-1 if count == self.smallest else 0]
 
     def keep(self) -> None:
         """Write the kernels that were compiled so far; InputError where the folder cannot be written."""

@@ -4,7 +4,8 @@ A batch is uploaded, preprocessed into the engine's own input, inferred and deci
 its bits come down. There are two sets of buffers and three streams (up, compute, down) that are
 ordered by events, so that upload, compute and download of neighbouring batches overlap; the host waits once
 per batch, for its last event. What is computed for a number of images is captured as a CUDA graph behind its
-first batch. Once a batch of a size, and images as large, were seen in each set, nothing is allocated.
+first batch, where it can be. Once a batch of a size, and images as large, were seen in each set, nothing is
+allocated.
 
 Masks and the share of close pixels are those of `tumorseg_runtime.processing.postprocess`, bit for bit: an
 image of which a decision hangs on the rounding of floats is decided on the host, from its logits, which come
@@ -64,7 +65,7 @@ class _Set:
         self.up, self.back = Pair(gpu), Pair(gpu)
         self.tensor, self.logits = gpu.device_memory(in_bytes), gpu.device_memory(logit_bytes)
         self.uploaded, self.computed, self.done = gpu.event(), gpu.event(), gpu.event()
-        self.graphs: dict[int, Any] = {}  # by number of images
+        self.graphs: dict[int, Any] = {}  # by number of images; None where there can be none
         self.graphs_of = (0, 0)  # bytes of `up` and `back`, whose addresses they hold
         self.ticket: Ticket | None = None
 
@@ -193,12 +194,13 @@ class GpuMasks:
 
         if place.graphs_of != (now := (place.up.nbytes, place.back.nbytes)):  # they have moved
             place.graphs, place.graphs_of = {}, now
-        if count in place.graphs:
+        if place.graphs.get(count) is not None:
             self._gpu.replay(place.graphs[count])
             return
         work()
-        # At once: what the network made ready for this shape, which no capture may hold, another would undo.
-        place.graphs[count] = self._gpu.capture(work)
+        if count not in place.graphs:
+            # At once: another shape would undo what the network made ready for this one outside of a capture.
+            place.graphs[count] = self._gpu.capture(work)
 
     def _finish(self, ticket: Ticket) -> None:
         """Wait for a batch, if that was not done: the one time that the host does. The lock is held."""

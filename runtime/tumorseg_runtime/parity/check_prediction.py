@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,9 @@ from tumorseg_runtime.parity.compare import (
 from tumorseg_runtime.parity.margin import Band
 from tumorseg_runtime.parity.reference import Reference
 from tumorseg_runtime.parity.rules import (
+    PROBABILITY_SLOPES,
     RuleLesion,
+    bands_of,
     diameter_rule,
     distance_rule,
     lesions_rule,
@@ -40,6 +42,7 @@ from tumorseg_runtime.processing.preprocess import Preprocessor
 
 FLOAT_ROUNDING = 1e-5  # of a probability, and relative of millimetres and centroids
 FloatArray = npt.NDArray[np.float32]
+Answer = TypeVar("Answer")
 
 
 class Predicted(Written, Protocol):
@@ -69,7 +72,8 @@ class Checker:
     def __init__(self, door: Checked, budget: Budget, scale: float) -> None:
         self.door, self.budget, self.scale = door, budget, scale
         self._table = Preprocessor(door.contract)
-        self._checked: dict[str, list[tuple[Predicted, ImageParity]]] = {}
+        self._decided: dict[str, list[tuple[Predicted, ImageParity]]] = {}
+        self._listed: dict[str, list[tuple[Predicted, list[str]]]] = {}
 
     def failed(self, item: Reference, call: str, error: TumorsegError) -> ImageParity:
         """The figures of an image for which the door raised a failed check."""
@@ -97,15 +101,17 @@ class Checker:
         right = (len(self.door.contract.classes), *found.frame.pixels.shape[:2])
         if written and found.masks.shape == right:  # another shape is a breach of its own
             lines += written_breaches(found, self.door.contract.classes)
-        known = self._checked.setdefault(item.name, [])
-        for other, parity in known:
-            if _same(other, found):
-                return dataclasses.replace(parity, breaches=(*lines, *parity.breaches), call=call)
-        parity = self._check(item, found)
-        known.append((found, parity))
+        parity = _once(self._decided, item, found, _same_decisions, lambda: self._decisions(item, found))
+        known = _once(self._listed, item, found, _same_lesions, lambda: self._lesions(found))
+        lines += known
         return dataclasses.replace(parity, breaches=(*lines, *parity.breaches), call=call)
 
-    def _check(self, item: Reference, found: Predicted) -> ImageParity:
+    def _lesions(self, found: Predicted) -> list[str]:
+        contract = self.door.contract
+        right = found.masks.ndim == 3 and len(found.masks) == len(contract.classes)
+        return _lesion_breaches(found, contract) if right else []  # another shape is a breach of its own
+
+    def _decisions(self, item: Reference, found: Predicted) -> ImageParity:
         contract, height, width = self.door.contract, *item.pixels.shape[:2]
         lines = []
         if differs := differing_bits(item.pixels, found.frame.pixels):
@@ -129,8 +135,6 @@ class Checker:
             lines.append("the mask of all classes is not their union")
         if self.door.gives_masks != (found.own_logits is None):
             lines.append("logits are missing or there where they should not be")
-        if found.masks.ndim == 3 and len(found.masks) == len(contract.classes):
-            lines += _lesion_breaches(found, contract)
         return dataclasses.replace(parity, breaches=(*parity.breaches, *lines))
 
     def _tensors(self, item: Reference, frame: Frame) -> tuple[FloatArray, FloatArray] | None:
@@ -147,12 +151,36 @@ class Checker:
         return item.tensor.astype(made.dtype, copy=False), made
 
 
-def _same(one: Predicted, other: Predicted) -> bool:
-    """Whether two predictions of one image hold the same, bit for bit, names and spacings apart."""
-    logits = one.own_logits, other.own_logits
+def _once(
+    known: dict[str, list[tuple[Predicted, Answer]]],
+    item: Reference,
+    found: Predicted,
+    same: Callable[[Predicted, Predicted], bool],
+    check: Callable[[], Answer],
+) -> Answer:
+    """What `check` says of a prediction, or said of one of the same image that holds the same."""
+    before = known.setdefault(item.name, [])
+    for other, answer in before:
+        if same(other, found):
+            return answer
+    answer = check()
+    before.append((found, answer))
+    return answer
+
+
+def _same_lesions(one: Predicted, other: Predicted) -> bool:
     return (
         one.lesions == other.lesions
-        and one.close == other.close
+        and one.frame.spacings == other.frame.spacings
+        and np.array_equal(one.masks, other.masks)
+    )
+
+
+def _same_decisions(one: Predicted, other: Predicted) -> bool:
+    """Whether two predictions of one image decide the same, bit for bit."""
+    logits = one.own_logits, other.own_logits
+    return (
+        one.close == other.close
         and np.array_equal(one.masks, other.masks)
         and np.array_equal(one.frame.pixels, other.frame.pixels)
         and (
@@ -176,23 +204,31 @@ def _margin_breaches(found: Predicted, item: Reference, contract: Contract, allo
 def _own_breaches(found: Predicted, contract: Contract) -> list[str]:
     """What the prediction's masks, probabilities and margin are not that its own logits say."""
     assert found.own_logits is not None
-    lines = []
-    resized = resized_rule(found.own_logits, *found.masks.shape[1:])
+    lines, (height, width) = [], found.masks.shape[1:]
     rounding = RESIZE_ROUNDING * float(np.ptp(found.own_logits))
-    distance = distance_rule(resized, contract)
-    wrong = int(np.count_nonzero((found.masks != (distance >= 0)) & (np.abs(distance) > rounding)))
+    edge = 0.0 if found.band is None else found.band.logits
+    probabilities = found.probabilities()
+    if alike := probabilities.shape == found.masks.shape:
+        error = 0.0
+    else:
+        lines.append(f"probabilities have shape {probabilities.shape}, expected {found.masks.shape}")
+    wrong, near = 0, np.zeros(2)
+    for rows in bands_of(height, width):
+        resized = resized_rule(found.own_logits, height, width, rows)
+        distance = distance_rule(resized, contract)
+        away = np.abs(distance)
+        wrong += int(np.count_nonzero((found.masks[:, rows] != (distance >= 0)) & (away > rounding)))
+        near += [np.count_nonzero(away <= edge + step) for step in (-rounding, rounding)]
+        if alike:
+            right = probability_rule(resized, contract)
+            error = np.maximum(error, np.abs(probabilities[:, rows] - right).max())  # keeps NaN
     if wrong:
         lines.append(f"{wrong} pixels of the mask are not what the logits say, expected 0")
-    probabilities = found.probabilities()
-    expected, slope = probability_rule(resized, contract)
-    allowed = slope * rounding + FLOAT_ROUNDING
-    if probabilities.shape != resized.shape:
-        lines.append(f"probabilities have shape {probabilities.shape}, expected {resized.shape}")
-    elif (error := float(np.abs(probabilities - expected).max())) > allowed:
+    allowed = PROBABILITY_SLOPES[contract.rule] * rounding + FLOAT_ROUNDING
+    if alike and not error <= allowed:
         lines.append(f"probabilities err by {error:.2g}, expected at most {allowed:.1g}")
     if found.band is not None:
-        near, edge = np.abs(distance), found.band.logits
-        least, most = (np.count_nonzero(near <= edge + step) / near.size for step in (-rounding, rounding))
+        least, most = near / found.masks.size
         if found.margin is None or not least <= found.margin <= most:
             lines.append(f"margin is {found.margin}, expected {least:.6f} to {most:.6f}")
     return lines

@@ -29,7 +29,7 @@ from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.parity.budget import BUDGETS, Budget, decision_breaches, number_breaches
 from tumorseg_runtime.parity.mask_diff import Decisions, compare_masks, mask_dice
 from tumorseg_runtime.parity.report import ImageParity, ParityReport, summary
-from tumorseg_runtime.parity.rules import decided_rule, distance_rule, resized_rule
+from tumorseg_runtime.parity.rules import bands_of, decided_rule, distance_rule, resized_rule
 
 __all__ = [
     "BUDGETS", "Budget", "Decisions", "FinalMasks", "ImageParity", "ParityReport", "compare_image",
@@ -105,7 +105,7 @@ def compare_image(
     at_network = compare_masks(
         decided_rule(reference, contract),
         decided_rule(candidate, contract),
-        np.abs(distance_rule(reference, contract)),
+        np.abs(distance_rule(reference, contract)) <= max_error,
         max_error,
     )
     breaches += number_breaches(max_error / scale, mean_error / scale, max_error, cosine, budget)
@@ -127,10 +127,13 @@ def _compare_final(
     masks, expected = final.masks, (len(reference), final.height, final.width)
     if masks.shape != expected:
         return None, [f"masks have shape {masks.shape}, expected {expected} as the image"], []
-    resized = resized_rule(reference, final.height, final.width)
     band = max_error + RESIZE_ROUNDING * float(np.ptp(reference))
-    distance = np.abs(distance_rule(resized, contract))
-    found = compare_masks(decided_rule(resized, contract), masks, distance, band, _wide(reference, final))
+    ours, near = np.empty(expected, np.bool_), np.empty(expected, np.bool_)
+    for rows in bands_of(final.height, final.width):
+        resized = resized_rule(reference, final.height, final.width, rows)
+        ours[:, rows] = decided_rule(resized, contract)
+        near[:, rows] = np.abs(distance_rule(resized, contract)) <= band
+    found = compare_masks(ours, masks, near, band, _wide(reference, final))
     wrong, amounts = (
         [f"at {final.height}x{final.width}: {line}" for line in lines]
         for lines in decision_breaches(found, budget)
@@ -190,8 +193,7 @@ def compare_final_masks(
     unexplained = np.where(certain, ~masks, masks & ~possible)
     edge = resized(0)
     ours = np.where(np.abs(edge) <= rounding, masks, edge >= 0)  # on the edge either is right
-    distance = np.where(unexplained, np.inf, 0.0)
-    found = compare_masks(ours, masks, distance, allowed, _wide(reference, final))
+    found = compare_masks(ours, masks, ~unexplained, allowed, _wide(reference, final))
     wrong, amounts = decision_breaches(found, budget)
     return ImageParity(
         image, differs, nan, nan, nan, found.pixels, found.flipped, found.dice, (*breaches, *wrong, *amounts),

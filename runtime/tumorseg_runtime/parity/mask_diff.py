@@ -82,11 +82,11 @@ class Decisions:
 
 
 def compare_masks(
-    ours: BoolArray, theirs: BoolArray, distance: npt.NDArray[np.floating], band: float, wide: float = 1.0
+    ours: BoolArray, theirs: BoolArray, near: BoolArray, band: float, wide: float = 1.0
 ) -> Decisions:
-    """Masks bool (K, H, W) of PyTorch and an artefact; distance: |PyTorch's logit - threshold| of each."""
+    """Masks bool (K, H, W) of PyTorch and an artefact; near: pixels that lie in the band."""
     flips = ours != theirs
-    outside = flips & ~(distance <= band)
+    outside = flips & ~near
     distances, events, borders, event_px = [0.0], list[Event](), 0, 0
     for klass, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         borders += int(np.count_nonzero(border(a)))
@@ -106,12 +106,12 @@ def compare_masks(
         width=ours.shape[2],
         pixels=ours.size,
         band=float(band),
-        near=int(np.count_nonzero(distance <= band)),
+        near=int(np.count_nonzero(near)),
         flipped=int(np.count_nonzero(flips)),
         outside=int(np.count_nonzero(outside)),
         box=_box(flips.any(axis=0)),
         dice=mask_dice(ours, theirs),
-        lesions=(_lesions(ours), _lesions(theirs)),
+        lesions=(lesions := _lesions(ours), _lesions(theirs) if flips.any() else lesions),
         area_px=(int(np.count_nonzero(ours)), int(np.count_nonzero(theirs))),
         hd95_px=max(distances),
         border=borders,

@@ -27,7 +27,7 @@ from tumorseg_runtime.parity.compare import ImageParity, ParityReport, logit_sca
 from tumorseg_runtime.parity.reference import Reference
 
 ALL = 10**9  # as many references as there are
-ONE_BY_ONE_STREAMED = 8
+FEW_STREAMED = 8
 TIME_LIMIT = 600.0  # seconds, more than any inference takes: what has a limit runs on another thread
 
 
@@ -65,12 +65,14 @@ class Plan:
     lists: sizes of lists of arrays, each of the next references in turn; a list longer than the door's batch
     size has a ragged rest, and in one of all references arrays and files alternate.
     streamed: references that go through `stream` in batches, and a few one by one with a time limit.
+    few_streamed: further sizes of batches in which these few are streamed.
     threads: references that each of two threads is given.
     """
 
     single: int = 0
     lists: tuple[int, ...] = ()
     streamed: int = 0
+    few_streamed: tuple[int, ...] = ()
     threads: int = 0
     written: int = 0
 
@@ -187,8 +189,12 @@ def _calls(door: Door, items: Sequence[Reference], plan: Plan) -> Iterator[_Call
     if plan.streamed:
         places = tuple(range(min(plan.streamed, count)))
         yield _streamed(door, items, places, door.batch_size, None)
+        few = places[:FEW_STREAMED]
         if door.batch_size > 1:
-            yield _streamed(door, items, places[:ONE_BY_ONE_STREAMED], 1, TIME_LIMIT)
+            yield _streamed(door, items, few, 1, TIME_LIMIT)
+        for size in plan.few_streamed:
+            if size < door.batch_size:
+                yield _streamed(door, items, few, size, None)
     if plan.threads:
         yield from _threaded(door, items, min(plan.threads, count))
 

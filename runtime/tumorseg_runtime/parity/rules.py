@@ -9,19 +9,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.core.contract import SOFTMAX, Contract
+from tumorseg_runtime.core.contract import SIGMOID, SOFTMAX, Contract
 from tumorseg_runtime.images.frame import Spacing
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 Run = tuple[int, int, int]  # row, first column, column behind the last
 Point = tuple[int, int]  # x, y
+
+CORNERS = 64  # whose distances from all others are taken at once
+BAND_PIXELS = 2**16  # more at once does not fit into a core's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +39,28 @@ class RuleLesion:
     corners: npt.NDArray[np.float64]
 
 
-def resized_rule(logits: FloatArray, height: int, width: int) -> npt.NDArray[np.float64]:
-    """What `postprocess.resize_logits` must give, by its rule in float64: (K, h, w) -> (K, height, width).
+def bands_of(height: int, width: int) -> Iterator[slice]:
+    """The rows of an image, band by band: what is worked out of each is small."""
+    step = max(1, BAND_PIXELS // width)
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))
+
+
+def resized_rule(
+    logits: FloatArray, height: int, width: int, rows: slice = slice(None)
+) -> npt.NDArray[np.float64]:
+    """What `postprocess.resize_logits` must give, by its rule in float64: (K, h, w) -> (K, height, width), or
+    these rows of it.
 
     Bilinear with half-pixel centres: output sample i of n lies at (i + 0.5) * n_in / n - 0.5 source samples,
     and beyond the borders the border's value holds.
     """
     resized = logits.astype(np.float64)
-    for axis, n_out in ((1, height), (2, width)):
+    for axis, n_out, samples in ((1, height, np.arange(height)[rows]), (2, width, np.arange(width))):
         n_in = resized.shape[axis]
-        position = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
+        position = np.clip((samples + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
         first = np.minimum(position.astype(np.intp), max(n_in - 2, 0))
         shape = [1, 1, 1]
-        shape[axis] = n_out
+        shape[axis] = len(samples)
         weight = (position - first).reshape(shape)
         second = np.minimum(first + 1, n_in - 1)
         resized = resized.take(first, axis) * (1 - weight) + resized.take(second, axis) * weight
@@ -88,14 +100,16 @@ def distance_rule(logits: npt.NDArray[np.floating[Any]], contract: Contract) -> 
     return found
 
 
-def probability_rule(
-    logits: npt.NDArray[np.floating[Any]], contract: Contract
-) -> tuple[npt.NDArray[np.float64], float]:
-    """Probabilities of logits (K, ...), and by how much they may err for an error of 1 in every logit."""
+# By how much a probability may err where every logit errs by 1.
+PROBABILITY_SLOPES = {SIGMOID: 0.25, SOFTMAX: 0.5}
+
+
+def probability_rule(logits: npt.NDArray[np.floating[Any]], contract: Contract) -> npt.NDArray[np.float64]:
+    """Probabilities of logits (K, ...)."""
     powers = np.exp(np.clip(logits.astype(np.float64), -700, 700))
     if contract.rule == SOFTMAX:
-        return powers / (1 + powers.sum(axis=0)), 0.5
-    return powers / (1 + powers), 0.25
+        return np.asarray(powers / (1 + powers.sum(axis=0)))
+    return np.asarray(powers / (1 + powers))
 
 
 def tensor_rule(pixels: npt.NDArray[np.uint8], contract: Contract) -> FloatArray:
@@ -147,9 +161,14 @@ def walk(contour: Sequence[Point]) -> frozenset[Point] | None:
         dx, dy = to_x - x, to_y - y
         if dx and dy and abs(dx) != abs(dy):
             return None
-        steps = max(abs(dx), abs(dy))
-        pixels.update((x + dx * step // steps, y + dy * step // steps) for step in range(steps))
+        if dx or dy:
+            pixels.update(zip(_steps(x, to_x), _steps(y, to_y), strict=False))
     return frozenset(pixels)
+
+
+def _steps(start: int, stop: int) -> Iterable[int]:
+    """From one number to the next, without it; one that stays does so for as long as the other goes."""
+    return range(start, stop, 1 if stop > start else -1) if start != stop else itertools.repeat(start)
 
 
 def spacing_rule(box: tuple[int, int, int, int], spacings: Sequence[Spacing]) -> tuple[float, float] | None:
@@ -167,7 +186,8 @@ def spacing_rule(box: tuple[int, int, int, int], spacings: Sequence[Spacing]) ->
 def diameter_rule(lesion: RuleLesion, row_mm: float, column_mm: float) -> float:
     """Largest distance in mm between two corners of a lesion's pixels."""
     points = lesion.corners * (column_mm, row_mm)
-    return max(float(np.hypot(*(points - point).T).max()) for point in points)
+    some = (points[start : start + CORNERS, None] for start in range(0, len(points), CORNERS))
+    return max(float(np.hypot(*np.moveaxis(points - one, 2, 0)).max()) for one in some)
 
 
 def _runs(mask: BoolArray) -> list[Run]:

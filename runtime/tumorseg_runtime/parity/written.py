@@ -17,6 +17,7 @@ from tumorseg_runtime.processing.postprocess import Lesion
 
 PICTURE_PIXELS = 2**19  # of larger images the masks alone are written: their pictures take seconds
 NEAR_MASK = 300  # an overlay's line is as wide as the shorter side over this; docs: `processing.overlay`
+LESION = tuple(field.name for field in dataclasses.fields(Lesion))
 UInt8Array = npt.NDArray[np.uint8]
 
 
@@ -93,7 +94,7 @@ def _line(found: Written) -> dict[str, Any]:
         "spacings": [dataclasses.asdict(spacing) for spacing in found.frame.spacings],
         "sop_instance": found.frame.sop_instance,
         "warnings": list(found.frame.warnings),
-        "lesions": [dataclasses.asdict(lesion) for lesion in found.lesions],
+        "lesions": [{name: getattr(lesion, name) for name in LESION} for lesion in found.lesions],
     }
 
 

@@ -39,14 +39,14 @@ class Lesion:
     area_px: int
     box: tuple[int, int, int, int]
     centroid: tuple[float, float]
-    contour: tuple[tuple[int, int], ...]
+    contour: tuple[tuple[int, int], ...] = dataclasses.field(repr=False)
     area_mm2: float | None = None
     box_mm: tuple[float, float] | None = None
     diameter_mm: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))  # dataclasses.asdict copies each point of the contour
 
 
 def resize_logits(logits: FloatArray, height: int, width: int) -> FloatArray:

@@ -22,11 +22,14 @@ from tumorseg_export.engine import build as build_module
 from tumorseg_export.engine.build import DeviceOptions, build_for_device
 from tumorseg_runtime.backends import BACKENDS
 from tumorseg_runtime.backends import tensorrt as backend
+from tumorseg_runtime.backends.tensorrt import FORMS
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, ParityError
 from tumorseg_runtime.device.cuda import Gpu
 from tumorseg_runtime.device.engines import Profile, read_key, record_of
 from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.processing.postprocess import resize_masks
 
 OPTIONS = DeviceOptions(profile=Profile(1, 2, 4), workspace_mb=512)
 
@@ -92,6 +95,50 @@ def test_the_same_engine_is_not_built_twice_and_the_timing_cache_is_used(
     assert ("timing cache", b" timed", False) in trt.calls
 
 
+def test_an_engine_is_tuned_for_the_smallest_batch_and_for_another(
+    mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path
+) -> None:
+    build_for_device(mean_bundle, tmp_path, OPTIONS, quiet)
+    session = backend.open_session(BACKENDS["tensorrt"], mean_bundle, "cuda", "fp16", None, tmp_path)
+    trt.executed.clear()
+    for count in (1, 2, 4, 1):
+        session.infer(np.zeros((count, 3, 64, 64), np.float32))
+    assert trt.executed == [(1, 1), (0, 2), (0, 4), (1, 1)]
+    one = dataclasses.replace(OPTIONS, profile=Profile(1, 1, 4))  # one profile is both
+    build_for_device(mean_bundle, tmp_path / "one", one, quiet)
+    session = backend.open_session(BACKENDS["tensorrt"], mean_bundle, "cuda", "fp16", None, tmp_path / "one")
+    assert len(session._execution.contexts) == 1
+
+
+@pytest.mark.parametrize(("form", "planes"), [("onnx-deploy", 3), ("onnx-deploy-gray", 1)])
+def test_a_deploy_form_becomes_an_engine_that_gives_masks(
+    mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path, form: str, planes: int
+) -> None:
+    results = build_for_device(mean_bundle, tmp_path, dataclasses.replace(OPTIONS, form=form), quiet)
+    assert (results.key.precision, results.flipped_pixels) == ("fp32", 0)
+    name = f"tensorrt{form.removeprefix('onnx')}"
+    segmenter = Segmenter.open(
+        mean_bundle, backend=name, device="cuda", device_folder=tmp_path, batch_size=4, self_test="full"
+    )
+    assert segmenter.info.backend == name
+    assert (segmenter.gives_masks, segmenter.channels) == (True, planes)
+    golden = load_golden(mean_bundle)
+    for one, found in zip(golden, segmenter.predict([one.pixels for one in golden]), strict=True):
+        expected = (one.logits >= 0).astype(np.uint8)
+        assert np.array_equal(found.masks, resize_masks(expected, *one.pixels.shape[:2]))
+    with pytest.raises(
+        BackendError, match=r"has no fp16 engine of bundle .* \(1 of others\): tumorseg build"
+    ):
+        backend.open_session(BACKENDS["tensorrt"], mean_bundle, "cuda", "fp16", None, tmp_path)
+    other = next(one for one in FORMS if one != form)
+    with pytest.raises(BackendError, match=rf"has no fp32 {other} engine .*--form {other}"):
+        backend.open_session(
+            BACKENDS[f"tensorrt{other.removeprefix('onnx')}"], mean_bundle, "cuda", "fp32", None, tmp_path
+        )
+    with pytest.raises(BundleError, match=rf"lies in a device folder, none was given .*--form {form}"):
+        backend.open_session(BACKENDS[name], mean_bundle, "cuda", "fp32", None)
+
+
 def test_an_altered_engine_is_not_used_again(mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path) -> None:
     results = build_for_device(mean_bundle, tmp_path / "device", OPTIONS, quiet)
     results.path.write_bytes(b"rot")
@@ -129,6 +176,7 @@ def test_without_a_driver_tensorrt_is_not_touched(
     ("options", "error", "message"),
     [
         (DeviceOptions(precision="fp32"), BundleError, "has no fp32 onnx artefact"),
+        (DeviceOptions("fp16", "onnx-deploy"), BundleError, "has no fp16 onnx-deploy artefact"),
         (DeviceOptions(workspace_mb=0), InputError, "workspace is 0 MiB"),
         (DeviceOptions(profile=Profile(4, 4, 8)), ParityError, "takes 4 images or more, the bundle has 3"),
     ],

@@ -78,7 +78,7 @@ def test_the_export_says_it_and_seals_the_sheet(bias: float, message: str, tmp_p
     bundle, said = exported(bias, tmp_path)
     assert message in bundle.model["warning"]
     assert any(line.startswith("warning: ") and message in line and SHEET in line for line in said)
-    assert f"**{bundle.model['warning']}**" in (bundle.root / "MODEL_CARD.md").read_text()
+    assert f"- {bundle.model['warning']}: `{SHEET}`" in (bundle.root / "MODEL_CARD.md").read_text()
     assert summarise(bundle, 1.0)["warning"] == bundle.model["warning"]
     assert SHEET in bundle.files
     assert read_image(bundle.root / SHEET).shape[1:] == (664, 3)

@@ -75,8 +75,9 @@ def test_a_module_of_the_folder_is_a_backend_or_helps_one() -> None:
 
 def test_every_table_follows_from_the_records() -> None:
     assert len(BACKENDS) == len(registry._RECORDS)  # no two of one name
-    assert MASK_BACKENDS == ("onnxruntime-deploy", "onnxruntime-deploy-gray")
-    assert FOLDER_BACKENDS == ("tensorrt",)
+    forms = ("deploy", "deploy-gray")
+    assert tuple(f"{of}-{form}" for of in ("onnxruntime", "tensorrt") for form in forms) == MASK_BACKENDS
+    assert FOLDER_BACKENDS == ("tensorrt", "tensorrt-deploy", "tensorrt-deploy-gray")
     assert {(name, device) for name in BACKENDS for device in devices_of(name)} == {
         (spec.name, device) for spec in SPECS for device in spec.devices
     }

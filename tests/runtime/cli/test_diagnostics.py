@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,21 @@ def test_this_machine_is_in_order_and_what_is_missing_has_a_remedy() -> None:
     result = run()
     assert result.exit_code == 0, result.output
     assert all(finding.topic in result.output for finding in findings)
+
+
+def test_every_extra_that_is_named_exists() -> None:
+    known = {
+        name.replace("_", "-") for name in importlib.metadata.metadata("tumorseg").get_all("Provides-Extra")
+    }
+    named = {*module.EXTRAS.values(), *module.PACKAGES.values()}
+    words = {word for text in named for word in re.split(r", and .*|, | or ", text) if word}
+    assert len(words) > 5
+    assert words <= set(known)
+
+
+def test_tensorrt_is_found_under_the_names_of_its_wheels(installed: dict[str, str]) -> None:
+    installed["tensorrt-cu12"] = "10.13.2"
+    assert find(examine(), "tensorrt") == Finding("tensorrt", OK, "10.13.2")
 
 
 def test_both_wheels_of_onnx_runtime_at_once_are_wrong(installed: dict[str, str]) -> None:

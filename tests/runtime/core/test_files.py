@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.files import locked, make_folder, remove_left_overs, write_bytes, write_text
+from tumorseg_runtime.core.files import locked, make_folder, write_bytes, write_text
 
 
 def test_it_writes_and_replaces(tmp_path: Path) -> None:
@@ -79,10 +80,26 @@ def test_a_lock_keeps_others_out_and_leaves_nothing(tmp_path: Path) -> None:
 def test_left_overs_of_dead_processes_go(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    for name in (f".a.{dead.pid}-1.part", f".a.{os.getpid()}-1.part", "a", ".a.part"):
+    locked_part, others = f".b.{dead.pid}-1.part", [f".a.{os.getpid()}-1.part", ".a.part", "a"]
+    for name in (f".a.{dead.pid}-1.part", locked_part, *others):
         (tmp_path / name).write_bytes(b"")
-    remove_left_overs(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [f".a.{os.getpid()}-1.part", ".a.part", "a"]
+    with (tmp_path / locked_part).open() as held:  # its writer has this number in another container
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write_bytes(tmp_path / "new", b"x")
+    assert sorted(os.listdir(tmp_path)) == [*others[:1], ".a.part", locked_part, "a", "new"]
+
+
+@pytest.mark.fault
+@pytest.mark.process
+def test_what_a_killed_process_had_begun_goes_with_the_next_write(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from tumorseg_runtime.core.files import writing\n"
+        "with writing(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=False).returncode == -9
+    assert len(os.listdir(tmp_path)) == 1
+    write_bytes(tmp_path / "b", b"x")
+    assert os.listdir(tmp_path) == ["b"]
 
 
 def test_a_file_and_its_name_are_brought_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

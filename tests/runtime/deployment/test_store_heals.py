@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reliability.damage import DAMAGES
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.deployment.store import (
@@ -52,45 +53,6 @@ def store(template: Path, tmp_path: Path) -> Path:
 
 def digest_of(root: Path) -> str:
     return Bundle.read_index(root).digest()
-
-
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def _link(path: Path) -> None:
-    path.rename(path.with_name("elsewhere"))
-    path.symlink_to("elsewhere")
-
-
-def _folder(path: Path) -> None:
-    path.unlink()
-    (path / "inside").mkdir(parents=True)
-
-
-def _fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def _dangling(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/nowhere/at/all")
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "empty": lambda path: path.write_bytes(b""),
-    "flipped bit": _flip,
-    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\n"),
-    "missing": Path.unlink,
-    "link": _link,
-    "dangling link": _dangling,
-    "folder": _folder,
-    "fifo": _fifo,
-}
 
 
 @pytest.mark.slow

@@ -26,14 +26,14 @@ def flipped(*pixels: tuple[int, int]) -> npt.NDArray[np.bool_]:
 
 
 def test_equal_masks() -> None:
-    same = compare_masks(OURS, OURS.copy(), DISTANCE, 0.0)
+    same = compare_masks(OURS, OURS.copy(), DISTANCE <= 0, 0.0)
     assert (same.flipped, same.outside, same.box, same.where) == (0, 0, None, "")
     assert (same.dice, same.hd95_px, same.lesions, same.area_px) == (1, 0, (2, 2), (39, 39))
     assert (same.height, same.width, same.pixels) == (20, 30, 600)
 
 
 def test_flips_are_told_apart_by_the_band() -> None:
-    found = compare_masks(OURS, flipped((15, 20), (16, 20), (5, 5)), DISTANCE, 0.02)
+    found = compare_masks(OURS, flipped((15, 20), (16, 20), (5, 5)), DISTANCE <= 0.02, 0.02)
     assert (found.near, found.flipped, found.outside) == (4, 3, 1)
     assert found.box == (5, 5, 16, 12)  # left, top, width, height
     assert found.where == "within 16x12 pixels at column 5, row 5"
@@ -42,12 +42,12 @@ def test_flips_are_told_apart_by_the_band() -> None:
 
 
 def test_a_lesion_that_vanishes_is_an_event_and_moves_no_border() -> None:
-    found = compare_masks(OURS, flipped((15, 20), (15, 21), (16, 20), (16, 21)), DISTANCE, 0.02)
+    found = compare_masks(OURS, flipped((15, 20), (15, 21), (16, 20), (16, 21)), DISTANCE <= 0.02, 0.02)
     assert found.lesions == (2, 1)
     assert found.outside == 0
     assert (found.hd95_px, found.event_px) == (0, 4)
     assert found.events == (Event("vanished", 0, 4, (20, 15, 2, 2), 0),)
-    nothing = compare_masks(OURS, OURS & False, DISTANCE, 0.02)
+    nothing = compare_masks(OURS, OURS & False, DISTANCE <= 0.02, 0.02)
     assert [(one.area_px, one.outside) for one in nothing.events] == [(35, 35), (4, 0)]
     assert nothing.outside == 35
 
@@ -55,13 +55,13 @@ def test_a_lesion_that_vanishes_is_an_event_and_moves_no_border() -> None:
 def test_two_pixels_that_touch_at_a_corner_are_one_lesion() -> None:
     mask = np.zeros((1, 6, 6), bool)
     mask[0, 2, 2] = mask[0, 3, 3] = True
-    assert compare_masks(mask, mask, np.ones((1, 6, 6)), 0).lesions == (1, 1)
+    assert compare_masks(mask, mask, np.zeros((1, 6, 6), np.bool_), 0).lesions == (1, 1)
 
 
 def test_the_worst_class_gives_the_distance() -> None:
     two = np.concatenate([OURS, OURS])
     other = np.concatenate([OURS, np.roll(OURS, 2, axis=2)])
-    found = compare_masks(two, other, np.ones(two.shape), 0)
+    found = compare_masks(two, other, np.zeros(two.shape, np.bool_), 0)
     assert found.hd95_px == 2
     assert found.lesions == (4, 4)
     assert found.pixels == 1200

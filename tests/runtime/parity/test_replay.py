@@ -30,7 +30,7 @@ SEGMENTER = "tumorseg_runtime.inference.segmenter"
 PREDICTION = "tumorseg_runtime.inference.prediction"
 right_line = Prediction.to_dict
 ALL_WRITTEN = 3
-EVERYTHING = Plan(ALL, (1, 2, 3, 5, ALL), ALL, 3, written=2)
+EVERYTHING = Plan(ALL, (1, 2, 3, 5, ALL), ALL, threads=3, written=2)
 Array = npt.NDArray[Any]
 
 

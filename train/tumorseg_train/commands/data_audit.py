@@ -56,7 +56,7 @@ def audit(options: AuditOptions) -> None:
     if out:
         options.log(f"report: {out}")
     reasons = found.worthless()
-    sound = "nothing makes evidence from it worthless"
+    sound = "no fault that spoils results"
     options.verdict(f"{found.root}: " + (f"WORTHLESS for {len(reasons)} reason(s)" if reasons else sound))
     click.get_current_context().exit(1 if reasons else 0)
 

@@ -68,11 +68,9 @@ def verdict(audit: Audit) -> Verdict:
     if audit.split is None:
         return Verdict(
             UNVERIFIED,
-            "Nothing in the files makes evidence worthless; no split was given to check (--split).",
+            "The files have no fault that spoils results; no split was given to check (--split).",
         )
-    return Verdict(
-        PASSED, "Nothing in the files or in the split makes evidence from this data worthless.", "sound"
-    )
+    return Verdict(PASSED, "Neither the files nor the split have a fault that spoils results.", "sound")
 
 
 def _images(audit: Audit) -> Markup:

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.files import copy, make_folder, remove_left_overs
+from tumorseg_runtime.core.files import copy, make_folder
 from tumorseg_runtime.core.progress import Lines
 from tumorseg_train.config.plan import TrainingPlan
 from tumorseg_train.config.recipe import Recipe
@@ -77,7 +77,6 @@ def train(
     task = make_task(plan, training, fresh=resumed is None)
     if is_first():
         make_folder(out)
-        remove_left_overs(out)
         manifest.write(out / SPLIT)
         plan.write(out)
     recorder = CheckpointWriter(out, log)

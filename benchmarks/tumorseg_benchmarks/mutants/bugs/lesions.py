@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.processing import postprocess
 from tumorseg_runtime.processing.postprocess import Lesion, find_lesions, masks_from_logits
+from tumorseg_runtime.processing.spacing import measure as _measure
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -155,6 +156,19 @@ def counted(network: BedNetwork, folder: Path) -> Iterator[Device]:
         yield Device(network.bundle, file_changed=False)
 
 
+@contextlib.contextmanager
+def measured_before(network: BedNetwork, folder: Path) -> Iterator[Device]:
+    """An image without a spacing takes that of the one before."""
+    last: list[Sequence[Spacing]] = [()]
+
+    def measure(lesion: Lesion, spacings: Sequence[Spacing]) -> Lesion:
+        last[0] = spacings or last[0]
+        return _measure(lesion, last[0])
+
+    with mock.patch("tumorseg_runtime.inference.segmenter.measure", measure):
+        yield Device(network.bundle, file_changed=False)
+
+
 MUTANTS = tuple(
     Mutant(name, "postprocess", apply)
     for name, apply in (
@@ -202,5 +216,6 @@ MUTANTS = tuple(
         ("contour of half its points", lesions(lambda one: replace(one, contour=one.contour[::2]))),
         ("diameter between centres", measured(between_centres)),
         ("diameter of the box", measured(of_the_box)),
+        ("millimetres of the image before", measured_before),
     )
 )

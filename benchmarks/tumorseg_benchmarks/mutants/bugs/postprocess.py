@@ -145,6 +145,12 @@ def measured(change: Callable[[Lesion, Spacing], Lesion]) -> Apply:
     return patched((f"{SEGMENTER}.measure", measure))
 
 
+def with_nan(found: FloatArray) -> FloatArray:
+    """A division by zero in one pixel."""
+    found[0, 0, 0] = np.nan
+    return found
+
+
 def mapped(change: Callable[[FloatArray], Any]) -> Apply:
     """Another probability map."""
 
@@ -212,6 +218,7 @@ MUTANTS = tuple(
         ("probability map inverted", mapped(lambda p: 1 - p)),
         ("probability map upside down", mapped(lambda p: p[:, ::-1])),
         ("probability map of the mask", mapped(lambda p: (p >= 0.5).astype(np.float32))),
+        ("probability map with a pixel that is no number", mapped(with_nan)),
         (
             "margin of twice the band",
             patched((CLOSE, lambda *of: close_share(of[0], of[1], of[2], of[3], 2 * of[4]))),

@@ -40,6 +40,26 @@ def masks_of_neighbour(results: list[Any]) -> list[Any]:
     return [dataclasses.replace(r, prediction=p) for r, p in zip(results, changed, strict=True)]
 
 
+def in_batches_of(size: int, change: Callable[[list[Any]], list[Any]]) -> Apply:
+    """Other results of a stream whose batches have this size."""
+
+    def stream(self: Segmenter, images: Any, *, batch_size: int = 1, **options: Any) -> Any:
+        found = list(_stream(self, images, batch_size=batch_size, **options))
+        yield from change(found) if batch_size == size else found
+
+    return patched(("tumorseg_runtime.inference.segmenter.Segmenter.stream", stream))
+
+
+def _unlimited(self: Segmenter, images: Any, *, timeout_s: float | None = None, **options: Any) -> Any:
+    """Where nothing is timed, the first prediction for all."""
+    found = list(_stream(self, images, timeout_s=timeout_s, **options))
+    one_by_one = timeout_s is None and options.get("batch_size", 1) == 1
+    yield from with_predictions(found, lambda all_: [all_[0]] * len(all_)) if one_by_one else found
+
+
+unlimited = patched(("tumorseg_runtime.inference.segmenter.Segmenter.stream", _unlimited))
+
+
 def listed(change: Callable[[list[Any]], list[Any]]) -> Apply:
     """Other results of a list: change(predictions)."""
 
@@ -61,6 +81,9 @@ MUTANTS = tuple(
         ("last image of a stream lost", streamed(lambda results: results[:-1])),
         ("first image of a stream twice", streamed(lambda results: [results[0], *results])),
         ("masks of a stream of the image before", streamed(masks_of_neighbour)),
+        ("masks of the image before in a stream in twos", in_batches_of(2, masks_of_neighbour)),
+        ("last image of a stream in threes lost", in_batches_of(3, lambda results: results[:-1])),
+        ("first prediction for all of a stream without a limit", unlimited),
         ("list in reverse order", listed(lambda found: found[::-1])),
         ("last image of a list lost", listed(lambda found: found[:-1])),
         ("first prediction for all of a list", listed(lambda found: [found[0]] * len(found))),

@@ -93,7 +93,7 @@ def _normalise(graph: ir.Graph, pixels: ir.Value, contract: Contract, *, gray: b
 
 def _take_gray(graph: ir.Graph, image: ir.Value, contract: Contract) -> None:
     """Give the first convolution the weights for a gray plane and a plane of ones."""
-    readers = image.consumers()
+    readers = [node for node in image.consumers() if not _reads_batch(node)]
     form = geometry(readers[0]) if len(readers) == 1 else None
     if form is None or form.group != 1 or contract.channels != 3:
         raise CheckFailedError(
@@ -104,6 +104,11 @@ def _take_gray(graph: ir.Graph, image: ir.Value, contract: Contract) -> None:
     assert kernel is not None
     assert old is not None
     readers[0].replace_input_with(1, constant(graph, f"{old.name}_gray", gray_kernel(kernel, contract)))
+
+
+def _reads_batch(node: ir.Node) -> bool:
+    start, end = (node.attributes.get_int(name, -1) for name in ("start", "end"))
+    return node.op_type == "Shape" and (start, end) == (0, 1)
 
 
 def gray_kernel(kernel: np.ndarray, contract: Contract) -> np.ndarray:

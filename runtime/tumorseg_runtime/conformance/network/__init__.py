@@ -5,9 +5,10 @@ What the runtime does around a network is proven with them, through the Segmente
     rgb     bright  4 (r + g + b) - 6.13    warm  8 (r - b) - 2.5
     gray    bright  12 v - 6.13             dark  3.07 - 12 v
 
-in intensities of 0..1; no two logits of 8-bit pixels are equal, and none is 0. The folders `rgb` and `gray`
-beside this module hold each as an artefact of every format that a backend opens, but for TensorRT's engines,
-which are made for one GPU; deploy forms, which decide, once for each decision rule. They are made by
+in intensities of 0..1; no two logits of 8-bit pixels are equal, and none is 0. In INT8 a convolution that
+changes nothing stands before it: the last one is never rounded. The folders `rgb` and `gray` beside this
+module hold each as an artefact of every format that a backend opens, but for TensorRT's engines, which are
+made for one GPU; deploy forms, which decide, once for each decision rule. They are made by
 `python -m tumorseg_export.bundle.conformance_network`.
 """
 
@@ -42,6 +43,8 @@ _ARTEFACTS = (
     ("model.mnn", "mnn", "fp32", None),
     ("model.xml", "openvino", "fp32", "model.bin"),
     ("model.bf16.xml", "openvino", "bf16", "model.bf16.bin"),
+    ("model.int8.onnx", "onnx", "int8", None),
+    ("model.int8.xml", "openvino", "int8", "model.int8.bin"),
 )
 
 

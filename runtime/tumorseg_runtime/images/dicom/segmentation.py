@@ -1,8 +1,8 @@
 """Masks as a DICOM segmentation object (SEG), by highdicom (extra 'dicom-seg').
 
-It names the image that the masks belong to (SOP class and instance), has its geometry where the image says
-one, a coded segment per class and, as algorithm, the bundle with its hash. DICOM wants patient and study in
-it, too: they are copied from the image into this object, and nowhere else.
+It names the image that the masks belong to (SOP class, instance and frames), has its geometry where the image
+says one, a coded segment per class and, as algorithm, the bundle with its hash. DICOM wants patient and study
+in it, too: they are copied from the image into this object, and nowhere else.
 
 Source: DICOM PS3.3 A.51 and C.8.20; codes of PS3.16 CID 7151 and 7159, SNOMED CT.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.files import make_folder, write_bytes
+from tumorseg_runtime.images.dicom.frame_places import places_of
 from tumorseg_runtime.images.dicom.read import MAX_FILE_BYTES
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.read import read_file
@@ -26,6 +28,8 @@ from tumorseg_runtime.images.read import read_file
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom import Dataset
+
+    from tumorseg_runtime.bundle.bundle import Bundle
 
 _SERIES = 1000  # its number; the UID is new for each object
 _LONGEST = 64  # letters of DICOM's VR LO
@@ -57,6 +61,12 @@ class Maker:
     rule: str
     threshold: float | None
 
+    @classmethod
+    def of(cls, bundle: Bundle, version: str) -> Maker:
+        """A bundle, and tumorseg's version."""
+        contract = bundle.contract
+        return cls(bundle.name, bundle.digest(), version, contract.classes, contract.rule, contract.threshold)
+
     def check(self) -> None:
         """Raise BackendError without highdicom, InputError for a class that has no code."""
         try:
@@ -74,33 +84,64 @@ class Maker:
                 )
 
 
-def encode_segmentation(path: Path, frame: Frame, masks: npt.NDArray[np.bool_], maker: Maker) -> bytes:
-    """The bytes of a SEG object for the image of `path`, which `frame` was read from.
+class SegmentationBuilder:
+    """A SEG object of one image file, to which the masks of its frames are added in their order.
 
-    masks: bool (K, H, W) at the image's own size, a binary segment per class, empty ones kept: frame k is
-    class k. Raises InputError, with the reason, for a file that is no DICOM image of one frame, that lacks an
-    element which the object must copy, or which highdicom does not take.
+    Nothing but the packed masks is held. Raises InputError, with the reason, for a file that is no DICOM
+    image, that lacks an element which the object must copy, or which highdicom does not take.
     """
-    import highdicom
-    import pydicom
 
-    if frame.sop_instance is None:
-        raise _refused(path, "it is no DICOM image with a SOP Instance UID", "one")
-    if frame.count != 1:
-        raise _refused(path, f"it has {frame.count} frames", "one: highdicom does not reference them")
-    data = io.BytesIO(read_file(path, MAX_FILE_BYTES, "a DICOM file", "split it"))
-    source = pydicom.dcmread(data, stop_before_pixels=True)
-    lacking = [name for name in _NEEDED if name not in source]
-    if "FrameOfReferenceUID" in source:  # else the object says no geometry, as its source
-        lacking += [name for name in _GEOMETRY if not source.get(name)]
-    if lacking:
-        raise _refused(path, f"it lacks {', '.join(lacking)}", "them, if need be empty")
-    if source.SOPInstanceUID != frame.sop_instance or masks.shape[1:] != (source.Rows, source.Columns):
-        raise _refused(path, "it has changed since it was read", "the same")
-    try:
-        made = highdicom.seg.Segmentation(
+    def __init__(self, path: Path, frame: Frame, maker: Maker) -> None:
+        import pydicom
+
+        self._path, self._instance, self._count = path, frame.sop_instance, frame.count
+        if frame.sop_instance is None:
+            raise _refused(path, "it is no DICOM image with a SOP Instance UID", "one")
+        data = io.BytesIO(read_file(path, MAX_FILE_BYTES, "a DICOM file", "split it"))
+        source = pydicom.dcmread(data, stop_before_pixels=True)
+        lacking = [name for name in _NEEDED if name not in source]
+        several = frame.count > 1 or "PerFrameFunctionalGroupsSequence" in source
+        self._places = places_of(source, frame.count) if several else None
+        if "FrameOfReferenceUID" in source:  # else the object says no geometry, as its source
+            lacking += self._places.lacking if self._places else [n for n in _GEOMETRY if not source.get(n)]
+        if lacking:
+            raise _refused(path, f"it lacks {', '.join(lacking)}", "them, if need be empty")
+        self._shape = (len(maker.classes), source.Rows, source.Columns)
+        try:
+            if self._places is None:
+                self._made = _one_frame(source, self._shape, maker)
+            else:
+                self._made = _one_frame(self._places.first_alone(source), self._shape, maker)
+                self._places.extend(self._made, source)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _refused(path, " ".join(str(error).split()), "an image that highdicom takes") from error
+        self._packed, self._rest, self._next = bytearray(), np.zeros(0, np.bool_), 0
+
+    def add(self, frame: Frame, masks: npt.NDArray[np.bool_]) -> None:
+        """The masks of the next frame: bool (K, H, W) at the image's own size, a binary segment per class,
+        empty ones kept. Raises InputError where the file is not the one that was begun with."""
+        if (frame.sop_instance, frame.index, masks.shape) != (self._instance, self._next, self._shape):
+            raise _refused(self._path, "it has changed since it was read", "the same")
+        bits = np.concatenate((self._rest, masks.ravel()))  # frames follow one another without a gap
+        whole = bits.size // 8 * 8 if self._next + 1 < self._count else bits.size
+        self._packed += np.packbits(bits[:whole], bitorder="little").tobytes()
+        self._rest, self._next = bits[whole:], self._next + 1
+
+    def encode(self) -> bytes:
+        """The bytes of the object, when all frames were added."""
+        self._made.PixelData = bytes(self._packed) + b"\0" * (len(self._packed) % 2)
+        return _to_bytes(self._made)
+
+
+def _one_frame(source: Dataset, shape: tuple[int, int, int], maker: Maker) -> Dataset:
+    """An object of empty masks for an image of one frame; raises whatever highdicom does."""
+    import highdicom
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="highdicom")  # of names, which it quotes
+        made: Dataset = highdicom.seg.Segmentation(
             source_images=[source],
-            pixel_array=np.ascontiguousarray(np.moveaxis(masks, 0, -1)[None]).astype(np.uint8),
+            pixel_array=np.zeros((1, *shape[1:], shape[0]), np.uint8),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=_segments(maker),
             series_instance_uid=highdicom.UID(),
@@ -116,11 +157,9 @@ def encode_segmentation(path: Path, frame: Frame, masks: npt.NDArray[np.bool_], 
             series_description=f"Masks of {maker.name}"[:_LONGEST],
             omit_empty_frames=False,
         )
-        if "FrameOfReferenceUID" not in made:  # then the standard wants this one, empty where not known
-            made.PatientOrientation = source.get("PatientOrientation")
-        return _to_bytes(made)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _refused(path, " ".join(str(error).split()), "an image that highdicom takes") from error
+    if "FrameOfReferenceUID" not in made:  # then the standard wants this one, empty where not known
+        made.PatientOrientation = source.get("PatientOrientation")
+    return made
 
 
 def write_segmentation(target: Path, data: bytes) -> None:

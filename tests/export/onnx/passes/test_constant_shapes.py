@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections import Counter
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -20,32 +22,9 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_train.networks.models import ARCHITECTURES, build_model
 
 CONTRACT = Contract(height=64, width=96)
-BATCH_IS_READ = {"dpt", "upernet"}  # a class token for each image; adaptive pooling: neither is a Resize
+BATCH_IS_READ = {"dpt"}  # a class token for each image
 NOT_EXPORTED = {"pan"}  # its pools need more than 64 pixels
-EXPORTED = [
-    name if name == "unet" else pytest.param(name, marks=pytest.mark.slow)
-    for name in ARCHITECTURES
-    if name not in NOT_EXPORTED
-]
-
-
-@pytest.fixture
-def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.nn.Module], tuple[ir.Model, ir.Model]]:
-    """The graph of a network as torch gives it, and as `to_onnx` does, from one export."""
-
-    def export(network: torch.nn.Module) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-        raw: list[onnx.ModelProto] = []
-
-        class Spy(ConstantShapes):
-            def call(self, model: ir.Model) -> ir.passes.PassResult:
-                raw.append(ir.to_proto(model))
-                return super().call(model)
-
-        monkeypatch.setattr(onnx_export, "ConstantShapes", Spy)
-        done = onnx_export.to_onnx(network, CONTRACT)
-        return raw[0], done
-
-    return export
+EXPORTED = [name for name in ARCHITECTURES if name not in NOT_EXPORTED]
 
 
 def network(architecture: str) -> torch.nn.Module:
@@ -53,6 +32,26 @@ def network(architecture: str) -> torch.nn.Module:
         torch.manual_seed(0)
         encoder = "tu-vit_tiny_patch16_224" if architecture == "dpt" else "resnet18"
         return build_model(architecture, encoder, channels=3, classes=1).eval()
+
+
+def both(network: torch.nn.Module) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The graph of a network as torch gives it, and as `to_onnx` does, from one export."""
+    raw: list[onnx.ModelProto] = []
+
+    class Spy(ConstantShapes):
+        def call(self, model: ir.Model) -> ir.passes.PassResult:
+            raw.append(ir.to_proto(model))
+            return super().call(model)
+
+    with mock.patch.object(onnx_export, "ConstantShapes", Spy):
+        done = onnx_export.to_onnx(network, CONTRACT)
+    return raw[0], done
+
+
+@functools.cache
+def both_of(architecture: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """`both` of a network of this architecture. Not to be changed."""
+    return both(network(architecture))
 
 
 def logits(model: onnx.ModelProto, level: str) -> np.ndarray:
@@ -72,15 +71,13 @@ def measuring(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type == "Shape"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", EXPORTED)
-def test_every_architecture_of_smp_has_constant_scales_and_the_same_logits(
-    both: Callable[[torch.nn.Module], tuple[onnx.ModelProto, onnx.ModelProto]], architecture: str
-) -> None:
-    before, after = both(network(architecture))
+def test_every_architecture_of_smp_has_constant_scales_and_the_same_logits(architecture: str) -> None:
+    before, after = both_of(architecture)
     onnx.checker.check_model(after, full_check=True)
     assert not sized(after)
-    if architecture not in BATCH_IS_READ:
-        assert not measuring(after)
+    assert len(measuring(after)) == (architecture in BATCH_IS_READ)
     if architecture in ("unet", "deeplabv3"):
         assert sized(before)  # else the pass is not needed any more
         assert measuring(before)
@@ -94,9 +91,10 @@ def test_every_architecture_of_smp_has_constant_scales_and_the_same_logits(
     np.testing.assert_allclose(other, one, rtol=0, atol=1e-5 * one.std())
 
 
-@pytest.mark.parametrize("architecture", ["unet", pytest.param("deeplabv3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["unet", "deeplabv3"])
 def test_deploy_forms_and_fp16_read_no_shape_either(architecture: str) -> None:
-    model = onnx_export.to_onnx(network(architecture), CONTRACT)
+    _, model = both_of(architecture)
     mixed = to_mixed(Graph(onnx_export.to_onnx(fuse(network(architecture), 3), CONTRACT)), frozenset())
     forms = [mixed, *(to_deploy(model, CONTRACT, gray=gray).model for gray in (False, True))]
     for form in forms:
@@ -105,6 +103,7 @@ def test_deploy_forms_and_fp16_read_no_shape_either(architecture: str) -> None:
         assert not measuring(form)
 
 
+@pytest.mark.slow
 def test_a_norm_by_groups_and_an_upsampling_to_a_size_read_no_shape() -> None:
     class Views(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -117,6 +116,51 @@ def test_a_norm_by_groups_and_an_upsampling_to_a_size_read_no_shape() -> None:
     assert not sized(model)
     assert not measuring(model)
     assert logits(model, "ORT_ENABLE_ALL").shape == (3, 1, 64, 96)
+
+
+class Repeated(torch.nn.Module):
+    """A token of no size of its own in front of each image's pixels, and one of the image's beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = torch.nn.Parameter(torch.arange(3.0).reshape(1, 1, 3))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        pixels = image.flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(image.shape[0], -1, -1), pixels], dim=1)
+        own = tokens[:, 1:2].expand_as(pixels)
+        heads = (tokens[:, 1:] + own + tokens[:, :1]).reshape(image.shape[0], 64, 96, 3)
+        return heads.permute(0, 3, 1, 2).sum(1, keepdim=True)
+
+
+class Strided(torch.nn.Module):
+    """Memory read in its own order, or backwards by rows."""
+
+    def __init__(self, in_order: bool) -> None:
+        super().__init__()
+        self.in_order = in_order
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        pooled = torch.nn.functional.avg_pool2d(image, (64, 96))
+        strides = (3, 1, 1, 1) if self.in_order else (3, 0, 1, 1)
+        return image.sum(1, keepdim=True) + pooled.as_strided(pooled.shape, strides).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    "net", [Repeated(), Strided(True), Strided(False)], ids=["repeated", "order", "other"]
+)
+def test_what_is_repeated_or_gathered_stays_what_it_was(net: torch.nn.Module) -> None:
+    before, after = both(net.eval())
+    onnx.checker.check_model(after, full_check=True)
+    one, other = (logits(model, "ORT_ENABLE_ALL") for model in (before, after))
+    assert np.array_equal(one.view(np.uint32), other.view(np.uint32))
+    kinds = Counter(node.op_type for node in after.graph.node)
+    if isinstance(net, Repeated):
+        assert kinds["Shape"] == 1
+        (count,) = (node.output[0] for node in after.graph.node if node.op_type == "Shape")
+        assert [node.op_type for node in after.graph.node if count in node.input] == ["Expand"]
+    else:
+        assert kinds["Gather"] == (0 if net.in_order else 1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""What README and docs claim, and the test or command that shows it: `docs/traceability.md` is made of this.
+
+A claim is quoted by words that stand in its page. Every bullet and table row of the sections in `WHOLE` must
+be quoted by one; `NO_CLAIM` names those that promise nothing.
+"""
+
+# ruff: noqa: E501  # quotes and names of tests
+
+from __future__ import annotations
+
+import dataclasses
+
+RUNTIME, EXPORT, TRAIN, BENCHMARKS = "tests/runtime/", "tests/export/", "tests/train/", "tests/benchmarks/"
+# page -> headings of sections of which nothing may be left out
+WHOLE = {
+    "README.md": ("What has been verified where",),
+    "SECURITY.md": ("Threats",),
+    "docs/bundle.md": ("Exporting", "The seal"),
+    "docs/architecture.md": ("Choices", "Files and records"),
+}
+NO_CLAIM = (
+    "CUDA and TensorRT providers, TensorRT engines, training on CUDA",  # unverified, and said so
+    "who takes over a package",
+    "`ncnn`, `mnn`, `mnn-exact`",
+    "Lightning does what it does",
+    "The training loss is written out",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """page: from the repository's root. says: words of it. shown: FILE::TEST or a command."""
+
+    page: str
+    says: str
+    shown: tuple[str, ...]
+
+
+def _claims(page: str, shown: dict[str, tuple[str, ...]]) -> tuple[Claim, ...]:
+    return tuple(Claim(page, says, tests) for says, tests in shown.items())
+
+
+SEAL, STORE = RUNTIME + "bundle/test_seal.py::", RUNTIME + "deployment/test_store.py::"
+HEALS, GUARDS = RUNTIME + "deployment/test_store_heals.py::", RUNTIME + "cli/test_guards.py::"
+CLAIMS = (
+    *_claims("README.md", {
+        "must never get a silently wrong mask": (
+            RUNTIME + "parity/test_replay.py::test_bugs_behind_the_network_are_seen",
+            "python -m tumorseg_benchmarks.mutants",
+        ),
+        "training, export, parity, predict, all tests": ("make train", "make export", "make test"),
+        "ONNX FP32 and FP16 under ONNX Runtime's CPU provider": (
+            EXPORT + "targets/test_onnx_fp16.py", "make parity",
+        ),
+        "that a device does around the network what it should": (
+            "tumorseg verify", RUNTIME + "conformance/test_files.py::test_reading_and_preprocessing_give_them",
+        ),
+        "ncnn, MNN, OpenVINO, bfloat16": (EXPORT + "targets/test_cpu_targets.py",),
+        "numpy, OpenCV, click and ONNX Runtime; never torch": (
+            RUNTIME + "test_imports.py::test_importing_the_runtime_loads_nothing_heavy",
+        ),
+        "one line: got, expected, what to do": (
+            "tests/fuzz/test_readers.py::test_no_reader_ends_in_a_raw_exception", "make reliability fuzzed",
+        ),
+        "test images of both organs that share no group with the training images": (
+            TRAIN + "data/test_split.py",
+        ),
+    }),
+    *_claims("SECURITY.md", {
+        "who can change a bundle on its way": (
+            SEAL + "test_nothing_is_parsed_before_the_signature_is_checked", "make reliability tampered",
+        ),
+        "who can write into the bundle's folder while it is opened": (
+            SEAL + "test_what_is_replaced_during_the_opening_does_not_matter",
+            SEAL + "test_a_session_that_is_opened_again_is_made_of_what_was_hashed",
+            "make reliability replaced",
+        ),
+        "who can write into a device's folder of engines": (
+            SEAL + "test_a_device_folder_that_others_may_write_is_not_believed",
+            RUNTIME + "backends/test_tensorrt.py::test_a_foreign_engine_never_reaches_tensorrt",
+        ),
+        "a hostile image, DICOM file, archive, checkpoint, record or recipe": (
+            "make reliability fuzzed",
+            TRAIN + "training/test_resumption.py::test_damage_names_the_epoch_to_go_on_from",
+            TRAIN + "networks/test_models.py::test_a_network_that_no_memory_holds_is_refused_before_it_is_made",
+        ),
+        "a hostile network in a bundle": (
+            RUNTIME + "backends/test_onnxruntime.py::test_a_file_that_is_not_the_contracts_network_is_refused",
+        ),
+        "names and texts in files": (RUNTIME + "cli/test_terminal.py", "make reliability pages"),
+        "a power cut, a full disk, kill -9": (
+            "make reliability power", "make reliability disks", "make reliability kills",
+            STORE + "test_killed_at_any_step_of_an_installation",
+        ),
+        "who reads logs, outputs and messages": ("make reliability patients",),
+        "who listens on the network": (
+            GUARDS + "test_native_code_opens_no_connection_either", "make reliability outside",
+        ),
+        "who can change the repository's workflow": ("zizmor --offline .github action.yml",),
+        "wheel and sdist can be built again to the same bytes": (
+            "tests/test_packages.py::test_built_twice_they_are_the_same_bytes",
+        ),
+    }),
+    *_claims("docs/bundle.md", {
+        "**Proven or refused.**": (EXPORT + "targets/test_validate_parity.py", EXPORT + "bundle/test_export.py"),
+        "**Whole or not at all.**": (
+            EXPORT + "bundle/test_staging.py::test_interruption_leaves_what_was_there", "make reliability kills",
+        ),
+        "**Repeatable.**": (EXPORT + "onnx/test_export.py",),
+        "`onnx` | `model.onnx`": (EXPORT + "onnx/test_export.py",),
+        "`onnx-fp16`": (EXPORT + "targets/test_onnx_fp16.py",),
+        "`onnx-int8`, `openvino-int8`": (EXPORT + "targets/test_onnx_int8.py",),
+        "`onnx-deploy` |": (EXPORT + "onnx/passes/test_deploy.py",),
+        "`onnx-deploy-gray`": (EXPORT + "onnx/passes/test_deploy.py",),
+        "`tensorrt-rtx`": (EXPORT + "engine/test_tensorrt_build.py",),
+        "a changed byte, a missing file and a file too many are each refused": (
+            RUNTIME + "bundle/test_bundle.py::test_damage_is_named", "make reliability tampered",
+        ),
+        "`bundle.json.sha256` finds a flipped bit": (
+            SEAL + "test_every_flipped_bit_of_an_unsigned_index_is_found_by_its_hash", "make reliability index",
+        ),
+        "What is used of a bundle is what was hashed": (
+            SEAL + "test_a_network_that_is_replaced_after_the_check_is_not_served",
+        ),
+        "A test has the public tool accept it": (
+            EXPORT + "bundle/test_model_signing.py::"
+            "test_the_public_tool_accepts_it_and_refuses_every_change",
+        ),
+        "A test validates the document against the official schema": (
+            EXPORT + "bundle/test_sbom.py::test_it_is_under_seal_and_names_packages_and_artefacts",
+        ),
+    }),
+    *_claims("docs/architecture.md", {
+        "**Preprocessing exists once**": (
+            RUNTIME + "processing/test_preprocess.py::test_the_tensor_is_the_plain_formula_bit_for_bit",
+        ),
+        "**Parity is judged on decisions**": (RUNTIME + "parity/test_compare.py",),
+        "**One loop decides**": (
+            RUNTIME + "parity/test_refused_everywhere.py::test_masks_that_are_wrong_are_refused_by_all",
+        ),
+        "**Strict backends**": (
+            RUNTIME + "backends/test_onnxruntime.py::test_a_session_that_fell_back_is_refused",
+        ),
+        "**FP16 is a graph of its own**": (EXPORT + "targets/test_onnx_fp16.py",),
+        "**A precision is an artefact.**": (
+            RUNTIME + "backends/test_openvino.py::test_the_precision_is_pinned_and_what_was_granted_is_compared",
+        ),
+        "**Graph passes belong to the target**": (EXPORT + "onnx/passes/test_choice.py",),
+        "**One page for all commands**": (TRAIN + "report/test_page.py",),
+        "**A script of 80 lines**": (TRAIN + "report/test_page.py", "tests/browser/test_pages.py"),
+        "**Commands are entry points**": (RUNTIME + "test_imports.py",),
+        "runs in a process of its own (MNN)": (
+            RUNTIME + "backends/test_mnn.py::test_a_worker_that_hangs_is_ended_and_replaced",
+            "make reliability worker",
+        ),
+        "its modules load neither torch nor onnx": (EXPORT + "engine/test_build.py",),
+        "lies in a **device folder**": (RUNTIME + "device/test_cache.py",),
+        "Recipes are TOML files": (TRAIN + "config/test_recipe.py",),
+        "fails where anything else writes files or reads JSON": (
+            "tests/test_files_and_records.py::test_nobody_else_writes_files_or_reads_json",
+        ),
+    }),
+    *_claims("docs/training.md", {
+        "it ends with the bits of an uninterrupted one": (
+            TRAIN + "training/test_resume.py::"
+            "test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one",
+        ),
+        "is one line, which names the epoch": (
+            TRAIN + "training/test_resumption.py::test_damage_names_the_epoch_to_go_on_from",
+        ),
+    }),
+    *_claims("docs/integrators.md", {
+        "STORE still points at a bundle that was tested": (
+            STORE + "test_killed_at_any_step_of_an_installation", "make reliability power",
+        ),
+        "A damaged store heals": (HEALS + "test_every_file_damaged_in_every_way",),
+    }),
+)  # fmt: skip
