@@ -73,16 +73,7 @@ class ExportOptions(BundleOptions):
         "Proof": ("images", "golden", "calibration"),
         "TensorRT-RTX": ("compute_capability", "batch"),
         "Foreign checkpoint": (
-            "arch",
-            "encoder",
-            "classes",
-            "rule",
-            "size",
-            "mean",
-            "std",
-            "threshold",
-            "entry",
-            "option",
+            *("arch", "encoder", "classes", "rule", "size", "mean", "std", "threshold", "entry", "option"),
         ),
     },
 )
