@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from session_cache import kept
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images.read import read_image, write_png
+from tumorseg_runtime.parity.conformance import check_conformance
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 SIZE = 64  # pixels, height and width of the tiny network's input
 ARCHITECTURE, ENCODER = "unet", "resnet18"
 STEPS = 12
+CPU_TARGETS: dict[str, tuple[str, ...]] = {  # with the packages that they need
+    "onnx": (), "onnx-fp16": (), "onnx-deploy": (), "onnx-deploy-gray": (), "ncnn": ("ncnn", "pnnx"),
+    "mnn": ("MNN",), "openvino": ("openvino",),
+}  # fmt: skip
 PARTS = ("train", "train", "test", "val", "train", "test", "train", "test")  # of image 0, 1, 2, ...
 
 GUARD = """
@@ -47,11 +52,26 @@ sys.addaudithook(guard)
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m "not slow" is asked
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs every form of the tiny network is slow, whatever it does with it."""
+    for item in items:
+        if "full_bundle" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_is_heard() -> None:
     """A shell that starts tests in the background has Ctrl-C ignored, in their processes too: not here."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def few_conformance_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`verify` and the full self-test take the conformance files of the quick one, for tests of the rest."""
+    quick = lambda *arguments, full: check_conformance(*arguments, full=False)  # noqa: E731
+    monkeypatch.setattr("tumorseg_runtime.parity.verify.check_conformance", quick)
 
 
 @pytest.fixture
@@ -146,28 +166,29 @@ def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
+def tiny_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle of `tiny_run`: `model.onnx`, `model.fp16.onnx`, 4 golden images. Copy it to change it."""
-    return tiny_export("onnx", "onnx-fp16")
+    return _exported(tiny_run, "tiny-bundle", ("onnx", "onnx-fp16"), tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def tiny_export(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
-    """Function that gives the bundle of `tiny_run` with these targets, one for all. Copy it to change it."""
+def full_bundle(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """`tiny_run` in every form that a CPU runs, as far as the packages are installed, proven. Copy it to
+    change it."""
+    there = [name for name, needs in CPU_TARGETS.items() if all(map(importlib.util.find_spec, needs))]
+    return _exported(tiny_run, "full-bundle", there, tmp_path_factory)
+
+
+def _exported(run: Run, name: str, targets: Sequence[str], factory: pytest.TempPathFactory) -> Bundle:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     from tumorseg_export.bundle.export import export_run
 
-    @functools.cache
-    def export(*targets: str) -> Bundle:
-        def make(folder: Path) -> None:
-            export_run(tiny_run, folder / "bundle", targets=targets)
+    def make(folder: Path) -> None:
+        export_run(run, folder / "bundle", targets=targets)
 
-        name = f"tiny-bundle-{'-'.join(targets)}"
-        folder = tmp_path_factory.mktemp("tiny") / "exported"
-        return Bundle.open(kept(name, folder, make, about=tiny_run.checkpoint_sha256) / "bundle")
-
-    return export
+    about = f"{run.checkpoint_sha256} {' '.join(targets)}"
+    return Bundle.open(kept(name, factory.mktemp("exported") / name, make, about=about) / "bundle")
 
 
 def _blob(

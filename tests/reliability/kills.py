@@ -25,17 +25,8 @@ from tumorseg_runtime.core.errors import TumorsegError
 EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 NETWORK = ("--arch", "unet", "--encoder", "resnet18", "--encoder-weights", "none", "--size", "64")
 RECIPE = (
-    "--recipe",
-    "quick",
-    "--epochs",
-    "2",
-    "--set",
-    "crop=32",
-    "--set",
-    "small_epochs=1",
-    "--report",
-    "0",
-)
+    "--recipe", "quick", "--epochs", "2", "--set", "crop=32", "--set", "small_epochs=1", "--report", "0",
+)  # fmt: skip
 
 
 def run_forked(

@@ -30,6 +30,7 @@ from tumorseg_runtime.processing.preprocess import Preprocessor
 MADE = tuple(
     name for name, target in TARGETS.items() if target.must_run and not (target.instead_of or target.judged)
 )
+OF_INT8 = tuple(name for name, target in TARGETS.items() if "onnx-int8" in target.needs)
 IMAGES = ("gray.png", "network-size-gray.png", "1-bit.png")  # what a target proves itself with
 
 
@@ -82,7 +83,7 @@ def write_network(contract_name: str, folder: Path) -> None:
         scratch = Path(name)
         write_int8(contract_name, context, scratch)
         write_bytes(folder / onnx_int8.FILE, (scratch / onnx_int8.FILE).read_bytes())
-        for target in (*MADE, "openvino-int8"):
+        for target in (*MADE, *OF_INT8):
             if target == "onnx-deploy-gray" and contract.channels == 1:
                 continue
             for file in TARGETS[target].make(context, scratch).artefact.files:

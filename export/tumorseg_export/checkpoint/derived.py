@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from segmentation_models_pytorch.encoders import is_equivalent_to_timm_universal
 
@@ -45,6 +45,8 @@ UNSEEN = {
     "deeplabv3plus": ("encoder_output_stride", "decoder_atrous_rates"),
     "dpt": ("encoder_output_indices",),
 }
+# smp 0.4's decoder of UPerNet had other layers; this key of it later ones lack.
+UPERNET_04 = "decoder.fpn_bottleneck."
 PREFIX_TOKENS = tuple(f"encoder.model.{name}" for name in ("cls_token", "reg_token", "dist_token"))
 Options = dict[str, Any]
 
@@ -67,6 +69,14 @@ def architecture_like(state: State) -> str | None:
         if any(key.startswith(marks) for key in state):
             return architecture
     return None
+
+
+def refuse_upernet_of_04(source: Path | str) -> NoReturn:
+    """Raise InputError."""
+    raise InputError(
+        f"{source}: is a UPerNet of smp 0.4, whose decoder has other layers than that of later versions, "
+        "which are supported: train it again with one of them"
+    )
 
 
 def of_timm(encoder: str) -> bool:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tumorseg_export.checkpoint.derived import architecture_like
+from tumorseg_export.checkpoint.derived import UPERNET_04, architecture_like, refuse_upernet_of_04
 from tumorseg_export.checkpoint.normalisation import choose_normalisation
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
 from tumorseg_export.checkpoint.smp_config import (
@@ -136,6 +136,8 @@ def _network_of(
             if said is not None and said.lower() != known.lower():
                 raise InputError(f"{flag} is {said}, {CONFIG} says {known}: leave the flag out")
         return config.architecture, config.encoder
+    if any(key.startswith(UPERNET_04) for key in state):
+        refuse_upernet_of_04(file)
     architecture = None if given.architecture is None else given.architecture.lower()
     if architecture is not None:
         require_architecture(architecture)

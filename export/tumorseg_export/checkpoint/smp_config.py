@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tumorseg_export.checkpoint.derived import defaults_of, of_timm
+from tumorseg_export.checkpoint.derived import defaults_of, of_timm, refuse_upernet_of_04
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.records import Fields, Format
 from tumorseg_train.networks.models import ARCHITECTURES
@@ -16,7 +16,7 @@ CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # newest form first
 # Entries that are not options of the network.
 NOT_OPTIONS = ("encoder_name", "encoder_weights", "in_channels", "classes")
-OLD_NAMES = {  # of options, in earlier versions of smp; the values are the same
+OLD_NAMES = {  # of options, in earlier versions of smp and still taken by later ones; the values are the same
     "decoder_use_batchnorm": "decoder_use_norm",
     "psp_use_batchnorm": "decoder_use_norm",
     "upscale_mode": "decoder_interpolation",
@@ -70,9 +70,13 @@ def checked_options(
 
     Names that the class does not know belong to its encoder, where that is timm's.
     """
-    options = {OLD_NAMES.get(name, name): value for name, value in given.items()}
+    options = {name: value for name, value in given.items() if name not in OLD_NAMES}
+    old = {OLD_NAMES[name]: value for name, value in given.items() if name in OLD_NAMES}
+    options |= {name: value for name, value in old.items() if value is not None}  # smp heeds it first, too
     if options.get("activation") in (None, "identity"):
         options.pop("activation", None)
+    if architecture == "upernet" and "decoder_pyramid_channels" in options:
+        refuse_upernet_of_04(source)
     defaults = defaults_of(architecture)
     unfit = {
         "activation",

@@ -38,7 +38,7 @@ class Lesion:
     area_px: int
     box: tuple[int, int, int, int]
     centroid: tuple[float, float]
-    contour: tuple[tuple[int, int], ...]
+    contour: tuple[tuple[int, int], ...] = dataclasses.field(repr=False)
     area_mm2: float | None = None
     box_mm: tuple[float, float] | None = None
     diameter_mm: float | None = None

@@ -28,6 +28,7 @@ def invoke(*arguments: str | Path) -> click.testing.Result:
     )
 
 
+@pytest.mark.slow
 def test_command_with_a_run_writes_everything(
     tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,10 +56,10 @@ def test_command_with_a_run_writes_everything(
         ("control", 1)
     ) == 1
     for row in measured:
-        assert len(row["samples"]) == 24  # of 8 rounds
+        assert len(row["samples"]) in (8, 24)  # of 8 rounds: of one call each, or of three that are quick
         assert set(row["samples"][0]["ms"]) == {"decode", "preprocess", "infer", "postprocess"}
         assert row["parity"]["passed"]
-        assert row["stages"]["infer"]["samples"] == 24
+        assert row["stages"]["infer"]["samples"] == len(row["samples"])
         assert (row["speed_up"] is None) == (row["role"] == "reference")
     positions = {tuple(s["position"] for s in row["samples"]) for row in measured if row["batch"] == 1}
     assert len(positions) > 1, "the order within the rounds is drawn anew"
@@ -119,6 +120,7 @@ def test_command_refuses_a_wrong_artefact_and_still_times_the_right_ones(
     assert "refused: parity: " in result.stdout
 
 
+@pytest.mark.slow
 def test_command_takes_images_and_folders(tiny_bundle: Bundle, tiny_data: Path, tmp_path: Path) -> None:
     folder = tiny_data / "brain/images"
     arguments = ("--images", folder, "--max-images", "3", "--batches", "1", "--out", tmp_path)

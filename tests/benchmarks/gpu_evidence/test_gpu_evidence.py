@@ -50,6 +50,8 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     monkeypatch.setattr(kernel, "compiles", lambda found: None)
     monkeypatch.setattr(kernel, "CORNERS", ((1, 1), (7, 1), (2, 2), (64, 96), (40, 3)))
     monkeypatch.setattr(kernel, "FRAMES", {"small": (50, 60)})
+    monkeypatch.setattr(kernel, "DRAWN", kernel.DRAWN_DRY)
+    monkeypatch.setattr(kernel, "PIECE", kernel.PIECE_DRY)  # its memory is this machine's
     monkeypatch.setattr(tensorrt_device, "require_driver", lambda: None)
     return fake
 

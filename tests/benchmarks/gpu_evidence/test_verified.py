@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tumorseg_benchmarks.gpu_evidence.stage import Findings
 from tumorseg_benchmarks.gpu_evidence.verified import note_verified
 from tumorseg_runtime.bundle.bundle import Bundle
@@ -21,6 +23,7 @@ def test_a_bundle_with_a_broken_seal_is_no_evidence(tiny_bundle: Bundle, tmp_pat
     assert "MODEL_CARD.md" in seals[0].detail
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_what_runs_passes_and_what_cannot_run_is_unverified(tiny_bundle: Bundle) -> None:
     found = Findings(lambda line: None)
     note_verified(tiny_bundle.root, "onnxruntime", None, found)

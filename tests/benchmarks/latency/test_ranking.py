@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +31,6 @@ from tumorseg_runtime.parity.compare import ImageParity, ParityReport
 if TYPE_CHECKING:
     pass
 
-PACKAGES = {"ncnn": ("ncnn", "pnnx"), "mnn": ("MNN",), "openvino": ("openvino",)}  # target -> needs
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 ONNX, FP16 = BY_NAME["onnx-fp32-onnxruntime-cpu"], BY_NAME["onnx-fp16-onnxruntime-cpu"]
 NCNN, MNN = BY_NAME["ncnn-fp32-ncnn-cpu"], BY_NAME["mnn-fp32-mnn-cpu"]
@@ -127,14 +125,6 @@ def test_auto_takes_the_fastest_that_is_right(tiny_bundle: Bundle, monkeypatch: 
     assert Segmenter.open(tiny_bundle, backend="auto", precision="fp16").info.precision == "fp16"
 
 
-@pytest.fixture(scope="session")
-def full_bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
-    """The tiny network in every form that a CPU runs, as far as the packages are installed."""
-    targets = ["onnx", "onnx-fp16"]
-    targets += [name for name, needs in PACKAGES.items() if all(map(importlib.util.find_spec, needs))]
-    return tiny_export(*targets)
-
-
 def variants_of(bundle: Bundle) -> set[str]:
     forms = {(artefact.format, artefact.precision) for artefact in bundle.artefacts}
     if ("mnn", "fp32") in forms:
@@ -150,7 +140,9 @@ def test_parity_judges_every_artefact_under_every_backend(full_bundle: Bundle, t
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "parity.json").read_text())["rows"]
     passed = {(one["variant"], one["batch"]) for one in rows if one["status"] == "passed"}
-    assert passed == {(name, batch) for name in variants_of(full_bundle) for batch in (1, 4)}
+    deploy = {one["variant"] for one in rows if "deploy" in one["format"]}
+    assert len(deploy) == 2
+    assert passed == {(name, batch) for name in variants_of(full_bundle) | deploy for batch in (1, 4)}
 
 
 def quick_bench(root: Path, out: Path, *more: str | Path) -> click.testing.Result:
@@ -181,6 +173,7 @@ def test_command_ranks_and_auto_follows(full_bundle: Bundle, tmp_path: Path) -> 
     assert info.choice[0].startswith(f"chosen: {first.backend} cpu {first.precision}: number 1 of ")
 
 
+@pytest.mark.slow
 def test_command_lists_a_wrong_artefact_as_refused_and_auto_passes_it_over(
     mutate: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -208,6 +201,7 @@ def test_command_lists_a_wrong_artefact_as_refused_and_auto_passes_it_over(
     assert Segmenter.open(bundle, backend="auto").info.precision == "fp32"
 
 
+@pytest.mark.slow
 def test_without_the_flag_nothing_is_written_beside_the_bundle(tiny_bundle: Bundle, tmp_path: Path) -> None:
     result = quick_bench(tiny_bundle.root, tmp_path / "out")
     assert result.exit_code == 0, result.output

@@ -30,6 +30,7 @@ def test_pytorch_gives_the_formulas(name: str) -> None:
     np.testing.assert_allclose(logits, expected_logits(name, TENSOR[name]), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_making_them_again_gives_the_same(name: str, tmp_path: Path) -> None:
     if missing := [one for one in (*BACKENDS.values(), "pnnx") if importlib.util.find_spec(one) is None]:

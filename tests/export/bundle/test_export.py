@@ -122,6 +122,7 @@ def test_certificate_holds_the_figures_of_every_call(tiny_bundle: Bundle) -> Non
             assert all(image["max_error"] > 0 for image in report["images"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_bundle_serves(tiny_bundle: Bundle, tiny_data: Path, precision: str) -> None:
     segmenter = Segmenter.open(tiny_bundle.root, precision=precision, self_test=True)

@@ -53,6 +53,7 @@ def graph(small_context: ExportContext, tmp_path: Path) -> bytes:
     return (tmp_path / fp16.FILE).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_engine_says_what_it_is(trt: Any, small_context: ExportContext, tmp_path: Path) -> None:
     fp16.make(small_context, tmp_path)
     chosen = dataclasses.replace(small_context, rtx=RtxOptions((89, 86), Profile(1, 2, 4)))
@@ -70,6 +71,7 @@ def test_an_engine_says_what_it_is(trt: Any, small_context: ExportContext, tmp_p
     json.dumps(results.facts)
 
 
+@pytest.mark.slow
 def test_equal_input_gives_equal_engines_and_other_options_others(trt: Any, graph: bytes) -> None:
     def build(**options: Any) -> bytes:
         chosen = BuildOptions(**{"profile": PROFILE, "capabilities": (86,), **options})
@@ -81,6 +83,7 @@ def test_equal_input_gives_equal_engines_and_other_options_others(trt: Any, grap
         assert build(**options) != first
 
 
+@pytest.mark.slow
 def test_an_fp32_graph_is_built_too(
     trt: Any, small_context: ExportContext, graph: bytes, tmp_path: Path
 ) -> None:
@@ -92,6 +95,7 @@ def test_an_fp32_graph_is_built_too(
     assert single.data != half.data
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(trt: Any, graph: bytes) -> None:
     options = BuildOptions(PROFILE, (86,))
     with pytest.raises(BundleError, match=r"model\.onnx: tensorrt_rtx .* cannot parse it .*whole ONNX file"):

@@ -59,6 +59,7 @@ def test_transposed_convolution_and_matrix_products() -> None:
     assert count_flops(model) == 2 * (8 * 8 * 3 * 5 * 4 + 7 * 5 * 16 * 16)
 
 
+@pytest.mark.slow
 def test_exported_network_is_counted_for_one_image(small_context: ExportContext) -> None:
     expected = 2 * 9 * (64 * 64 * 8 * 3 + 32 * 32 * 8 * 8 + 64 * 64 * 1 * 16)
     assert count_flops(to_onnx(small_context.model, small_context.contract)) == expected

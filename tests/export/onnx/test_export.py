@@ -104,6 +104,7 @@ def test_same_network_gives_the_same_bytes_and_other_weights_others(
     assert (tmp_path / "model.onnx").read_bytes() != files[0]
 
 
+@pytest.mark.slow
 def test_strip_reaches_subgraphs(small_context: ExportContext) -> None:
     inner = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["x"], ["y"], doc_string="/root/secret")], "g", [], []
@@ -119,6 +120,7 @@ def test_strip_reaches_subgraphs(small_context: ExportContext) -> None:
     assert model.graph.node[-1].attribute[0].g.node[0].op_type == "Relu"
 
 
+@pytest.mark.slow
 def test_network_that_breaks_the_contract_is_refused(small_context: ExportContext, tmp_path: Path) -> None:
     two = Contract(height=64, width=64, classes=("core", "oedema"))
     model = to_onnx(small_context.model, small_context.contract)
@@ -128,6 +130,7 @@ def test_network_that_breaks_the_contract_is_refused(small_context: ExportContex
         check_interface(model, two, "model.onnx")
 
 
+@pytest.mark.slow
 def test_frozen_batch_is_refused(small_context: ExportContext) -> None:
     model = to_onnx(small_context.model, small_context.contract)
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2

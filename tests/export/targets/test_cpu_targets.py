@@ -40,11 +40,6 @@ def target(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
-def bundle(target: str, tiny_export: Callable[..., Bundle]) -> Bundle:
-    return tiny_export("onnx", target)
-
-
 def make(target: str, context: ExportContext, folder: Path) -> dict[str, bytes]:
     """The files of the artefact by name; beside them lies model.onnx, and nothing else."""
     folder.mkdir()
@@ -55,16 +50,17 @@ def make(target: str, context: ExportContext, folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_it_serves(target: str, bundle: Bundle, tiny_data: Path) -> None:
+def test_it_serves(target: str, full_bundle: Bundle, tiny_data: Path) -> None:
     image = tiny_data / "brain/images/1.png"
     expected, *masks = [
-        Segmenter.open(bundle, backend=name, self_test=True).predict(image).mask
+        Segmenter.open(full_bundle, backend=name, self_test=True).predict(image).mask
         for name in ("onnxruntime", *BACKENDS[target])
     ]
     assert expected.any()
     assert all(np.count_nonzero(mask != expected) <= 1 for mask in masks)
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_bytes_without_a_path(
     target: str, small_context: ExportContext, tmp_path: Path
 ) -> None:
@@ -79,6 +75,6 @@ def test_the_same_network_gives_the_same_bytes_without_a_path(
 @pytest.mark.slow
 @pytest.mark.process
 def test_export_opens_no_connection_and_writes_no_other_file(
-    target: str, bundle: Bundle, tmp_path: Path, run_guarded: Callable[..., list[str]]
+    target: str, full_bundle: Bundle, tmp_path: Path, run_guarded: Callable[..., list[str]]
 ) -> None:
-    assert run_guarded(CONVERT, tmp_path, bundle.root, target) == []
+    assert run_guarded(CONVERT, tmp_path, full_bundle.root, target) == []

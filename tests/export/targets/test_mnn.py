@@ -25,18 +25,13 @@ if importlib.util.find_spec("MNN") is None:
     pytest.skip("MNN is not installed", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
-    return tiny_export("onnx", "mnn")
-
-
 @pytest.mark.slow
-def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) -> None:
-    artefact = bundle.artefact("mnn", "fp32")
+def test_the_bundle_holds_one_file_proven_under_both_backends(full_bundle: Bundle) -> None:
+    artefact = full_bundle.artefact("mnn", "fp32")
     assert artefact.files == ("model.mnn",)
     assert {"MNN", "torch", "onnx"} <= set(artefact.tools)
     assert [(v.backend, v.status) for v in artefact.parity] == [("mnn", "passed"), ("mnn-exact", "passed")]
-    reports = read_certificate(bundle, artefact)["reports"]
+    reports = read_certificate(full_bundle, artefact)["reports"]
     assert [(report["backend"], report["batch_size"], report["threads"]) for report in reports] == [
         ("mnn", 4, None), ("mnn", 4, None), ("mnn", 4, 1), ("mnn-exact", 4, None), ("mnn-exact", 4, None),
     ]  # fmt: skip
@@ -47,27 +42,27 @@ def test_the_bundle_holds_one_file_proven_under_both_backends(bundle: Bundle) ->
 
 @pytest.mark.slow
 def test_the_exact_target_is_for_the_exact_backend_alone(
-    bundle: Bundle, tiny_run: Run, tmp_path: Path
+    full_bundle: Bundle, tiny_run: Run, tmp_path: Path
 ) -> None:
     exact = export_run(tiny_run, tmp_path / "bundle", targets=["onnx", "mnn-exact"])
     artefact = exact.artefact("mnn-exact", "fp32")
     assert [(v.backend, v.status) for v in artefact.parity] == [("mnn-exact", "passed")]
-    assert exact.files[artefact.file].sha256 == bundle.files["model.mnn"].sha256
+    assert exact.files[artefact.file].sha256 == full_bundle.files["model.mnn"].sha256
     Segmenter.open(exact, backend="mnn-exact", self_test=True)
     with pytest.raises(BundleError, match="has no fp32 mnn artefact, it has onnx fp32, mnn-exact fp32"):
         open_session(exact, backend="mnn")
 
 
 def test_a_network_too_rough_for_mnn_is_refused_with_the_exact_target_as_remedy(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    full_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]
-        report = golden_report(bundle, session, "model.mnn")
+    with open_session(full_bundle, backend="mnn") as session:  # type: ignore[attr-defined]
+        report = golden_report(full_bundle, session, "model.mnn")
     strict = Budget(relative_error=1e-9, free_pixels=0, flips_per_border=0.0)
     monkeypatch.setitem(BUDGETS, "fp32", strict)
     assert report.passed
-    with open_session(bundle, backend="mnn") as session:  # type: ignore[attr-defined]
-        report = golden_report(bundle, session, "model.mnn")
+    with open_session(full_bundle, backend="mnn") as session:  # type: ignore[attr-defined]
+        report = golden_report(full_bundle, session, "model.mnn")
     with pytest.raises(ParityError, match=r"under mnn on cpu .*: take the target mnn-exact in its place"):
         refuse_breach(report)
 

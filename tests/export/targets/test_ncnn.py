@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,6 @@ for package in ("pnnx", "ncnn"):
 FILES = (ncnn_export.GRAPH, ncnn_export.WEIGHTS)
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
-    return tiny_export("onnx", "ncnn")
-
-
 def make(context: ExportContext, folder: Path) -> list[bytes]:
     folder.mkdir()
     onnx_export.make(context, folder)
@@ -39,18 +33,19 @@ def make(context: ExportContext, folder: Path) -> list[bytes]:
 
 
 @pytest.mark.slow
-def test_the_bundle_holds_it_proven_in_single_images_and_batches(bundle: Bundle) -> None:
-    artefact = bundle.artefact("ncnn", "fp32")
+def test_the_bundle_holds_it_proven_in_single_images_and_batches(full_bundle: Bundle) -> None:
+    artefact = full_bundle.artefact("ncnn", "fp32")
     assert artefact.files == FILES
     assert {"pnnx", "torch", "onnx"} <= set(artefact.tools)
     assert [(v.backend, v.device, v.status) for v in artefact.parity] == [("ncnn", "cpu", "passed")]
-    certificate = read_certificate(bundle, artefact)
-    assert certificate["weights"] == {"file": FILES[1], "sha256": bundle.files[FILES[1]].sha256}
+    certificate = read_certificate(full_bundle, artefact)
+    assert certificate["weights"] == {"file": FILES[1], "sha256": full_bundle.files[FILES[1]].sha256}
     assert [report["batch_size"] for report in certificate["reports"]] == [4, 4]
     for report in certificate["reports"]:
         assert all(0 < image["relative_error"] < 1e-4 for image in report["images"])
 
 
+@pytest.mark.slow
 def test_weights_are_fp32_and_of_this_network(small_context: ExportContext, tmp_path: Path) -> None:
     graph, weights = make(small_context, tmp_path / "first")
     parameters = sum(p.numel() for n, p in small_context.model.named_parameters() if n.endswith(".weight"))
@@ -62,9 +57,10 @@ def test_weights_are_fp32_and_of_this_network(small_context: ExportContext, tmp_
     assert make(small_context, tmp_path / "second")[1] != weights
 
 
+@pytest.mark.slow
 @pytest.mark.fault
-def test_changed_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(bundle.root, tmp_path / "bundle"))
+def test_changed_weights_are_refused(full_bundle: Bundle, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(full_bundle.root, tmp_path / "bundle"))
     data = bytearray((root / FILES[1]).read_bytes())
     data[len(data) // 2] ^= 1
     (root / FILES[1]).write_bytes(data)
@@ -77,6 +73,7 @@ def test_it_needs_the_onnx_target(tiny_run: Run, tmp_path: Path) -> None:
         export_run(tiny_run, tmp_path / "bundle", targets=["ncnn"])
 
 
+@pytest.mark.slow
 def test_a_converter_that_fails_is_reported(
     small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +97,12 @@ def test_missing_packages_are_named_with_the_extra(monkeypatch: pytest.MonkeyPat
         ncnn_export.pnnx_program()
 
 
-def test_session_of_the_bundle_has_the_contracts_shape(bundle: Bundle) -> None:
-    contract = bundle.contract
-    batch = np.zeros((2, contract.channels, contract.height, contract.width), np.float32)
-    assert open_session(bundle, backend="ncnn").infer(batch).shape == (2, 1, contract.height, contract.width)
+@pytest.mark.slow
+def test_session_of_the_bundle_has_the_contracts_shape(full_bundle: Bundle) -> None:
+    channels, height, width = (
+        getattr(full_bundle.contract, side) for side in ("channels", "height", "width")
+    )
+    logits = open_session(full_bundle, backend="ncnn").infer(
+        np.zeros((2, channels, height, width), np.float32)
+    )
+    assert logits.shape == (2, 1, height, width)

@@ -34,6 +34,7 @@ def test_weights_are_halved_and_both_ends_are_fp32(small_context: ExportContext,
     assert 0 < np.abs(logits - expected).max() < 0.01 * expected.std()
 
 
+@pytest.mark.slow
 def test_the_source_stays_as_it_is(small_context: ExportContext, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in small_context.model.state_dict().items()}
     fp16.make(small_context, tmp_path)
@@ -57,6 +58,7 @@ def test_variance_beyond_fp16_is_handled(small_context: ExportContext, tmp_path:
     assert np.abs(logits - expected).max() < 0.01 * expected.std()
 
 
+@pytest.mark.slow
 def test_other_logits_than_the_golden_ones_are_refused(small_context: ExportContext, tmp_path: Path) -> None:
     first, *rest = small_context.golden
     wrong = dataclasses.replace(first, logits=first.logits + np.float32(0.1))
@@ -66,6 +68,7 @@ def test_other_logits_than_the_golden_ones_are_refused(small_context: ExportCont
         fp16.make(dataclasses.replace(small_context, golden=(wrong, *rest)), tmp_path)
 
 
+@pytest.mark.slow
 def test_facts_name_the_extremes(small_context: ExportContext, tmp_path: Path) -> None:
     facts = fp16.make(small_context, tmp_path).facts["fp16"]
     assert facts["limit"] == 65504

@@ -121,6 +121,7 @@ def types_meet(path: Path) -> dict[int, int]:
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", OVERFLOWS)
 def test_what_fp16_cannot_hold_stays_in_fp32(
     chain: Chain, tmp_path: Path, case: str, with_golden: WithGolden
@@ -156,6 +157,7 @@ def test_whole_fp16_would_break_those_networks(chain: Chain, tmp_path: Path, wit
         assert not error < 0.25 * context.golden[0].logits.std(), case
 
 
+@pytest.mark.slow
 def test_layer_that_moves_the_masks_is_found(chain: Chain, tmp_path: Path, with_golden: WithGolden) -> None:
     with torch.no_grad():
         offset(chain)
@@ -175,6 +177,7 @@ def test_layer_that_moves_the_masks_is_found(chain: Chain, tmp_path: Path, with_
     assert error == pytest.approx(facts["after"]["relative_error"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_found_layers_are_the_same_again(chain: Chain, tmp_path: Path, with_golden: WithGolden) -> None:
     with torch.no_grad():
         offset(chain)
@@ -199,6 +202,7 @@ def test_network_that_would_be_fp32_is_refused_by_layer_image_and_figure(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_network_that_overflows_fp32_is_refused(
     chain: Chain, tmp_path: Path, with_golden: WithGolden
 ) -> None:
@@ -209,6 +213,7 @@ def test_network_that_overflows_fp32_is_refused(
         fp16.make(golden, tmp_path)
 
 
+@pytest.mark.slow
 def test_masks_that_cannot_be_kept_are_refused(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_golden: WithGolden
 ) -> None:
@@ -222,6 +227,7 @@ def test_masks_that_cannot_be_kept_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["activation", "scaled", "variance"])
 def test_tensorrt_rtx_builds_mixed_precision(
     chain: Chain, tmp_path: Path, case: str, with_golden: WithGolden
@@ -235,6 +241,7 @@ def test_tensorrt_rtx_builds_mixed_precision(
     assert build_engine(trt, data, CONTRACT, options, lambda line: None, name="model.fp16.onnx").data
 
 
+@pytest.mark.slow
 def test_card_names_the_kept_layers(chain: Chain, tmp_path: Path, with_golden: WithGolden) -> None:
     with torch.no_grad():
         scale_up(chain)
@@ -244,6 +251,7 @@ def test_card_names_the_kept_layers(chain: Chain, tmp_path: Path, with_golden: W
     assert f"apart from {len(facts['kept'])} layers" in text
 
 
+@pytest.mark.slow
 def test_range_decides_on_calibration_images_too(
     chain: Chain, tmp_path: Path, with_golden: WithGolden
 ) -> None:

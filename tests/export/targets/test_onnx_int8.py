@@ -56,6 +56,7 @@ def test_convolutions_but_the_last_are_rounded_per_channel(context: ExportContex
     assert facts["ranges"] in KINDS
 
 
+@pytest.mark.slow
 def test_onnx_runtime_fuses_every_convolution_that_is_rounded(context: ExportContext, tmp_path: Path) -> None:
     """One that is not fused is slower than FP32: weights are made floating point again at each inference."""
     import onnxruntime
@@ -70,6 +71,7 @@ def test_onnx_runtime_fuses_every_convolution_that_is_rounded(context: ExportCon
     assert not nodes(optimised, "Relu")
 
 
+@pytest.mark.slow
 def test_the_logits_are_near_and_openvino_reads_the_same_file(context: ExportContext, tmp_path: Path) -> None:
     file = tmp_path / int8.make(context, tmp_path).artefact.file
     batch = np.stack([item.tensor for item in context.golden])
@@ -87,6 +89,7 @@ def test_the_logits_are_near_and_openvino_reads_the_same_file(context: ExportCon
     assert "i8" in types
 
 
+@pytest.mark.slow
 def test_kept_nodes_stay_in_floating_point(context: ExportContext, tmp_path: Path) -> None:
     graph = Graph(fused_graph(context.model, context))
     trials = Trials.over(context.calibration, context.contract, tmp_path)
@@ -128,6 +131,7 @@ def test_real_networks_are_rounded_by_every_way_to_cut_ranges(
         assert np.abs(found - golden[0].logits).mean() < 0.5 * golden[0].logits.std()
 
 
+@pytest.mark.slow
 def test_a_layer_whose_rounding_moves_masks_is_kept(
     context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,11 +151,13 @@ def test_a_layer_whose_rounding_moves_masks_is_kept(
     assert facts["after"]["relative_error"] < facts["before"]["relative_error"]
 
 
+@pytest.mark.slow
 def test_without_calibration_images_it_is_refused(context: ExportContext, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no calibration images, expected some: give --calibration"):
         int8.make(dataclasses.replace(context, calibration=()), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_network_whose_masks_int8_moves_is_refused(context: ExportContext, tmp_path: Path) -> None:
     wrong = [dataclasses.replace(one, logits=one.logits + np.float32(1)) for one in context.golden]
     with pytest.raises(CheckFailedError, match="leave out the target onnx-int8"):

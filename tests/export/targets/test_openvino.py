@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,29 +21,26 @@ if backend.why_unavailable("cpu"):
 FILES = (openvino_export.GRAPH, openvino_export.WEIGHTS)
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny_export: Callable[..., Bundle]) -> Bundle:
-    return tiny_export("onnx", "openvino")
-
-
 @pytest.mark.slow
-def test_the_bundle_holds_it_proven_where_this_machine_can(bundle: Bundle) -> None:
-    artefact = bundle.artefact("openvino", "fp32")
+def test_the_bundle_holds_it_proven_where_this_machine_can(full_bundle: Bundle) -> None:
+    artefact = full_bundle.artefact("openvino", "fp32")
     assert artefact.files == FILES
     assert {"openvino", "torch", "onnx"} <= set(artefact.tools)
     for verdict in artefact.parity:
         reason = backend.why_unavailable(verdict.device)
         assert verdict.status == ("unverified" if reason else "passed")
     assert [verdict.device for verdict in artefact.parity] == ["cpu", "gpu", "npu"]
-    reports = [one for one in read_certificate(bundle, artefact)["reports"] if one["device"] == "cpu"]
+    reports = [one for one in read_certificate(full_bundle, artefact)["reports"] if one["device"] == "cpu"]
     assert [report["batch_size"] for report in reports] == [4, 4]  # golden images, then those for calibration
     assert all(0 < image["relative_error"] < 1e-4 for report in reports for image in report["images"])
 
 
-def test_the_bundle_says_which_passes_its_graph_went_through(bundle: Bundle) -> None:
-    assert bundle.model["openvino"]["passes"]["upsampling as ConvTranspose"] > 0
+@pytest.mark.slow
+def test_the_bundle_says_which_passes_its_graph_went_through(full_bundle: Bundle) -> None:
+    assert full_bundle.model["openvino"]["passes"]["upsampling as ConvTranspose"] > 0
 
 
+@pytest.mark.slow
 def test_bfloat16_is_an_artefact_of_its_own_and_proven_in_its_precision(
     small_context: ExportContext, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -84,10 +80,11 @@ def test_bfloat16_on_a_cpu_without_is_unverified_and_says_why(
     assert cpu.detail.startswith("openvino's CPU has FP32, INT8, expected BF16 for bf16: choose another")
 
 
-def test_weights_are_fp32(bundle: Bundle) -> None:
-    assert bundle.files[FILES[1]].bytes > 0.95 * bundle.files["model.onnx"].bytes
+def test_weights_are_fp32(full_bundle: Bundle) -> None:
+    assert full_bundle.files[FILES[1]].bytes > 0.95 * full_bundle.files["model.onnx"].bytes
 
 
+@pytest.mark.slow
 def test_a_graph_that_cannot_be_read_is_reported(
     small_context: ExportContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

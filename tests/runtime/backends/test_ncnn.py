@@ -29,6 +29,7 @@ def images(count: int, contract: Contract) -> np.ndarray:
     return np.random.default_rng(count).standard_normal(shape, np.float32)
 
 
+@pytest.mark.slow
 def test_other_threads_run_while_it_computes(
     make_bundle: Maker, convert_bundle: Convert, tmp_path: Path
 ) -> None:

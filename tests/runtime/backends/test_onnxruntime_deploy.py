@@ -117,6 +117,7 @@ def test_a_bundle_without_the_form_and_one_that_does_not_fit_are_refused(
     assert [bool(one.mask[32, 32]) for one in found] == [True, False]
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_verify_and_predict_know_them(root: Path, tmp_path: Path, scene: Scene) -> None:
     result = CliRunner().invoke(verify, [str(root), "--device", "cpu", "--json"])
     checks = {check["backend"]: check for check in json.loads(result.stdout)["checks"]}

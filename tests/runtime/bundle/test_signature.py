@@ -134,6 +134,7 @@ def test_files_that_hold_no_public_key_are_refused(tmp_path: Path, key: ed25519.
         load_public_key(path)
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_verify_demands_the_signature_before_anything_is_run(
     signed: Path, public: Path, key: ed25519.Ed25519PrivateKey
 ) -> None:
@@ -165,6 +166,7 @@ def test_without_cryptography_the_extra_is_named(signed: Path, public: Path) -> 
     assert "which is not installed: pip install 'tumorseg[sign]'" in done.stdout
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_install_demands_the_signature_before_anything_is_activated(
     signed: Path, small_bundle: Path, public: Path, tmp_path: Path
 ) -> None:
@@ -197,6 +199,7 @@ def test_a_signature_that_is_swapped_while_it_is_copied_is_noticed(
     assert not (tmp_path / "store/active.json").exists()
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_a_bundle_that_was_installed_unsigned_gets_its_signature(
     signed: Path, small_bundle: Path, public: Path, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def test_every_command_refuses_a_path_that_is_not_there(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_flags_that_cost_nothing_to_check_are_checked_before_torch_is_imported(tmp_path: Path) -> None:
     data = tmp_path / "data"

@@ -197,6 +197,7 @@ def test_a_bar_on_a_terminal(
     assert "a/1.png" not in result.stdout
 
 
+@pytest.mark.slow
 def test_300_images_hold_no_memory(run_predict: Run, small_bundle: Path, tmp_path: Path) -> None:
     import tracemalloc
 

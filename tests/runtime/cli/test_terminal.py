@@ -86,6 +86,7 @@ def test_names_and_records_reach_no_terminal_as_they_are(
     assert sum(line.startswith("error:") for line in said[0].stderr.splitlines()) == 2  # the file, the sum
 
 
+@pytest.mark.slow
 @FULL
 @pytest.mark.process
 @pytest.mark.fault

@@ -39,6 +39,7 @@ def digest_of(root: Path) -> str:
     return Bundle.open(root).digest()
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_install_serves_and_keeps_the_one_before(bundles: list[Path], tmp_path: Path) -> None:
     store = tmp_path / "store"
     with pytest.raises(BundleError, match="no bundle is installed there"):
@@ -63,6 +64,7 @@ def test_roll_back_and_forth(bundles: list[Path], tmp_path: Path) -> None:
         assert roll_back(store).digest() == open_active(store).digest() == digest_of(bundles[expected])
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_a_bundle_that_fails_its_test_never_serves(
     bundles: list[Path], make_bundle: Maker, tmp_path: Path
 ) -> None:
@@ -203,6 +205,7 @@ def test_killed_at_any_step_of_an_installation(
     assert number > 20
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_of_a_roll_back_and_of_the_first_installation(
     bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: Callable[[int], list[str]]
 ) -> None:

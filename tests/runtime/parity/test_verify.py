@@ -35,6 +35,7 @@ def test_a_whole_bundle_passes_where_it_can_run_and_says_what_could_not(small_bu
             assert "no " in check.detail or "without" in check.detail
 
 
+@pytest.mark.slow
 def test_the_command_prints_both_and_exits_0(small_bundle: Path) -> None:
     result = run(small_bundle, "--backend", "onnxruntime")
     assert result.exit_code == 0, result.output
@@ -49,6 +50,7 @@ def test_the_command_prints_both_and_exits_0(small_bundle: Path) -> None:
     assert lines == sorted(lines, key=lambda line: line == UNVERIFIED)
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_backends_without_an_artefact_are_left_out_unless_asked_for_by_name(small_bundle: Path) -> None:
     values = json.loads(run(small_bundle, "--device", "cpu", "--json").stdout)
     assert values["passed"] is True
@@ -90,6 +92,7 @@ def test_a_precision_that_the_bundle_lacks_is_not_passed(small_bundle: Path) -> 
     assert "has no artefact of what was asked for" in str(result.exception)
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_a_breach_is_exit_status_1(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
     root = make_bundle(tmp_path / "b", golden_error=0.5)
     result = run(root, "--backend", "onnxruntime")
@@ -129,6 +132,7 @@ def test_devices_of_a_backend() -> None:
     assert devices_of("onnxruntime") == ["cpu", "cuda", "tensorrt"]
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_what_a_device_folder_holds_is_looked_at(small_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(small_bundle)
     key = EngineKey(

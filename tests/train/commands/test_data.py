@@ -137,6 +137,7 @@ def test_import_shows_three_pairs_asks_and_writes(tmp_path: Path) -> None:
     assert "declares the data, got also --organ" in str(with_flags.exception)
 
 
+@pytest.mark.slow
 def test_prepare_reads_what_flags_declare_and_the_split_keeps_the_colour(tmp_path: Path) -> None:
     write_phantoms(tmp_path / "data", brain=12, breast=0)
     scans = (tmp_path / "data" / "brain").rename(tmp_path / "scans")

@@ -28,6 +28,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_more_images_never_change_the_first(drawn: Path, tmp_path: Path) -> None:
     write_phantoms(tmp_path / "few", brain=4, breast=5, seed=3)
     few, many = digests(tmp_path / "few"), digests(drawn)

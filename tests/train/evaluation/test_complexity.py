@@ -12,6 +12,7 @@ from tumorseg_train.evaluation.complexity import count_costs, read_latencies
 from tumorseg_train.networks.run import Run
 
 
+@pytest.mark.slow
 def test_gflop_as_measured_for_the_usual_networks(tiny_run: Run) -> None:
     contract = dataclasses.replace(tiny_run.contract, height=512, width=512)
     for architecture, gflop in (("unetplusplus", 147.1), ("unet", 62.5), ("deeplabv3", 218.4)):

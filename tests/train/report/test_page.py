@@ -86,6 +86,7 @@ def test_only_our_own_script_may_run() -> None:
     assert text.count("<script") == 1
 
 
+@pytest.mark.slow
 def test_forty_cases_stay_below_a_page_s_weight() -> None:
     cases = [case(seed % 4) for seed in range(40)]
     text = page.page("T", page.Verdict(page.PASSED, "fine"), page.table(("a",), [("x",)]), cases=cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,11 +95,15 @@ def _construct(architecture: str, **arguments: Any) -> torch.nn.Module:
     """smp's class, called without its advice."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`timm-` encoders are deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "Mapping deprecated model name", UserWarning)  # of timm, renamed
         warnings.filterwarnings("ignore", "Encoder does not have prefix tokens", UserWarning)  # DPT's readout
         kind: Any = ARCHITECTURES[architecture]
-        if kind is smp.DPT:
-            arguments.setdefault("dynamic_img_size", True)  # else one size alone, that of the pretraining
-        model: torch.nn.Module = kind(**arguments)
+        model: torch.nn.Module
+        if kind is smp.DPT and "dynamic_img_size" not in arguments:
+            with contextlib.suppress(TypeError):  # of encoders without it: they are built below
+                model = kind(**arguments, dynamic_img_size=True)  # else one size alone, of the pretraining
+                return model
+        model = kind(**arguments)
     return model
 
 

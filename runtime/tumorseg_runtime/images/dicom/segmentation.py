@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ from tumorseg_runtime.images.read import read_file
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom import Dataset
+
+    from tumorseg_runtime.bundle.bundle import Bundle
 
 _SERIES = 1000  # its number; the UID is new for each object
 _LONGEST = 64  # letters of DICOM's VR LO
@@ -56,6 +59,12 @@ class Maker:
     version: str
     classes: tuple[str, ...]
     threshold: float
+
+    @classmethod
+    def of(cls, bundle: Bundle, version: str) -> Maker:
+        """A bundle, and tumorseg's version."""
+        contract = bundle.contract
+        return cls(bundle.name, bundle.digest(), version, contract.classes, contract.threshold)
 
     def check(self) -> None:
         """Raise BackendError without highdicom, InputError for a class that has no code."""
@@ -127,24 +136,26 @@ def _one_frame(source: Dataset, shape: tuple[int, int, int], maker: Maker) -> Da
     """An object of empty masks for an image of one frame; raises whatever highdicom does."""
     import highdicom
 
-    made: Dataset = highdicom.seg.Segmentation(
-        source_images=[source],
-        pixel_array=np.zeros((1, *shape[1:], shape[0]), np.uint8),
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=_segments(maker),
-        series_instance_uid=highdicom.UID(),
-        series_number=_SERIES,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="tumorseg",
-        manufacturer_model_name=maker.name[:_LONGEST],
-        software_versions=maker.version,
-        device_serial_number=maker.sha256,
-        content_label="SEGMENTATION",
-        content_description="Segmented by an algorithm, not reviewed",
-        series_description=f"Masks of {maker.name}"[:_LONGEST],
-        omit_empty_frames=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="highdicom")  # of names, which it quotes
+        made: Dataset = highdicom.seg.Segmentation(
+            source_images=[source],
+            pixel_array=np.zeros((1, *shape[1:], shape[0]), np.uint8),
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=_segments(maker),
+            series_instance_uid=highdicom.UID(),
+            series_number=_SERIES,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="tumorseg",
+            manufacturer_model_name=maker.name[:_LONGEST],
+            software_versions=maker.version,
+            device_serial_number=maker.sha256,
+            content_label="SEGMENTATION",
+            content_description="Segmented by an algorithm, not reviewed",
+            series_description=f"Masks of {maker.name}"[:_LONGEST],
+            omit_empty_frames=False,
+        )
     if "FrameOfReferenceUID" not in made:  # then the standard wants this one, empty where not known
         made.PatientOrientation = source.get("PatientOrientation")
     return made

@@ -23,6 +23,7 @@ UPSAMPLING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", PASSES)
 def test_the_folded_graph_gives_the_same_logits_with_fewer_operations(
     backend: str, small_context: ExportContext, tmp_path: Path
@@ -50,6 +51,7 @@ def test_dilated_stages_are_folded_where_that_profits(backend: str, stages: bool
     assert changed.get("dilation", 0) == (8 if stages else 0)
 
 
+@pytest.mark.slow
 def test_a_graph_with_nothing_to_fold_stays_as_it_is(tmp_path: Path) -> None:
     graph, folded = tmp_path / "model.onnx", tmp_path / "folded.onnx"
     network = torch.nn.Conv2d(3, 1, 3, padding=1).eval()

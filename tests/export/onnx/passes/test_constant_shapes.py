@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -23,30 +24,7 @@ from tumorseg_train.networks.models import ARCHITECTURES, build_model
 CONTRACT = Contract(height=64, width=96)
 BATCH_IS_READ = {"dpt"}  # a class token for each image
 NOT_EXPORTED = {"pan"}  # its pools need more than 64 pixels
-EXPORTED = [
-    name if name == "unet" else pytest.param(name, marks=pytest.mark.slow)
-    for name in ARCHITECTURES
-    if name not in NOT_EXPORTED
-]
-
-
-@pytest.fixture
-def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.nn.Module], tuple[ir.Model, ir.Model]]:
-    """The graph of a network as torch gives it, and as `to_onnx` does, from one export."""
-
-    def export(network: torch.nn.Module) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-        raw: list[onnx.ModelProto] = []
-
-        class Spy(ConstantShapes):
-            def call(self, model: ir.Model) -> ir.passes.PassResult:
-                raw.append(ir.to_proto(model))
-                return super().call(model)
-
-        monkeypatch.setattr(onnx_export, "ConstantShapes", Spy)
-        done = onnx_export.to_onnx(network, CONTRACT)
-        return raw[0], done
-
-    return export
+EXPORTED = [name for name in ARCHITECTURES if name not in NOT_EXPORTED]
 
 
 def network(architecture: str) -> torch.nn.Module:
@@ -54,6 +32,26 @@ def network(architecture: str) -> torch.nn.Module:
         torch.manual_seed(0)
         encoder = "tu-vit_tiny_patch16_224" if architecture == "dpt" else "resnet18"
         return build_model(architecture, encoder, channels=3, classes=1).eval()
+
+
+def both(network: torch.nn.Module) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The graph of a network as torch gives it, and as `to_onnx` does, from one export."""
+    raw: list[onnx.ModelProto] = []
+
+    class Spy(ConstantShapes):
+        def call(self, model: ir.Model) -> ir.passes.PassResult:
+            raw.append(ir.to_proto(model))
+            return super().call(model)
+
+    with mock.patch.object(onnx_export, "ConstantShapes", Spy):
+        done = onnx_export.to_onnx(network, CONTRACT)
+    return raw[0], done
+
+
+@functools.cache
+def both_of(architecture: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """`both` of a network of this architecture. Not to be changed."""
+    return both(network(architecture))
 
 
 def logits(model: onnx.ModelProto, level: str) -> np.ndarray:
@@ -73,11 +71,10 @@ def measuring(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type == "Shape"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", EXPORTED)
-def test_every_architecture_of_smp_has_constant_scales_and_the_same_logits(
-    both: Callable[[torch.nn.Module], tuple[onnx.ModelProto, onnx.ModelProto]], architecture: str
-) -> None:
-    before, after = both(network(architecture))
+def test_every_architecture_of_smp_has_constant_scales_and_the_same_logits(architecture: str) -> None:
+    before, after = both_of(architecture)
     onnx.checker.check_model(after, full_check=True)
     assert not sized(after)
     assert len(measuring(after)) == (architecture in BATCH_IS_READ)
@@ -94,9 +91,10 @@ def test_every_architecture_of_smp_has_constant_scales_and_the_same_logits(
     np.testing.assert_allclose(other, one, rtol=0, atol=1e-5 * one.std())
 
 
-@pytest.mark.parametrize("architecture", ["unet", pytest.param("deeplabv3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["unet", "deeplabv3"])
 def test_deploy_forms_and_fp16_read_no_shape_either(architecture: str) -> None:
-    model = onnx_export.to_onnx(network(architecture), CONTRACT)
+    _, model = both_of(architecture)
     mixed = to_mixed(Graph(onnx_export.to_onnx(fuse(network(architecture), 3), CONTRACT)), frozenset())
     forms = [mixed, *(to_deploy(model, CONTRACT, gray=gray).model for gray in (False, True))]
     for form in forms:
@@ -105,6 +103,7 @@ def test_deploy_forms_and_fp16_read_no_shape_either(architecture: str) -> None:
         assert not measuring(form)
 
 
+@pytest.mark.slow
 def test_a_norm_by_groups_and_an_upsampling_to_a_size_read_no_shape() -> None:
     class Views(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -150,9 +149,7 @@ class Strided(torch.nn.Module):
 @pytest.mark.parametrize(
     "net", [Repeated(), Strided(True), Strided(False)], ids=["repeated", "order", "other"]
 )
-def test_what_is_repeated_or_gathered_stays_what_it_was(
-    both: Callable[[torch.nn.Module], tuple[onnx.ModelProto, onnx.ModelProto]], net: torch.nn.Module
-) -> None:
+def test_what_is_repeated_or_gathered_stays_what_it_was(net: torch.nn.Module) -> None:
     before, after = both(net.eval())
     onnx.checker.check_model(after, full_check=True)
     one, other = (logits(model, "ORT_ENABLE_ALL") for model in (before, after))

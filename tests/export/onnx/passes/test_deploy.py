@@ -59,6 +59,7 @@ class Identity(torch.nn.Module):
         return image[:, :1] * 1.0
 
 
+@pytest.mark.slow
 def test_every_value_is_normalised_to_the_contracts_bits(
     small_context: ExportContext, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_every_value_is_normalised_to_the_contracts_bits(
     assert np.array_equal(got.view(np.uint32), expected.view(np.uint32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_mask_is_that_of_the_float_graph(
@@ -132,6 +134,7 @@ def test_what_is_not_finite_is_no_decision(tmp_path: Path, bad: float) -> None:
     assert set(np.unique(run(model, tmp_path, all_values()))) == {255}
 
 
+@pytest.mark.slow
 def test_threshold_itself_is_inside(tmp_path: Path) -> None:
     contract = dataclasses.replace(CONTRACT, threshold=0.7)
     network = torch.nn.Conv2d(3, 1, 1).eval()
@@ -163,6 +166,7 @@ def test_target_writes_and_records(
     assert pixels.nbytes * (12 if channels == 1 else 4) == sum(i.tensor.nbytes for i in small_context.golden)
 
 
+@pytest.mark.slow
 def test_colour_does_not_fit_the_gray_form(small_context: ExportContext, tmp_path: Path) -> None:
     onnx_export.make(small_context, tmp_path)
     deploy_export.make(small_context, tmp_path, gray=True)
@@ -186,6 +190,7 @@ def test_mask_that_its_logits_do_not_say_is_refused(
         export_run(tiny_run, tmp_path / "bundle", targets=["onnx", FORMAT])
 
 
+@pytest.mark.slow
 def test_gray_form_is_refused_where_it_does_not_fit(small_context: ExportContext, tmp_path: Path) -> None:
     gray = Contract(height=64, width=64, mean=(0.5,), std=(0.2,))
     with pytest.raises(InputError, match="gray already: take onnx-deploy"):
@@ -206,6 +211,7 @@ def test_gray_contract_takes_one_plane(tmp_path: Path) -> None:
     assert set(np.unique(mask)) == {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gray", [False, True])
 def test_tensorrt_rtx_builds_it(small_context: ExportContext, tmp_path: Path, gray: bool) -> None:
     trt = pytest.importorskip("tensorrt_rtx")

@@ -88,6 +88,7 @@ def test_both_stages_of_deeplabv3_become_dense(deeplab: onnx.ModelProto, tmp_pat
     agree(deeplab, result.model, tmp_path, CONTRACT)
 
 
+@pytest.mark.slow
 def test_work_and_weights_stay_the_same(deeplab: onnx.ModelProto) -> None:
     folded = fold_dilation(deeplab).model
     weights = {tensor.name: tensor.raw_data for tensor in deeplab.graph.initializer}
@@ -106,6 +107,7 @@ def test_shortcut_shares_the_move_of_the_stage(tmp_path: Path) -> None:
     agree(model, result.model, tmp_path, CONTRACT)
 
 
+@pytest.mark.slow
 def test_size_that_dilation_does_not_divide_stays(tmp_path: Path) -> None:
     class Odd(Stage):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -119,6 +121,7 @@ def test_size_that_dilation_does_not_divide_stays(tmp_path: Path) -> None:
     assert fold_dilation(exported.model_proto).modified == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [1, 3])
 def test_padding_that_changes_the_size_stays(padding: int) -> None:
     class Shifted(Stage):

@@ -93,6 +93,7 @@ def test_other_upsamplings_and_kernels_stay(mode: str, factor: float, kernel: in
     assert result.model is model
 
 
+@pytest.mark.slow
 def test_upsampling_that_is_also_read_elsewhere_stays_for_that(tmp_path: Path) -> None:
     class Twice(torch.nn.Module):
         def __init__(self) -> None:

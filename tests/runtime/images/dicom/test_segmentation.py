@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,17 @@ def test_what_cannot_be_referenced_is_refused_with_one_line_and_the_rest_goes_on
         assert reason in line
         assert "without --dicom-seg" in line
     assert sorted(path.name for path in (out / "masks").iterdir()) == ["one.png", "one.seg.dcm"]
+
+
+def test_a_name_that_highdicom_doubts_is_told_nobody(
+    small_bundle: Path, run_predict: Predict, source: Path, write: Write, scene: Scene, tmp_path: Path
+) -> None:
+    facts = {**STUDY, "PatientName": "Mustermann"}  # one component: a warning of highdicom would quote it
+    write(source, scene(60, 70), sop_class=MR, **facts, **PLACE)
+    with warnings.catch_warnings(record=True) as told:
+        result = run_predict(small_bundle, source, "--out", tmp_path / "out", "--dicom-seg")
+    assert result.exception is None, result.output
+    assert "Mustermann" not in result.output + "".join(str(one.message) for one in told)
 
 
 def test_each_class_is_a_segment_in_the_order_of_the_contract(source: Path) -> None:
