@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tumorseg_benchmarks.latency.stages import PARTS
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
+from tumorseg_runtime.inference.gpu_masks import PARTS
 
 WARM_UP = 3  # calls before a graph is captured
 
