@@ -14,6 +14,9 @@ import numpy as np
 from fakes.tensorrt import FakeTensorRt
 from gpu_null.engines import CONTRACT, open_stand_in
 from gpu_null.null import Null
+from tumorseg_benchmarks.latency.stages import staged_call
+from tumorseg_benchmarks.variants.gpu_served import ServedOnGpu
+from tumorseg_benchmarks.variants.inputs import EncodedImage
 from tumorseg_export.engine import build
 from tumorseg_runtime.backends import BACKENDS, onnxruntime, tensorrt
 from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
@@ -23,6 +26,7 @@ from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
 from tumorseg_runtime.device.cuda import Pair, open_gpu
 from tumorseg_runtime.device.engines import Profile
 from tumorseg_runtime.device.stream_session import StreamSession
+from tumorseg_runtime.images.read import encode_png
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -131,6 +135,28 @@ def after(count: int, logits: bool, by_stream: bool, copy: Path | None) -> dict[
             "logits": [one.own_logits is not None for one in found],
             "counts": counts,
             "trace": trace,
+        }
+
+
+def timed(copy: Path | None) -> dict[str, Any]:
+    """A row of the benchmark: are its masks and its parts there, and what does a call cost?"""
+    with session(copy) as on:
+        row, null = ServedOnGpu(on, CONTRACT), Null()
+        given = images(BATCH, [OWN])
+        preprocess = Preprocessor(CONTRACT)
+        for _ in range(3):
+            row.serve(given)
+        null.reset()
+        encoded = [EncodedImage(str(index), encode_png(pixels)) for index, pixels in enumerate(given)]
+        stages = staged_call(row, CONTRACT, preprocess, encoded)
+        counts = null.counts()
+        return {
+            "right": [
+                np.array_equal(found, one.masks)
+                for found, one in zip(row.serve(given), door(OnCpu()).predict(given), strict=True)
+            ],
+            "stages": stages,
+            "counts": counts,
         }
 
 

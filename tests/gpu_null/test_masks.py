@@ -68,6 +68,16 @@ def test_a_batch_costs_what_docs_gpu_says(
         assert all(later < wait for later, wait in zip(uploads[1:], waits, strict=False)), trace
 
 
+def test_a_row_of_the_benchmark_serves_and_is_timed_by_events(network: tuple[Floor, Path | None]) -> None:
+    floor, copy = network
+    seen = floor.call(masks.timed, copy).value
+    assert seen["right"] == [True] * masks.BATCH
+    parts = {part: seen["stages"][part] for part in ("upload", "compute", "download")}
+    assert parts == dict.fromkeys(parts, 10**6)  # the null GPU's events are a millisecond apart
+    assert seen["stages"]["preprocess"] == 0  # part of infer
+    assert (seen["counts"]["synchronisations"], seen["counts"]["allocations"]) == (1, 0)
+
+
 def test_images_of_any_size_get_the_masks_and_margins_of_the_cpu(network: tuple[Floor, Path | None]) -> None:
     floor, copy = network
     assert set(floor.call(masks.any_sizes, copy).value["right"]) == {True}
