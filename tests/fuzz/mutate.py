@@ -7,6 +7,7 @@ checksums are made right again (`repaired`), that the damage is met by what come
 from __future__ import annotations
 
 import copy
+import gzip
 import io
 import json
 import random
@@ -117,6 +118,30 @@ def changed_zip(good: bytes, draw: random.Random, inner: Callable[[bytes, random
             new.compress_type, new.external_attr = entry.compress_type, entry.external_attr
             file.writestr(new, inner(data, draw) if index == at else data)
     return buffer.getvalue()
+
+
+def changed_header(good: bytes, draw: random.Random, size: int = 348) -> bytes:
+    """Bytes of which mostly the first `size`, a header of fixed fields, are changed in their place."""
+    if draw.random() < 0.2:
+        return changed_bytes(good, draw)
+    data = bytearray(good)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        at = draw.randrange(size // 2) * 2
+        kind = draw.choice(("<h", "<f", "<i"))
+        value = (
+            draw.choice((0, -1, 1, 2, 7, 127, 255, 32767))
+            if kind != "<f"
+            else draw.choice((0.0, -1.0, 1e30, float("nan"), float("inf"), 1e-30))
+        )
+        data[at : at + struct.calcsize(kind)] = struct.pack(kind, value)
+    return bytes(data)
+
+
+def changed_gzip(good: bytes, draw: random.Random) -> bytes:
+    """A gzip file whose content is changed by `changed_header`, its sum right; at times bytes."""
+    if draw.random() < 0.2:
+        return changed_bytes(good, draw)
+    return gzip.compress(changed_header(gzip.decompress(good), draw), mtime=0)
 
 
 def changed_safetensors(good: bytes, draw: random.Random) -> bytes:

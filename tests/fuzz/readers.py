@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import io
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ import numpy as np
 
 from fuzz.mutate import (
     changed_bytes,
+    changed_gzip,
+    changed_header,
     changed_json,
     changed_lines,
     changed_png,
@@ -209,6 +212,20 @@ def _images(folder: Path) -> Iterator[Reader]:
     yield Reader("DICOM", path, changed_bytes, functools.partial(_frames, read_frames, path))
 
 
+def _volumes(folder: Path) -> Iterator[Reader]:
+    if importlib.util.find_spec("nibabel") is None:  # extra nifti
+        return
+    import nibabel
+
+    from tumorseg_runtime.images.frames import read_frames
+
+    voxels = np.random.default_rng(4).integers(0, 900, (12, 10, 4), np.int16)
+    for suffix, change in ((".nii", changed_header), (".nii.gz", changed_gzip)):
+        path = folder / f"x{suffix}"
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 1.0, 3.0, 1.0])), path)
+        yield Reader(f"NIfTI {suffix}", path, change, functools.partial(_frames, read_frames, path))
+
+
 def _frames(read: Callable[[Path], Any], path: Path) -> None:
     for frame in read(path):
         frame.pixels.sum()
@@ -229,4 +246,4 @@ def _keys(folder: Path) -> Iterator[Reader]:
         yield Reader(name, path, changed_bytes, lambda: verify_signature(folder, b"index", key))
 
 
-_MAKERS = (_bundle, _device, _predictions, run, weights, results, _images, _keys)
+_MAKERS = (_bundle, _device, _predictions, run, weights, results, _images, _volumes, _keys)

@@ -122,7 +122,7 @@ def weights(folder: Path) -> Iterator[Reader]:
 
     def network(path: Path) -> None:
         found = read_network(path, lambda line: None).state
-        refused(lambda path: fitting_network(path, found, "unet", "resnet18", {}), path)
+        refused(lambda path: fitting_network(path, found, "unet", "resnet18", {}, lambda line: None), path)
 
     path, pickle = folder / "weights.safetensors", folder / "weights.pth"
     yield Reader("safetensors", path, changed_safetensors, lambda: network(path), SLOW)

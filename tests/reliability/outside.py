@@ -21,7 +21,11 @@ CALLS = (
 )
 CHANGES = re.compile(r"^(?:\d+ +)?(?!openat|open\(|socket|connect)(\w+)\((.*)\) = (?!-1)")
 OPENS = re.compile(r"^(?:\d+ +)?(?:openat|open|creat)\(.*(?:O_WRONLY|O_RDWR|O_CREAT).*\) = \d+<(.*?)>")
-INTERNET = re.compile(r"socket\(AF_INET6?\b.*|connect\(.*AF_INET.*|sendto\(.*AF_INET.*")
+# Creating a socket, or binding it to this very machine, sends nothing: requests, which pydicom imports where
+# it is installed, asks in this way whether there is IPv6.
+INTERNET = re.compile(
+    r"(?:connect|sendto|sendmsg|sendmmsg)\(.*AF_INET.*|bind\((?!.*(?:::1|127\.0\.0\.1)).*AF_INET.*"
+)
 PLACE = re.compile(r'(?:AT_FDCWD|\d+)<([^>]*)>, "([^"]*)"|"([^"]*)"')
 # Devices, the process's own entries, and memory without a name.
 NOWHERE = (

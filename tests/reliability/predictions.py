@@ -41,7 +41,7 @@ def many(settings: Settings, tally: Tally) -> None:
     root = make_bundle(settings.folder / "bundle")
     images = pictures(SIZES)
     backends = choices(Bundle.open(root))
-    each = settings.count(4000, 50_000) // len(backends)
+    each = -(-settings.count(4000, 50_000) // len(backends))
     for backend, precision in backends:
         with Segmenter.open(root, backend=backend, precision=precision, threads=1) as segmenter:
             expected = [digest(segmenter.predict(image)) for image in images]

@@ -126,14 +126,13 @@ def replaced(settings: Settings, tally: Tally) -> None:
     expected = Segmenter.open(good).predict(image).masks
 
     def swap() -> None:
-        turn = 0
         while not stop.is_set():
             for name, bad in cases.items():
-                part = root.with_name("part")
-                part.write_bytes(bad if turn % 2 else (good / name).read_bytes())
-                os.replace(part, root / name)
-            turn += 1
-            time.sleep(0.001)
+                for data in (bad, (good / name).read_bytes()):  # another content for a moment
+                    part = root.with_name("part")
+                    part.write_bytes(data)
+                    os.replace(part, root / name)
+                time.sleep(0.002)
 
     thread = threading.Thread(target=swap)
     thread.start()

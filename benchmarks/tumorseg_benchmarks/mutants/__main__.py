@@ -61,10 +61,17 @@ Share = tuple[list[MutantResult], list[MutantResult], list[ControlResult]]
 @click.option(
     "--bed", "kept", type=click.Path(path_type=Path), help="Make the test bed here, or take the one that is."
 )
+@click.option("--resume", is_flag=True, help="Go on with what a run that was broken off has left in --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print mutants.json instead of the summary.")
 @click.option("--share", type=int, hidden=True, help="For a worker: which part of the list it takes.")
 def mutants(
-    out: Path, only: tuple[str, ...], bugs_alone: bool, kept: Path | None, as_json: bool, share: int | None
+    out: Path,
+    only: tuple[str, ...],
+    bugs_alone: bool,
+    kept: Path | None,
+    resume: bool,
+    as_json: bool,
+    share: int | None,
 ) -> None:
     """Break deployments on purpose, and see which command refuses them, beside the criteria of others.
 
@@ -88,7 +95,7 @@ def mutants(
             write_test_bed(make_test_bed(bed, size, log=lambda line: say(line, err=True)))
         networks = network_facts(read_test_bed(bed))
         words = [argument for word in only for argument in ("--only", word)]
-        shares = _run_workers([*words, *(["--bugs"] if bugs_alone else [])], bed, out)
+        shares = _run_workers([*words, *(["--bugs"] if bugs_alone else [])], bed, out, resume=resume)
     broken, equivalent, controls = (
         [one for part in parts for one in part] for parts in list(zip(*shares, strict=True))[:3]
     )
@@ -130,23 +137,26 @@ def _work(only: tuple[str, ...], share: int, bed: Path, out: Path, *, bugs_alone
     test_bed = read_test_bed(bed)
     broken, equivalent = (one[share::WORKERS] for one in _chosen(only))
     controls = [] if only or bugs_alone else all_controls(test_bed)[share::WORKERS]
-    found: dict[str, list[dict[str, Any]]] = {"broken": [], "equivalent": [], "controls": []}
+    path = out / SHARE.format(share)
+    found: dict[str, list[dict[str, Any]]] = _FORMAT.read(path)
     for name, some in (("broken", broken), ("equivalent", equivalent)):
-        for one in try_mutants(test_bed, some, log):
+        done = {one["name"] for one in found[name]}
+        for one in try_mutants(test_bed, [mutant for mutant in some if mutant.name not in done], log):
             found[name].append(one.to_dict())
-            write_text(out / SHARE.format(share), to_json(found), durable=False)
-    for result in try_controls(test_bed, controls, log):
+            write_text(path, to_json(found), durable=False)
+    for result in try_controls(test_bed, controls[len(found["controls"]) :], log):
         found["controls"].append({"control": dataclasses.asdict(result.control), "alarms": result.alarms})
-        write_text(out / SHARE.format(share), to_json(found), durable=False)
+        write_text(path, to_json(found), durable=False)
 
 
-def _run_workers(arguments: Sequence[str], bed: Path, out: Path) -> list[Share]:
+def _run_workers(arguments: Sequence[str], bed: Path, out: Path, *, resume: bool) -> list[Share]:
     """Start the workers, and read what each found."""
     make_folder(out)
     command = [sys.executable, "-m", "tumorseg_benchmarks.mutants", *arguments]
     command += ["--bed", str(bed), "--out", str(out), "--share"]
     for share in range(WORKERS):
-        write_text(out / SHARE.format(share), to_json({"broken": [], "equivalent": [], "controls": []}))
+        if not (resume and (out / SHARE.format(share)).exists()):
+            write_text(out / SHARE.format(share), to_json({"broken": [], "equivalent": [], "controls": []}))
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # two processes with two threads each slow each other
     workers = [subprocess.Popen([*command, str(share)], env=alone) for share in range(WORKERS)]
     for status in [worker.wait() for worker in workers]:

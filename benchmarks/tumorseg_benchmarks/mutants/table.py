@@ -166,9 +166,10 @@ def to_markdown(
 ) -> str:
     """The report: what docs/mutants.md shows."""
     machine = values["machine"]
+    spent = f"{values['seconds']:.0f} s, {values['cpu_seconds']:.0f} s of the CPU"
     parts = [
         "# Mutants",
-        f"{machine['cpu']}, {machine['date']}, {values['seconds']:.0f} s.",
+        f"{machine['cpu']}, {machine['date']}, {spent}.",
         summary_table(mutants, controls).to_markdown().rstrip(),
         "## By command",
         commands_table(mutants).to_markdown().rstrip(),

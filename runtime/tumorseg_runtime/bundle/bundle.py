@@ -99,6 +99,10 @@ class Bundle:
     index: bytes = dataclasses.field(default=b"", compare=False, repr=False)
     held: dict[str, bytes] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        artefacts = ", ".join(artefact.file for artefact in self.artefacts)
+        return f"<Bundle {self.name} in {self.root}: {artefacts}>"
+
     @classmethod
     def open(
         cls,

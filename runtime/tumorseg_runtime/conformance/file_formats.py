@@ -85,8 +85,9 @@ def encode_tiff(
     orientation: int = 1,
     white_is_zero: bool = False,
     deflated: bool = False,
+    big: bool = False,
 ) -> bytes:
-    """TIFF of uint8 or uint16 pixels (H, W) or (H, W, 3) RGB.
+    """TIFF, or BigTIFF, of uint8 or uint16 pixels (H, W) or (H, W, 3) RGB.
 
     order: '<' little or '>' big endian. tile: side of square tiles in pixels, a multiple of 16, in place of
     strips. white_is_zero: how the values are to be understood; they are stored as given.
@@ -106,7 +107,7 @@ def encode_tiff(
     if deflated:
         blocks = [zlib.compress(block) for block in blocks]
     counts = [len(block) for block in blocks]
-    starts = [8 + sum(counts[:place]) for place in range(len(blocks))]
+    starts = [(16 if big else 8) + sum(counts[:place]) for place in range(len(blocks))]
     photometric = 2 if samples == 3 else int(not white_is_zero)
     entries = [
         (256, "I", [width]), (257, "I", [height]), (258, "H", [pixels.dtype.itemsize * 8] * samples),
@@ -119,23 +120,34 @@ def encode_tiff(
         entries += [(273, "I", starts), (278, "I", [step]), (279, "I", counts)]
     body = b"".join(blocks)
     body += bytes(len(body) % 2)
-    return _tiff_directory(body, sorted(entries), order)
+    return _tiff_directory(body, sorted(entries), order, big=big)
 
 
-def _tiff_directory(body: bytes, entries: list[tuple[int, str, list[int]]], order: str) -> bytes:
+def _tiff_directory(
+    body: bytes, entries: list[tuple[int, str, list[int]]], order: str, *, big: bool
+) -> bytes:
     """A file of the body, then the values that do not fit into an entry, then the entries."""
-    directory = struct.pack(f"{order}H", len(entries))
+    width, inline, head = ("Q", 8, 16) if big else ("I", 4, 8)
+    directory = struct.pack(order + ("Q" if big else "H"), len(entries))
     tail = b""
     for tag, form, values in entries:
         packed = struct.pack(f"{order}{len(values)}{form}", *values)
-        if len(packed) > 4:
-            place = struct.pack(f"{order}I", 8 + len(body) + len(tail))
+        if len(packed) > inline:
+            place = struct.pack(order + width, head + len(body) + len(tail))
             tail += packed + bytes(len(packed) % 2)
             packed = place
         kind = {"H": 3, "I": 4}[form]
-        directory += struct.pack(f"{order}HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
-    mark = {"<": b"II*\0", ">": b"MM\0*"}[order]
-    return mark + struct.pack(f"{order}I", 8 + len(body) + len(tail)) + body + tail + directory + bytes(4)
+        directory += struct.pack(f"{order}HH{width}", tag, kind, len(values)) + packed.ljust(inline, b"\0")
+    mark = b"II" if order == "<" else b"MM"
+    mark += struct.pack(f"{order}HHH", 43, 8, 0) if big else struct.pack(f"{order}H", 42)
+    first = struct.pack(order + width, head + len(body) + len(tail))
+    return mark + first + body + tail + directory + bytes(inline)
+
+
+def encode_pnm(pixels: UInt8Array) -> bytes:
+    """PGM of (H, W) or PPM of (H, W, 3) RGB pixels."""
+    height, width = pixels.shape[:2]
+    return f"P{5 if pixels.ndim == 2 else 6} {width} {height} 255\n".encode() + pixels.tobytes()
 
 
 def encode_jpeg(

@@ -25,6 +25,7 @@ from tumorseg_runtime.conformance.file_formats import (
     encode_bmp,
     encode_jpeg,
     encode_png,
+    encode_pnm,
     encode_tiff,
     oriented,
 )
@@ -62,7 +63,7 @@ def expected_digests() -> dict[str, dict[str, str]]:
 @functools.cache
 def vectors() -> tuple[Vector, ...]:
     """All conformance files, the same on every machine."""
-    return (*_png(), *_jpeg(), *_bmp(), *_tiff(), *dicom_vectors())
+    return (*_png(), *_jpeg(), *_bmp(), *_tiff(), *_pnm(), *dicom_vectors())
 
 
 def _png() -> list[Vector]:
@@ -70,6 +71,7 @@ def _png() -> list[Vector]:
     tiny, dot, row, column = noise(1, 1), noise(1, 1, 3), noise(1, 300), noise(300, 1, start=5)
     same, same_gray, same_narrow = colour_scene(64, 96, 3), scene(64, 96, 4), scene(96, 32, 5)
     large, long, broad = scene(1100, 1300), scene(1025, 40, 7), colour_scene(33, 1030, 8)
+    large_colour = colour_scene(1030, 1040, 9)
     deep = scene(61, 85).astype(np.uint16) * 150 + noise(61, 85, start=7)
     deep_rgb = colour_scene(60, 73).astype(np.uint16) * 200 + 900
     clear = np.concatenate([colour, noise(75, 110, start=5)[..., None]], axis=2)  # RGBA
@@ -88,6 +90,7 @@ def _png() -> list[Vector]:
         Vector("1x300-gray.png", encode_png(row), (row,)),
         Vector("300x1-gray.png", encode_png(column), (column,)),
         Vector("large-gray.png", encode_png(large, level=1), (large,)),
+        Vector("large-rgb.png", encode_png(large_colour, level=1), (large_colour,)),
         Vector("1025x40-gray.png", encode_png(long), (long,)),
         Vector("33x1030-rgb.png", encode_png(broad), (broad,)),
         Vector("network-size-rgb.png", encode_png(same), (same,)),
@@ -152,8 +155,18 @@ def _tiff() -> list[Vector]:
         Vector("16-bit-rgb.tif", encode_tiff(deep_rgb), (by_extremes(deep_rgb),)),
         Vector("rgb.tif", encode_tiff(colour, rows_per_strip=16), (colour,)),
         Vector("big-endian-rgb.tif", encode_tiff(colour, order=">"), (colour,)),
+        Vector("big-tiff-gray.tif", encode_tiff(gray, big=True), (gray,)),
+        Vector("big-tiff-big-endian-rgb.tif", encode_tiff(colour, order=">", big=True), (colour,)),
         Vector("tiled-gray.tif", encode_tiff(gray, tile=32), (gray,)),
         Vector("tiled-rgb.tif", encode_tiff(colour, tile=64), (colour,)),
         Vector("orientation-8.tif", encode_tiff(gray, orientation=8), (oriented(gray, 8),)),
         Vector("2000x3000-gray.tif", encode_tiff(huge, rows_per_strip=500), (huge,)),
+    ]
+
+
+def _pnm() -> list[Vector]:
+    gray, colour = scene(56, 67, 3), colour_scene(49, 70, 4)
+    return [
+        Vector("gray.pgm", encode_pnm(gray), (gray,)),
+        Vector("rgb.ppm", encode_pnm(colour), (colour,)),
     ]

@@ -18,7 +18,7 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.progress import Tell, silent
 from tumorseg_runtime.core.session import MASKS, STREAM, Session, SessionInfo
-from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.images.frame import Frame, WindowedFile
 from tumorseg_runtime.inference.batches import predict_batches
 from tumorseg_runtime.inference.prediction import Image, Prediction
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
@@ -221,7 +221,7 @@ class Segmenter:
         (`tumorseg_runtime.inference.session_guard`). Raises InputError for the first bad one, BackendError
         where the backend fails or takes longer.
         """
-        if isinstance(images, (np.ndarray, str, Path, Frame)):
+        if isinstance(images, (np.ndarray, str, Path, WindowedFile, Frame)):
             return next(self.predict_each([images], timeout_s=timeout_s))
         return list(self.predict_each(images, timeout_s=timeout_s))
 
@@ -280,7 +280,7 @@ class Segmenter:
         """Masks and lesions of one frame from its answer, as `infer` gives it."""
         size, close, logits = frame.pixels.shape[:2], None, None
         if self.gives_masks and isinstance(answer, np.ndarray):
-            masks = resize_masks(answer, *size)
+            masks = resize_masks(answer, self.contract, *size)
         elif self.gives_masks:
             masks, close = answer.masks, answer.close
         else:

@@ -90,14 +90,14 @@ def check_conformance(
 ) -> Conformance:
     """Every conformance file through a door that `make` builds on this backend, device and precision.
 
-    contract: of the bundle that serves; it decides between the network for colour and that for gray.
+    contract: of the bundle that serves; its channels choose the network, and its rule is that of the masks.
     full: all files, every batch size, stream and threads; else those of moderate size that are no DICOM, one
         by one and as one list.
     tell: the share that is done.
     Raises BackendError where the backend does not open its conformance artefact.
     """
     name = "rgb" if contract.channels == 3 else "gray"
-    bundle = conformance_bundle(name)
+    bundle = conformance_bundle(name, contract.rule)
     unverified = []
     try:
         session = open_session(bundle, backend=backend, device=device, precision=precision)
@@ -116,14 +116,14 @@ def check_conformance(
         plan = Plan(ALL, (*sizes, ALL), many, (1, 2, 3) if full else (), min(8, many), written)
         artefact = f"conformance of {backend} {device} {precision}"
         budget = BUDGETS[door.info.precision]
-        most, limit = max(BEYOND), session.input.max_batch
-        large = full and (limit is None or limit >= most)
-        first = part(tell, 0, 2) if large else tell
+        limit = session.input.max_batch
+        beyond = [size for size in BEYOND if full and (limit is None or size <= limit)]
+        first = part(tell, 0, 2) if beyond else tell
         report = replay(door, files, budget, plan, artefact=artefact, tell=first)
-        if large:
-            small = [item for item in files if item.pixels.size <= QUICK_PIXELS][:most]
-            door, plan, second = make(bundle, session, most), Plan(lists=BEYOND), part(tell, 1, 2)
-            more = replay(door, small, budget, plan, artefact=artefact, tell=second)
+        if beyond:
+            small = [item for item in files if item.pixels.size <= QUICK_PIXELS][: beyond[-1]]
+            door, plan = make(bundle, session, beyond[-1]), Plan(lists=tuple(beyond))
+            more = replay(door, small, budget, plan, artefact=artefact, tell=part(tell, 1, 2))
             report = dataclasses.replace(report, images=(*report.images, *more.images))
     return Conformance(report, tuple(unverified))
 

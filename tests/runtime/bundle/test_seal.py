@@ -62,6 +62,22 @@ def test_what_is_replaced_during_the_opening_does_not_matter(
     assert not Segmenter.open(copy).predict(BLACK).mask.any()
 
 
+def test_opening_a_folder_reads_and_hashes_its_network_once(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tumorseg_runtime.bundle import seal
+
+    opened: list[str] = []
+    for name in ("open_regular", "read_regular"):
+        real = getattr(seal, name)
+        monkeypatch.setattr(
+            seal, name, lambda path, *rest, real=real: (opened.append(Path(path).name), real(path, *rest))[1]
+        )
+    Segmenter.open(copy)
+    assert opened.count("model.onnx") == 1
+    assert opened.count(INDEX_HASH) <= 2  # for the index, and whether it is a file
+
+
 def test_a_session_that_is_opened_again_is_made_of_what_was_hashed(copy: Path) -> None:
     segmenter = Segmenter.open(copy)
     (copy / "model.onnx").write_bytes(forged(copy / "model.onnx"))

@@ -101,7 +101,7 @@ def test_reading_and_preprocessing_give_them(name: str, tmp_path: Path) -> None:
 
 def test_every_kind_that_was_promised_is_there() -> None:
     shapes = {name: vector.pixels.shape for name, vector in BY_NAME.items()}
-    assert len(shapes) == len(vectors()) == 88
+    assert len(shapes) == len(vectors()) == 93
     assert shapes["wide-rgb.png"] == (23, 157, 3)
     assert shapes["1x1-gray.png"] == (1, 1)
     assert shapes["2000x3000-gray.tif"] == (2000, 3000)

@@ -59,6 +59,10 @@ class Run:
     training: Annotated[dict[str, Any], Fields(recipe=dict[str, Any])]
     metrics: dict[str, Any]
 
+    def __repr__(self) -> str:
+        size = f"{self.contract.height}x{self.contract.width}"
+        return f"<Run {self.architecture} {self.encoder}, {size}, in {self.root}>"
+
     @classmethod
     def open(cls, root: str | Path) -> Run:
         """Read `run.json` and check the checkpoint's hash; raises BundleError."""

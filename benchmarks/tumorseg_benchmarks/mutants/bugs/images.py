@@ -120,6 +120,16 @@ def swapped(pixels: UInt8Array) -> UInt8Array:
     return pixels if pixels.ndim == 2 else pixels[:, :, ::-1]
 
 
+def large_swapped(pixels: UInt8Array) -> UInt8Array:
+    """B, G, R where both sides are beyond 1024 pixels."""
+    return swapped(pixels) if min(pixels.shape[:2]) > 1024 else pixels
+
+
+def big_tiff(data: bytes) -> bool:
+    """With offsets of 8 bytes."""
+    return data.startswith((b"II+\0", b"MM\0+"))
+
+
 def collapsed(pixels: UInt8Array) -> UInt8Array:
     """Colour whose channels are nearly equal is taken for gray, kept in three channels."""
     if pixels.ndim == 2 or np.ptp(pixels.astype(np.int16), axis=2).max() > 2:
@@ -206,6 +216,10 @@ MUTANTS = (
             ("TIFF read as BGR", files(tiff, swapped)),
             ("white of a TIFF is not zero", files(tiff_with(262, 0), lambda p: 255 - p)),
             ("RGBA read as BGR", files(png(colour=6), swapped)),
+            ("large colour images read as BGR", files(everything, large_swapped)),
+            ("PNM read as BGR", files(lambda data: data.startswith(b"P6"), swapped)),
+            ("PGM mirrored", files(lambda data: data.startswith(b"P5"), lambda p: p[:, ::-1])),
+            ("BigTIFF upside down", files(big_tiff, lambda p: p[::-1])),
         )
     ),
     Mutant("frames recompressed as JPEG", "images", decoded_by(recompressed), late=True),
