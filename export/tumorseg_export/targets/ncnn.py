@@ -52,7 +52,7 @@ def require_layers(graph: str) -> None:
     kinds = dict.fromkeys(line.split()[0] for line in lines if line.strip())
     if absent := [kind for kind in kinds if ncnn.layer_to_index(kind) == -1]:
         raise CheckFailedError(
-            f"ncnn {version('ncnn')} has no layer {', '.join(absent)}, expected of pnnx a graph of its layers: "
+            f"ncnn {version('ncnn')} has no layer {', '.join(absent)}, expected a graph of its layers: "
             "this network does not run under ncnn, leave that out of --targets"
         )
 
