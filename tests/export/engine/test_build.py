@@ -118,7 +118,13 @@ def test_a_deploy_form_becomes_an_engine_that_gives_masks(
     assert (results.key.precision, results.flipped_pixels) == ("fp32", 0)
     name = f"tensorrt{form.removeprefix('onnx')}"
     segmenter = Segmenter.open(
-        mean_bundle, backend=name, device="cuda", device_folder=tmp_path, batch_size=4, self_test="full"
+        mean_bundle,
+        backend=name,
+        device="cuda",
+        device_folder=tmp_path,
+        batch_size=4,
+        self_test="full",
+        own_process=False,
     )
     assert segmenter.info.backend == name
     assert (segmenter.gives_masks, segmenter.channels) == (True, planes)
