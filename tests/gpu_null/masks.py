@@ -22,8 +22,10 @@ from tumorseg_export.references.golden_images import write_golden
 from tumorseg_runtime.backends import BACKENDS, onnxruntime, tensorrt
 from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
 from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
+from tumorseg_runtime.device.cuda import Pair, open_gpu
 from tumorseg_runtime.device.engines import Profile
 from tumorseg_runtime.device.stream_session import StreamSession
 from tumorseg_runtime.images.read import encode_png
@@ -34,7 +36,9 @@ from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.margin import Band
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.replay import full_plan, replay
-from tumorseg_runtime.processing.decide_cuda import ROUNDING, blend_table
+from tumorseg_runtime.processing.decide_cuda import ROUNDING, Decider, blend_table
+from tumorseg_runtime.processing.decision import decide
+from tumorseg_runtime.processing.postprocess import close_share
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
@@ -232,7 +236,7 @@ def not_finite() -> list[bool]:
     """An engine whose logits become infinite."""
     with session() as on:
         segmenter = door(on, logits=False)
-        on._execution.context._engine.gain = float("inf")
+        on._execution.contexts[0]._engine.gain = float("inf")
         return [bool(one.masks.any()) for one in segmenter.predict(images(2, [OWN]))]
 
 
@@ -249,6 +253,27 @@ def taken_by_turns() -> list[bool]:
             *same(found, given),
             *(all(same([pair[n] for pair in begun] + rest[n], given)) for n in range(3)),
         ]
+
+
+def of_several_classes(rule: str) -> list[bool]:
+    """Decisions over three classes: made-up logits, as every opening asks, and the same with many ties; then
+    logits of which one is no number."""
+    threshold = 0.6 if rule == "sigmoid" else None
+    contract = Contract(height=64, width=96, classes=("a", "b", "c"), threshold=threshold, rule=rule)
+    gpu = open_gpu()
+    with gpu.current():
+        decider, up, back = Decider(contract, gpu, 0.3), Pair(gpu), Pair(gpu)
+        made = np.random.default_rng(1).normal(0, 1, (3, *OWN)).astype(np.float32)
+        logits = gpu.device_memory(made.nbytes)
+        decider.require_same_masks(up, logits, back)
+        right = []
+        for values in (made, np.round(made), np.round(made) + np.float32(contract.logit_threshold)):
+            masks, (broken, unsure, close) = decider.decide(values, OWN, up, logits, back)
+            right.append(np.array_equal(masks, decide(values, contract)) and not broken and not unsure)
+            right.append(close == round(close_share(values, contract, *OWN, 0.3) * masks.size))
+        made[1, 3, 3] = np.nan
+        right.append(decider.decide(made, OWN, up, logits, back)[1][0] == 1)
+    return right
 
 
 def kernels_that_differ() -> list[bool]:

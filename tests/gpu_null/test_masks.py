@@ -106,6 +106,11 @@ def test_where_a_decision_hangs_on_rounding_the_logits_come_down(driver: Floor) 
     assert downloads == 2 + 2  # of two batches, and of the two images that are resized
 
 
+@pytest.mark.parametrize("rule", ["sigmoid", "softmax"])
+def test_several_classes_are_decided_by_the_rule_ties_included(driver: Floor, rule: str) -> None:
+    assert set(driver.call(masks.of_several_classes, rule).value) == {True}
+
+
 def test_logits_that_are_not_finite_become_no_mask(driver: Floor) -> None:
     with pytest.raises(OutputError, match=r"logits that are not finite for images \[0, 1\] of a batch"):
         driver.call(masks.not_finite)

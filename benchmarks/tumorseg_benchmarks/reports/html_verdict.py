@@ -55,8 +55,8 @@ def banner(networks: Sequence[NetworkReport]) -> str:
 
 
 def artefact_table(networks: Sequence[NetworkReport]) -> Markup:
-    """All that was timed at the smallest batch or refused, and a line for each reason why others could not run
-    here: the one table of the page."""
+    """All that was timed at the smallest batch or refused, and a line for each reason why others could not
+    run here: the one table of the page."""
     header = (
         "artefact", "verdict", "network ms>", "times faster>", "end to end ms>", "MB>", "why or why not",
     )  # fmt: skip

@@ -9,7 +9,6 @@ call. What crosses between the two are pixels and masks, in messages of a JSON o
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from tumorseg_runtime.backends.worker import Worker
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core import errors
 from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.core.records import Format, to_json
 from tumorseg_runtime.core.session import HOST, STREAM, InputForm, Session, SessionInfo
 from tumorseg_runtime.inference.gpu_masks import Answers, Decided, GpuMasks
 from tumorseg_runtime.parity.margin import Band
@@ -29,12 +30,13 @@ from tumorseg_runtime.parity.margin import Band
 SCRIPT = Path(__file__).with_name("gpu_worker.py")
 LIMIT_S = 300.0  # of one batch; who must notice sooner gives a deadline
 LENGTH_BYTES = 4
+_MESSAGE = Format("message between processes", "install tumorseg again", error=BackendError, max_bytes=2**20)
 
 
 def packed(values: dict[str, Any], *arrays: npt.NDArray[Any]) -> bytes:
     """A message: the length of a JSON object, that object, and arrays whose shapes and dtypes it tells."""
     told = [{"shape": array.shape, "dtype": array.dtype.str} for array in arrays]
-    text = json.dumps({**values, "arrays": told}).encode()
+    text = to_json({**values, "arrays": told}).encode()
     blobs = (np.ascontiguousarray(array).tobytes() for array in arrays)
     return b"".join((len(text).to_bytes(LENGTH_BYTES, "little"), text, *blobs))
 
@@ -42,7 +44,7 @@ def packed(values: dict[str, Any], *arrays: npt.NDArray[Any]) -> bytes:
 def unpacked(message: bytes) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
     """The object and the arrays, read-only, of a message."""
     start = LENGTH_BYTES + int.from_bytes(message[:LENGTH_BYTES], "little")
-    values: dict[str, Any] = json.loads(message[LENGTH_BYTES:start])
+    values = as_object(message[LENGTH_BYTES:start])
     arrays = []
     for told in values.pop("arrays"):
         dtype, shape = np.dtype(told["dtype"]), tuple(told["shape"])
@@ -50,6 +52,12 @@ def unpacked(message: bytes) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
         arrays.append(np.frombuffer(message, dtype, count, start).reshape(shape))
         start += count * dtype.itemsize
     return values, arrays
+
+
+def as_object(text: bytes) -> dict[str, Any]:
+    """A JSON object of the other process; raises BackendError."""
+    values: dict[str, Any] = _MESSAGE.parse(text, "a message", dict[str, Any])
+    return values
 
 
 def open_apart(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -14,9 +13,10 @@ from typing import Any, cast
 from tumorseg_runtime.backends import files_of, open_session
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, GpuLostError, TumorsegError
+from tumorseg_runtime.core.records import to_json
 from tumorseg_runtime.device.on_stream import OnStream
 from tumorseg_runtime.inference.gpu_masks import GpuMasks
-from tumorseg_runtime.inference.gpu_process import packed, unpacked
+from tumorseg_runtime.inference.gpu_process import as_object, packed, unpacked
 
 PARENT_CHECK_S = 5.0
 KEPT = 2  # pipelines: each has buffers on the GPU
@@ -85,7 +85,7 @@ class GpuServer:
         return packed({}, cast(Any, answers))
 
     def _pipeline(self, wanted: dict[str, Any]) -> GpuMasks:
-        name = json.dumps(wanted, sort_keys=True)
+        name = to_json(dict(sorted(wanted.items())))
         if name not in self._pipelines:
             while len(self._pipelines) >= KEPT:  # those of a self-test go, and come again where they are used
                 self._pipelines.pop(next(iter(self._pipelines)))
@@ -120,13 +120,13 @@ def main(descriptor: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     connection = Connection(descriptor)
     try:
-        setup = json.loads(connection.recv_bytes())
+        setup = as_object(connection.recv_bytes())
         try:
             server = GpuServer(setup)
         except TumorsegError as error:
-            connection.send_bytes(json.dumps({"failed": told(error)}).encode())
+            connection.send_bytes(to_json({"failed": told(error)}).encode())
             return
-        connection.send_bytes(json.dumps(server.facts()).encode())
+        connection.send_bytes(to_json(server.facts()).encode())
         while True:
             # A fork of the parent can keep the pair of sockets open after the parent's end.
             while not connection.poll(PARENT_CHECK_S):
