@@ -45,7 +45,7 @@ assert not loaded, loaded
 def shown(tiny_bundle: Bundle) -> Demo:
     """The demo of the tiny bundle, verified with few of the conformance files."""
     with pytest.MonkeyPatch.context() as patch:
-        few = lambda *arguments, full: check_conformance(*arguments, full=False)  # noqa: E731
+        few = lambda *these, full, **more: check_conformance(*these, full=False, **more)  # noqa: E731
         patch.setattr("tumorseg_runtime.parity.verify.check_conformance", few)
         return run_demo(tiny_bundle.root)
 
