@@ -14,20 +14,28 @@ import numpy as np
 from fakes.tensorrt import FakeTensorRt
 from gpu_null.engines import CONTRACT, open_stand_in
 from gpu_null.null import Null
+from tumorseg_benchmarks.latency.stages import staged_call
+from tumorseg_benchmarks.variants.gpu_served import ServedOnGpu
+from tumorseg_benchmarks.variants.inputs import EncodedImage
 from tumorseg_export.engine import build
 from tumorseg_runtime.backends import BACKENDS, onnxruntime, tensorrt
 from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
+from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
+from tumorseg_runtime.device.cuda import Pair, open_gpu
 from tumorseg_runtime.device.engines import Profile
 from tumorseg_runtime.device.stream_session import StreamSession
+from tumorseg_runtime.images.read import encode_png
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.margin import Band
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.replay import full_plan, replay
-from tumorseg_runtime.processing.decide_cuda import ROUNDING, blend_table
+from tumorseg_runtime.processing.decide_cuda import ROUNDING, Decider, blend_table
+from tumorseg_runtime.processing.decision import decide
+from tumorseg_runtime.processing.postprocess import close_share
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
@@ -130,6 +138,28 @@ def after(count: int, logits: bool, by_stream: bool, copy: Path | None) -> dict[
         }
 
 
+def timed(copy: Path | None) -> dict[str, Any]:
+    """A row of the benchmark: are its masks and its parts there, and what does a call cost?"""
+    with session(copy) as on:
+        row, null = ServedOnGpu(on, CONTRACT), Null()
+        given = images(BATCH, [OWN])
+        preprocess = Preprocessor(CONTRACT)
+        for _ in range(3):
+            row.serve(given)
+        null.reset()
+        encoded = [EncodedImage(str(index), encode_png(pixels)) for index, pixels in enumerate(given)]
+        stages = staged_call(row, CONTRACT, preprocess, encoded)
+        counts = null.counts()
+        return {
+            "right": [
+                np.array_equal(found, one.masks)
+                for found, one in zip(row.serve(given), door(OnCpu()).predict(given), strict=True)
+            ],
+            "stages": stages,
+            "counts": counts,
+        }
+
+
 def any_sizes(copy: Path | None) -> dict[str, Any]:
     """Images of many sizes, in turns that make the memory grow, by one and by two."""
     with session(copy) as on:
@@ -173,6 +203,27 @@ def taken_by_turns() -> list[bool]:
             *same(found, given),
             *(all(same([pair[n] for pair in begun] + rest[n], given)) for n in range(3)),
         ]
+
+
+def of_several_classes(rule: str) -> list[bool]:
+    """Decisions over three classes: made-up logits, as every opening asks, and the same with many ties; then
+    logits of which one is no number."""
+    threshold = 0.6 if rule == "sigmoid" else None
+    contract = Contract(height=64, width=96, classes=("a", "b", "c"), threshold=threshold, rule=rule)
+    gpu = open_gpu()
+    with gpu.current():
+        decider, up, back = Decider(contract, gpu, 0.3), Pair(gpu), Pair(gpu)
+        made = np.random.default_rng(1).normal(0, 1, (3, *OWN)).astype(np.float32)
+        logits = gpu.device_memory(made.nbytes)
+        decider.require_same_masks(up, logits, back)
+        right = []
+        for values in (made, np.round(made), np.round(made) + np.float32(contract.logit_threshold)):
+            masks, (broken, unsure, close) = decider.decide(values, OWN, up, logits, back)
+            right.append(np.array_equal(masks, decide(values, contract)) and not broken and not unsure)
+            right.append(close == round(close_share(values, contract, *OWN, 0.3) * masks.size))
+        made[1, 3, 3] = np.nan
+        right.append(decider.decide(made, OWN, up, logits, back)[1][0] == 1)
+    return right
 
 
 def kernels_that_differ() -> list[bool]:

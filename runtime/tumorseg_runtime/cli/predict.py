@@ -158,6 +158,7 @@ def predict(options: PredictOptions) -> None:
     settings = {
         "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
+        "rule": segmenter.contract.rule,
         "threshold": segmenter.contract.threshold,
         "window": options.window,
         "outputs": {

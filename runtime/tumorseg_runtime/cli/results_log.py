@@ -1,8 +1,8 @@
 """`predictions.jsonl`: what `tumorseg predict` has done so far, one line of JSON per image, volume or failed
 file.
 
-The first line holds the settings: bundle, session, threshold, kinds of output. Lines are appended after an
-image's outputs are written, so that a line stands for complete outputs; a run that was killed leaves at
+The first line holds the settings: bundle, session, decision rule, kinds of output. Lines are appended after
+an image's outputs are written, so that a line stands for complete outputs; a run that was killed leaves at
 most a half last line. Nothing but the names of files is held in memory, however many images there are.
 """
 

@@ -113,16 +113,16 @@ class Prediction:
         return self.own_logits
 
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """Sigmoid of the resized logits, float32 (K, H, W) at the image's own size; computed at each call.
+        """By the contract's rule, float32 (K, H, W) at the image's own size; computed at each call.
 
         Raises InputError where there are no logits.
         """
-        return probabilities(self.logits, *self.masks.shape[1:])
+        return probabilities(self.logits, self.contract, *self.masks.shape[1:])
 
     @functools.cached_property
     def margin(self) -> float | None:
-        """Share of the pixels, 0..1, that another backend could decide otherwise: those whose logit lies
-        within `band` of the threshold (`tumorseg_runtime.parity.margin`); None without a bundle.
+        """Share of the pixels, 0..1, that another backend could decide otherwise: those whose logits lie
+        within `band` of another decision (`tumorseg_runtime.parity.margin`); None without a bundle.
 
         Raises InputError where there are no logits, and no GPU has counted.
         """

@@ -280,7 +280,7 @@ class Segmenter:
         """Masks and lesions of one frame from its answer, as `infer` gives it."""
         size, close, logits = frame.pixels.shape[:2], None, None
         if self.gives_masks and isinstance(answer, np.ndarray):
-            masks = resize_masks(answer, *size)
+            masks = resize_masks(answer, self.contract, *size)
         elif self.gives_masks:
             masks, close = answer.masks, answer.close
         else:

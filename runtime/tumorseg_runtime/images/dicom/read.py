@@ -103,7 +103,8 @@ def stored_frames(path: Path) -> Iterator[tuple[DicomFile, int, npt.NDArray[Any]
             "expected the extra 'dicom': pip install 'tumorseg[dicom]'"
         ) from error
     dataset = _read(path)
-    other = kind_of(str(dataset.get("SOPClassUID") or ""), str(dataset.get("Modality") or ""))
+    with told(path, "header"):  # its elements are parsed when they are asked for
+        other = kind_of(str(dataset.get("SOPClassUID") or ""), str(dataset.get("Modality") or ""))
     if other:
         raise InputError(f"{path}: is a DICOM {other}, expected an image: leave it out")
     with told(path, "header"):
