@@ -107,6 +107,8 @@ def serve(options: argparse.Namespace) -> None:
 
 def address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected HOST:PORT")
     return host, int(port)
 
 

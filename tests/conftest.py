@@ -70,7 +70,7 @@ def _ctrl_c_is_heard() -> None:
 @pytest.fixture
 def few_conformance_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """`verify` and the full self-test take the conformance files of the quick one, for tests of the rest."""
-    quick = lambda *arguments, full: check_conformance(*arguments, full=False)  # noqa: E731
+    quick = lambda *arguments, full, **more: check_conformance(*arguments, full=False, **more)  # noqa: E731
     monkeypatch.setattr("tumorseg_runtime.parity.verify.check_conformance", quick)
 
 

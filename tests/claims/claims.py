@@ -42,6 +42,7 @@ def _claims(page: str, shown: dict[str, tuple[str, ...]]) -> tuple[Claim, ...]:
 
 SEAL, STORE = RUNTIME + "bundle/test_seal.py::", RUNTIME + "deployment/test_store.py::"
 HEALS, GUARDS = RUNTIME + "deployment/test_store_heals.py::", RUNTIME + "cli/test_guards.py::"
+VOLUMES = RUNTIME + "images/nifti/"
 CLAIMS = (
     *_claims("README.md", {
         "must never get a silently wrong mask": (
@@ -174,5 +175,34 @@ CLAIMS = (
             STORE + "test_killed_at_any_step_of_an_installation", "make reliability power",
         ),
         "A damaged store heals": (HEALS + "test_every_file_damaged_in_every_way",),
+        "A round trip through Orthanc, compared pixel by pixel": (
+            RUNTIME + "test_pacs.py::test_the_object_that_comes_back_holds_the_masks",
+        ),
+    }),
+    *_claims("docs/runtime.md", {
+        "with the source's shape, affine and": (
+            VOLUMES + "test_predict.py::test_the_mask_has_the_volumes_grid_and_lesions_have_mm3",
+        ),
+        "are read slice by slice and never held as a whole": (
+            VOLUMES + "test_slices.py::test_a_volume_is_never_held_as_a_whole",
+        ),
+        "A lesion is a 26-connected component of the whole mask volume": (
+            RUNTIME + "processing/test_lesions_3d.py::test_components_are_those_of_the_whole_volume",
+        ),
+        "several volumes (4-D), 2-D, colour, complex": (VOLUMES + "test_refusals.py::test_refused",),
+        "frame (n - 1) K + k for class k": (
+            RUNTIME + "images/dicom/test_segmentation_frames.py::test_one_object_holds_all_frames_with_their_references",
+        ),
+        "dciodvfy (no errors)": (
+            RUNTIME + "images/dicom/test_segmentation_frames.py::test_other_tools_read_the_object_and_find_no_error",
+        ),
+        "the minimum to the maximum of all such frames": (
+            RUNTIME + "images/dicom/test_series.py::test_the_range_is_that_of_the_series_in_its_own_unit",
+        ),
+    }),
+    *_claims("docs/data.md", {
+        "Slices of one volume are one group": (
+            TRAIN + "layouts/test_volumes.py::test_brats_is_imported_prepared_and_split_by_patient",
+        ),
     }),
 )  # fmt: skip

@@ -14,20 +14,31 @@ import numpy as np
 from fakes.tensorrt import FakeTensorRt
 from gpu_null.engines import CONTRACT, open_stand_in
 from gpu_null.null import Null
+from tumorseg_benchmarks.latency.stages import staged_call
+from tumorseg_benchmarks.variants.gpu_served import ServedOnGpu
+from tumorseg_benchmarks.variants.inputs import EncodedImage
 from tumorseg_export.engine import build
+from tumorseg_export.references.golden_images import write_golden
 from tumorseg_runtime.backends import BACKENDS, onnxruntime, tensorrt
 from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
-from tumorseg_runtime.bundle.bundle import Artefact, Bundle
+from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
+from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
+from tumorseg_runtime.device.cuda import Pair, open_gpu
 from tumorseg_runtime.device.engines import Profile
 from tumorseg_runtime.device.stream_session import StreamSession
+from tumorseg_runtime.images.read import encode_png
+from tumorseg_runtime.inference.gpu_process import GpuProcess, MasksApart, open_apart
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.margin import Band
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.replay import full_plan, replay
-from tumorseg_runtime.processing.decide_cuda import ROUNDING, blend_table
+from tumorseg_runtime.processing.decide_cuda import ROUNDING, Decider, blend_table
+from tumorseg_runtime.processing.decision import decide
+from tumorseg_runtime.processing.postprocess import close_share
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
@@ -130,6 +141,75 @@ def after(count: int, logits: bool, by_stream: bool, copy: Path | None) -> dict[
         }
 
 
+def timed(copy: Path | None) -> dict[str, Any]:
+    """A row of the benchmark: are its masks and its parts there, and what does a call cost?"""
+    with session(copy) as on:
+        row, null = ServedOnGpu(on, CONTRACT), Null()
+        given = images(BATCH, [OWN])
+        preprocess = Preprocessor(CONTRACT)
+        for _ in range(3):
+            row.serve(given)
+        null.reset()
+        encoded = [EncodedImage(str(index), encode_png(pixels)) for index, pixels in enumerate(given)]
+        stages = staged_call(row, CONTRACT, preprocess, encoded)
+        counts = null.counts()
+        return {
+            "right": [
+                np.array_equal(found, one.masks)
+                for found, one in zip(row.serve(given), door(OnCpu()).predict(given), strict=True)
+            ],
+            "stages": stages,
+            "counts": counts,
+        }
+
+
+def sealed(copy: Path, root: Path) -> Path:
+    """A bundle of the graph that copies, with one golden image."""
+    contract = dataclasses.replace(CONTRACT, classes=("red", "green", "blue"))
+    (root / GOLDEN_FOLDER).mkdir(parents=True)
+    (root / copy.name).write_bytes(copy.read_bytes())
+    (pixels,) = images(1, [OWN])
+    tensor = Preprocessor(contract)(pixels)
+    write_golden([Golden("noise", pixels, tensor, tensor)], root)
+    files = {
+        path.relative_to(root).as_posix(): FileRecord(sha256_of(path), path.stat().st_size)
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+    artefact = Artefact(copy.name, "onnx", "fp32", None, {}, ())
+    bundle = Bundle(root, "copy", contract, (artefact,), ("noise",), files, {}, {}, {})
+    (root / INDEX).write_text(bundle.to_index())
+    return root
+
+
+def survives(copy: Path, root: Path, fault: Path, logits: bool) -> dict[str, Any]:
+    """A session in a process of its own, before, at and after an error of CUDA that stays."""
+    global CONTRACT
+    CONTRACT = dataclasses.replace(CONTRACT, classes=("red", "green", "blue"))
+    bundle = Bundle.open(sealed(copy, root))
+    with Segmenter.open(bundle, device="cuda", batch_size=BATCH, logits=logits) as opened:
+        apart = isinstance(opened._keeper._session, MasksApart)
+    options = {"backend": "onnxruntime", "device": "cuda", "precision": "fp32", "threads": None}
+    process = open_apart(bundle, device_folder=None, **options)
+    assert isinstance(process, GpuProcess)
+    segmenter, worker = door(process, logits=logits), process._worker
+    given = images(8, SIZES)
+    first = same(segmenter.predict(given), given)
+    before = worker.pid
+    fault.touch()
+    said = []
+    try:
+        segmenter.predict(given)
+    except BackendError as error:
+        said.append(str(error))
+    second = same(segmenter.predict(given), given)
+    streamed = same([one.prediction for one in segmenter.stream(given, batch_size=BATCH)], given)
+    after = worker.pid
+    segmenter.close()
+    right = [*first, *second, *streamed]
+    return {"right": right, "said": said, "other process": before != after, "apart": apart}
+
+
 def any_sizes(copy: Path | None) -> dict[str, Any]:
     """Images of many sizes, in turns that make the memory grow, by one and by two."""
     with session(copy) as on:
@@ -156,7 +236,7 @@ def not_finite() -> list[bool]:
     """An engine whose logits become infinite."""
     with session() as on:
         segmenter = door(on, logits=False)
-        on._execution.context._engine.gain = float("inf")
+        on._execution.contexts[0]._engine.gain = float("inf")
         return [bool(one.masks.any()) for one in segmenter.predict(images(2, [OWN]))]
 
 
@@ -173,6 +253,27 @@ def taken_by_turns() -> list[bool]:
             *same(found, given),
             *(all(same([pair[n] for pair in begun] + rest[n], given)) for n in range(3)),
         ]
+
+
+def of_several_classes(rule: str) -> list[bool]:
+    """Decisions over three classes: made-up logits, as every opening asks, and the same with many ties; then
+    logits of which one is no number."""
+    threshold = 0.6 if rule == "sigmoid" else None
+    contract = Contract(height=64, width=96, classes=("a", "b", "c"), threshold=threshold, rule=rule)
+    gpu = open_gpu()
+    with gpu.current():
+        decider, up, back = Decider(contract, gpu, 0.3), Pair(gpu), Pair(gpu)
+        made = np.random.default_rng(1).normal(0, 1, (3, *OWN)).astype(np.float32)
+        logits = gpu.device_memory(made.nbytes)
+        decider.require_same_masks(up, logits, back)
+        right = []
+        for values in (made, np.round(made), np.round(made) + np.float32(contract.logit_threshold)):
+            masks, (broken, unsure, close) = decider.decide(values, OWN, up, logits, back)
+            right.append(np.array_equal(masks, decide(values, contract)) and not broken and not unsure)
+            right.append(close == round(close_share(values, contract, *OWN, 0.3) * masks.size))
+        made[1, 3, 3] = np.nan
+        right.append(decider.decide(made, OWN, up, logits, back)[1][0] == 1)
+    return right
 
 
 def kernels_that_differ() -> list[bool]:
@@ -225,7 +326,7 @@ def built_and_opened(root: Path, folder: Path) -> dict[str, Any]:
     build.build_for_device(bundle, folder, options, lambda line: None)
     segmenter = Segmenter.open(
         bundle, backend="tensorrt", device="cuda", precision="fp16", batch_size=1, self_test="full",
-        device_folder=folder,
+        device_folder=folder, own_process=False,
     )  # fmt: skip
     given = images(8, [size])
     segmenter.predict(given[:4])

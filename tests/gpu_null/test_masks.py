@@ -68,6 +68,33 @@ def test_a_batch_costs_what_docs_gpu_says(
         assert all(later < wait for later, wait in zip(uploads[1:], waits, strict=False)), trace
 
 
+def test_a_row_of_the_benchmark_serves_and_is_timed_by_events(network: tuple[Floor, Path | None]) -> None:
+    floor, copy = network
+    seen = floor.call(masks.timed, copy).value
+    assert seen["right"] == [True] * masks.BATCH
+    parts = {part: seen["stages"][part] for part in ("upload", "compute", "download")}
+    assert parts == dict.fromkeys(parts, 10**6)  # the null GPU's events are a millisecond apart
+    assert seen["stages"]["preprocess"] == 0  # part of infer
+    assert (seen["counts"]["synchronisations"], seen["counts"]["allocations"]) == (1, 0)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("network", ["onnxruntime"], indirect=True)
+def test_an_error_of_cuda_that_stays_is_survived_by_another_process(
+    network: tuple[Floor, Path | None], tmp_path: Path, logits: bool
+) -> None:
+    floor, copy = network
+    fault = tmp_path / "fault"
+    seen = floor.call(
+        masks.survives, copy, tmp_path / "bundle", fault, logits, variables={"NULL_CUDA_FAULT": str(fault)}
+    ).value
+    assert set(seen["right"]) == {True}
+    (said,) = seen["said"]
+    assert "the GPU is lost to this process" in said
+    assert seen["other process"]
+    assert seen["apart"]
+
+
 def test_images_of_any_size_get_the_masks_and_margins_of_the_cpu(network: tuple[Floor, Path | None]) -> None:
     floor, copy = network
     assert set(floor.call(masks.any_sizes, copy).value["right"]) == {True}
@@ -77,6 +104,11 @@ def test_where_a_decision_hangs_on_rounding_the_logits_come_down(driver: Floor) 
     right, downloads = driver.call(masks.unsure).value
     assert right == [True] * 3
     assert downloads == 2 + 2  # of two batches, and of the two images that are resized
+
+
+@pytest.mark.parametrize("rule", ["sigmoid", "softmax"])
+def test_several_classes_are_decided_by_the_rule_ties_included(driver: Floor, rule: str) -> None:
+    assert set(driver.call(masks.of_several_classes, rule).value) == {True}
 
 
 def test_logits_that_are_not_finite_become_no_mask(driver: Floor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,33 @@ def test_the_action_hands_every_input_on_as_a_variable() -> None:
     (workflow,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (given,) = re.findall(r"with:\n((?: {10}\w+: .*\n)+) {6}- uses: actions/upload", workflow)
     assert set(re.findall(r"(\w+):", given)) <= inputs
+
+
+@pytest.mark.process
+def test_continuous_integration_goes_on_without_debians_tools(tmp_path: Path) -> None:
+    """Without apt-get, and with one that fails."""
+    script = ROOT / ".ci/debian-tools"
+    assert f"\n.ci/{script.name}\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+    for name in ("bash", "id", "timeout"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+
+    def said() -> str:
+        done = subprocess.run(
+            ["bash", str(script)], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert said().startswith("Debian tools: NOT THERE: dcmtk (no apt-get) libgdcm-tools (no apt-get) ")
+    for name in ("apt-get", "sudo"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 7\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    reason = "apt-get ended with 7" if os.getuid() == 0 else "neither root nor sudo"
+    assert f" dicom3tools ({reason}) orthanc ({reason});" in said()
+    for name in ("dcm2pnm", "gdcmconv", "dciodvfy", "Orthanc"):
+        (tmp_path / name).symlink_to("/bin/sh")
+    assert said() == ""
 
 
 @pytest.mark.slow

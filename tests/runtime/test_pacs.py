@@ -75,12 +75,14 @@ def until(found: Callable[[], Any], process: subprocess.Popen[str], seconds: flo
     pytest.fail(f"nothing came: exit status {process.poll()}")
 
 
-def send(path: Path, port: int, aet: str) -> int:
-    caller = pynetdicom.AE()
+def send(path: Path, port: int, aet: str, own: str = "SENDER") -> int | None:
+    """The status of a C-STORE; None where there is no association."""
+    caller = pynetdicom.AE(ae_title=own)
     dataset = pydicom.dcmread(path)
     caller.add_requested_context(dataset.SOPClassUID, pydicom.uid.ExplicitVRLittleEndian)
     association = caller.associate("127.0.0.1", port, ae_title=aet)
-    assert association.is_established
+    if not association.is_established:
+        return None
     status = association.send_c_store(dataset)
     association.release()
     return int(status.Status)
@@ -89,7 +91,7 @@ def send(path: Path, port: int, aet: str) -> int:
 class StandIn:
     """pynetdicom's own server in place of a PACS; images go to the node directly."""
 
-    aet = "STANDIN"
+    aet, sender = "STANDIN", "SENDER"
 
     def __init__(self, folder: Path, port: int, node: int) -> None:
         self.node, self.objects = node, []
@@ -115,7 +117,7 @@ class StandIn:
 class Orthanc:
     """Orthanc with a folder of its own; images are stored in it, and it sends them on."""
 
-    aet = "ORTHANC"
+    aet = sender = "ORTHANC"
 
     def __init__(self, folder: Path, port: int, node: int) -> None:
         self.port, self.http = port, free_port()
@@ -169,7 +171,7 @@ def pacs(request: pytest.FixtureRequest, tmp_path: Path, small_bundle: Path) -> 
     opened = request.param(tmp_path, port, node)
     command = [
         sys.executable, str(EXAMPLE), str(small_bundle), "--listen", f"127.0.0.1:{node}",
-        "--back", f"127.0.0.1:{port}/{opened.aet}",
+        "--back", f"127.0.0.1:{port}/{opened.aet}", "--from", opened.sender,
     ]  # fmt: skip
     with (tmp_path / "node.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
@@ -212,6 +214,7 @@ def test_what_cannot_be_segmented_is_one_line_and_the_node_goes_on(
     damaged = write(path, scene(40, 50)[None], "1.2.840.10008.5.1.4.1.1.6.1")
     damaged.Rows = 90
     damaged.save_as(path, enforce_file_format=True)
+    assert send(path, opened.node, "TUMORSEG", own="STRANGER") is None
     opened.route(path)
     until(lambda: "not segmented: " in log.read_text(), process)
     write(path, scene(40, 50)[None], "1.2.840.10008.5.1.4.1.1.6.1")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +207,8 @@ def bench(options: BenchOptions) -> None:
             open_rounds=options.rounds is None,
             worst=worst,
         )
+    if isinstance(work, Work) and any(row.variant.group == "gpu" and row.stages for row in rows):
+        peaks += peaks_of_gpu(options.log)
     last = counts[-1]
     cold_starts, failed = (
         start_cold(opened, run, rows, last, options.device_folder, options.log)
@@ -255,6 +259,16 @@ def bench(options: BenchOptions) -> None:
     timed = sum(row.status == "measured" for row in rows)
     fastest = next((one.label for one in choices if one.status == WON), "none that fits")
     options.verdict(f"{options.bundle}: {timed} of {len(rows)} rows timed, to serve: {fastest}")
+
+
+def peaks_of_gpu(log: Callable[[str], None]) -> list[Peak]:
+    """Measured with torch, which need not be there."""
+    if importlib.util.find_spec("torch") is None:
+        log("the GPU's roofline is not measured: torch is not installed")
+        return []
+    from tumorseg_benchmarks.latency.gpu_roofline import measure_gpu_peaks
+
+    return measure_gpu_peaks()
 
 
 def parse_numbers(name: str, text: str) -> list[int]:

@@ -31,5 +31,6 @@ STAGES = {
     "rtx": Stage(
         "tensorrt_rtx", "TensorRT-RTX; to run what it builds an RTX card or A100, cuda-bindings, NVRTC"
     ),
+    "bench": Stage("benchmark", "torch with CUDA"),
     "train": Stage("training", "torch with CUDA; for the whole of tumorseg train its extra"),
 }

@@ -88,7 +88,7 @@ def _nvml() -> Any:
 
 
 def gpu_state(nvml: Any) -> dict[str, Any]:
-    """Of the first GPU that CUDA shows: clock of the multiprocessors, throttling, memory in use.
+    """Of the first GPU that CUDA shows: clock of the multiprocessors, throttling, memory in use, power.
 
     nvml: the library, which is asked by UUID: it counts the GPUs that CUDA_VISIBLE_DEVICES hides, too.
     `used_mb` counts all processes. What cannot be read says why, a call that fails its status.
@@ -105,11 +105,14 @@ def gpu_state(nvml: Any) -> dict[str, Any]:
         if status := getattr(nvml, name)(*arguments):
             return {"unreadable": f"{name} returned {status}"}
     clock, reasons, memory = ctypes.c_uint(), ctypes.c_ulonglong(), (ctypes.c_ulonglong * 3)()
+    power = ctypes.c_uint()
     statuses = {
         "mhz": nvml.nvmlDeviceGetClockInfo(handle, NVML_CLOCK_SM, ctypes.byref(clock)),
         "throttled": nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle, ctypes.byref(reasons)),
         "used_mb": nvml.nvmlDeviceGetMemoryInfo(handle, memory),  # total, free, used
+        "watts": nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(power)),
     }
     active = [name for bit, name in THROTTLE.items() if reasons.value & bit]
     values = {"mhz": clock.value, "throttled": ", ".join(active) or "no", "used_mb": memory[2] / 1e6}
+    values["watts"] = power.value / 1e3
     return {name: values[name] if status == 0 else f"returned {status}" for name, status in statuses.items()}

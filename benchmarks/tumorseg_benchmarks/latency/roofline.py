@@ -39,13 +39,15 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """What this machine reached. flops: per second, of a float32 matrix product; bandwidth: bytes per second,
-    read and written by a copy. best: which product it was."""
+    """What this machine reached. flops: per second, of a matrix product; bandwidth: bytes per second, read
+    and written by a copy. best: which product it was. threads: of the CPU, 0 for a GPU."""
 
     flops: float
     bandwidth: float
     best: str
     threads: int
+    device: str = "cpu"
+    precision: str = "fp32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Bound:
     def of(cls, work: Work, peak: Peak, batch: int) -> Bound:
         """The longer of computing and moving."""
         compute = work.flop * batch / peak.flops
-        memory = (work.moved * batch + work.weights) / peak.bandwidth
+        halves = 0.5 if peak.precision == "fp16" else 1.0
+        memory = halves * (work.moved * batch + work.weights) / peak.bandwidth
         return cls(1000 * max(compute, memory), "compute" if compute >= memory else "memory")
 
     def share(self, ms: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +16,25 @@ from tumorseg_runtime.processing.postprocess import find_lesions, masks_from_log
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 STAGES = ("decode", "preprocess", "infer", "postprocess")
-PARTS = ("upload", "compute", "download")  # of 'infer', where a session takes its steps one by one
+PARTS = ("upload", "compute", "download")  # of 'infer', where a session knows them
 Clock = Callable[[], int]  # nanoseconds
 
 
 @runtime_checkable
-class StagedSession(Protocol):
-    """A session of a GPU that takes the steps of `infer` one by one, each finished when it returns."""
+class PartedSession(Protocol):
+    """A session of a GPU that knows how long the parts of its last batch took, by the GPU's own clock."""
 
-    def upload(self, batch: npt.NDArray[np.float32]) -> Any:
-        """float32 (N, C, H, W) in host memory -> the same in the GPU's."""
+    @property
+    def parts(self) -> dict[str, int]:
+        """Nanoseconds of upload, compute and download; the network alone, or all kernels of `serve`."""
 
-    def compute(self, batch: Any) -> Any:
-        """What `upload` gave -> logits in the GPU's memory."""
 
-    def download(self, logits: Any) -> npt.NDArray[np.float32]:
-        """What `compute` gave -> float32 (N, K, H, W) in host memory."""
+@runtime_checkable
+class ServedSession(Protocol):
+    """A session that takes pixels and gives masks, as `Segmenter` does on a GPU."""
+
+    def serve(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.bool_]]:
+        """uint8 (H, W) or (H, W, 3) of any sizes -> bool masks (K, H, W) at each image's own size."""
 
 
 def staged_call(
@@ -44,29 +47,28 @@ def staged_call(
     """Segment a batch of images as a device does; returns nanoseconds by stage.
 
     'infer' is from a float32 batch in host memory to logits in host memory, so that a GPU's transfers count;
-    the four stages add up to the end-to-end time. The parts of 'infer' are there where the session has them.
+    of a `ServedSession` from pixels to masks, preprocessing and decision included. The four stages add up to
+    the end-to-end time. The parts of 'infer' are there where the session knows them.
     """
     start = clock()
     pixels = [image.pixels() for image in images]
     decoded = clock()
-    batch = np.stack([preprocess(array) for array in pixels])
-    preprocessed = clock()
-    parts: dict[str, int] = {}
-    if isinstance(session, StagedSession):
-        there = session.upload(batch)
-        uploaded = clock()
-        result = session.compute(there)
-        computed = clock()
-        logits = session.download(result)
+    if isinstance(session, ServedSession):
+        preprocessed = decoded
+        found = session.serve(pixels)
         inferred = clock()
-        marks = (preprocessed, uploaded, computed, inferred)
-        parts = {part: marks[i + 1] - marks[i] for i, part in enumerate(PARTS)}
     else:
+        batch = np.stack([preprocess(array) for array in pixels])
+        preprocessed = clock()
         logits = session.infer(batch)
         inferred = clock()
-    for array, one in zip(pixels, logits, strict=True):
-        masks = masks_from_logits(one, contract, *array.shape[:2])
+        found = [
+            masks_from_logits(one, contract, *array.shape[:2])
+            for array, one in zip(pixels, logits, strict=True)
+        ]
+    for masks in found:
         for mask, label in zip(masks, contract.classes, strict=True):
             find_lesions(mask, label)
     marks_of_all = (start, decoded, preprocessed, inferred, clock())
+    parts = session.parts if isinstance(session, PartedSession) else {}
     return {stage: marks_of_all[i + 1] - marks_of_all[i] for i, stage in enumerate(STAGES)} | parts

@@ -10,6 +10,7 @@ from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.parity.mask_diff import mask_dice
 from tumorseg_runtime.parity.report import ParityReport
+from tumorseg_runtime.processing.decision import decide
 from tumorseg_train.report.noninferiority import (
     FEWEST_GROUPS,
     PASSED,
@@ -25,7 +26,7 @@ class DiceScores:
 
     def __init__(self, reference: ReferenceSet, contract: Contract) -> None:
         self._reference = reference
-        self._threshold = np.float32(contract.logit_threshold)
+        self._contract = contract
         self._pairs: dict[int, tuple[float, float]] = {}
 
     def add(self, index: int, masks: BoolArray) -> None:
@@ -34,7 +35,7 @@ class DiceScores:
             return
         truth = self._reference.truth(index)
         if truth.any():
-            ours = self._reference.logits[index] >= self._threshold
+            ours = decide(self._reference.logits[index], self._contract)
             both = (np.asarray(one.any(axis=0)) for one in (ours, masks))
             pytorch, artefact = (mask_dice(mask, truth) for mask in both)
             self._pairs[index] = pytorch, artefact

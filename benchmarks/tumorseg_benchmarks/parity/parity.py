@@ -44,6 +44,7 @@ from tumorseg_runtime.parity.check_prediction import Predicted
 from tumorseg_runtime.parity.compare import ParityReport
 from tumorseg_runtime.parity.conformance import check_conformance
 from tumorseg_runtime.parity.replay import IN_ONE_LIST, replay
+from tumorseg_runtime.processing.decision import decide
 from tumorseg_train.report.noninferiority import REFUSED as INFERIOR
 
 if TYPE_CHECKING:
@@ -68,11 +69,10 @@ def compare(
     each: is told what was decided at the network's size on every image; not where a session gives masks.
     """
     door = Segmenter(contract, session, batch_size)
-    threshold = np.float32(contract.logit_threshold)
 
     def tell(index: int, prediction: Predicted) -> None:
         if prediction.own_logits is not None:
-            each(index, np.asarray(prediction.own_logits >= threshold))
+            each(index, decide(prediction.own_logits, contract))
 
     return replay(
         door,
@@ -221,7 +221,7 @@ def _worst(
     index = [image.name for image in reference.images].index(report.worst.image)
     if index not in kept:
         return None
-    theirs = reference.logits[index].max(axis=0) >= contract.logit_threshold
+    theirs = np.asarray(decide(reference.logits[index], contract).any(axis=0))
     ours = np.unpackbits(kept[index], count=theirs.size).reshape(theirs.shape) > 0
     return Compared(reference.images[index].pixels(), theirs, ours)
 

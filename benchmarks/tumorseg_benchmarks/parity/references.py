@@ -18,6 +18,7 @@ from tumorseg_runtime.parity.compare import logit_scale
 from tumorseg_runtime.parity.mask_diff import border
 from tumorseg_runtime.parity.reference import Reference, load_golden
 from tumorseg_runtime.parity.yardstick import Yardstick, measure_yardstick
+from tumorseg_runtime.processing.decision import decide, distances
 
 if TYPE_CHECKING:
     from tumorseg_train.data.split import Item
@@ -148,17 +149,17 @@ def find_thinnest(
     for index, item in enumerate(dataset.items):
         tensor = np.asarray(dataset[index][0].numpy(), np.float32)
         (logits,) = checked_infer(session, tensor[None], run.contract)
-        found.append((margin_of(logits, run.contract.logit_threshold, budget), index, item))
+        found.append((margin_of(logits, run.contract, budget), index, item))
     found.sort(key=lambda one: one[:2])
     thin = found[:count]
     return tuple(item for *_, item in thin), tuple(Margin(item.image, margin) for margin, _, item in thin)
 
 
-def margin_of(logits: FloatArray, logit_threshold: float, budget: Budget) -> float:
-    """Distance to the threshold of the pixel that breaks the budget, if all nearer ones flip before it."""
-    borders = sum(np.count_nonzero(border(mask)) for mask in logits >= np.float32(logit_threshold))
+def margin_of(logits: FloatArray, contract: Contract, budget: Budget) -> float:
+    """Distance to another decision of the pixel that breaks the budget, if all nearer ones flip before it."""
+    borders = sum(np.count_nonzero(border(mask)) for mask in decide(logits, contract))
     free = int(max((budget.flips_per_border or 0.0) * borders, budget.free_pixels))
-    distance = np.abs(logits.astype(np.float64) - logit_threshold).ravel()
+    distance = np.abs(distances(logits.astype(np.float64), contract)).ravel()
     if free >= distance.size:
         return float("inf")
     return float(np.partition(distance, free)[free])

@@ -12,6 +12,7 @@ from tumorseg_benchmarks.parity.references import ReferenceSet
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.parity.compare import ParityReport
+from tumorseg_runtime.processing.decision import decide
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def worst_pictures(
     index = [image.name for image in truth.images].index(name)
     pixels = truth.images[index].pixels()
     logits = session.infer(Preprocessor(contract)(pixels, name)[None])[0]
-    theirs = truth.logits[index].max(axis=0) >= contract.logit_threshold
-    ours = np.nan_to_num(logits, nan=-np.inf).max(axis=0) >= contract.logit_threshold
+    theirs = np.asarray(decide(truth.logits[index], contract).any(axis=0))
+    ours = np.asarray(decide(np.nan_to_num(logits, nan=-np.inf), contract).any(axis=0))
     case = draw_case(pixels, theirs, ours, name, "")
     return {
         "image": name,

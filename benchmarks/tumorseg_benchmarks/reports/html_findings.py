@@ -48,7 +48,7 @@ def roofline_section(network: NetworkReport) -> Markup:
         parts += [
             paragraph(peak_line(peak)),
             table(found.header, found.rows),
-            bars(f"Share of the bound, threads {peak.threads}", shares, unit="%"),
+            bars(f"Share of the bound, {peak_line(peak).partition(':')[0].lower()}", shares, unit="%"),
         ]
     lead = (
         f"{counted.flop / 1e9:.1f} GFLOP an image, {counted.moved / 1e6:.0f} MB of activations moved "

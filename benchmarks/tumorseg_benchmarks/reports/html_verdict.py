@@ -55,7 +55,8 @@ def banner(networks: Sequence[NetworkReport]) -> str:
 
 
 def artefact_table(networks: Sequence[NetworkReport]) -> Markup:
-    """All that was timed at the smallest batch, refused, or could not run here: the one table of the page."""
+    """All that was timed at the smallest batch or refused, and a line for each reason why others could not
+    run here: the one table of the page."""
     header = (
         "artefact", "verdict", "network ms>", "times faster>", "end to end ms>", "MB>", "why or why not",
     )  # fmt: skip
@@ -69,7 +70,8 @@ def artefact_table(networks: Sequence[NetworkReport]) -> Markup:
                 one = chosen.get(row["label"], {"size_mb": None, "reason": row["role"]})
                 rows.append(_cells(before, row, number(one["size_mb"]), one["reason"]))
         for reason, labels in network.bench["left_out"].items():
-            rows += [(before + label, badge(UNVERIFIED), *["-"] * 4, reason) for label in labels]
+            more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+            rows.append((before + labels[0] + more, badge(UNVERIFIED), *["-"] * 4, reason))
     return table(header, rows, label="Artefacts", cards=True)
 
 

@@ -55,15 +55,29 @@ def cold_table(bench: Mapping[str, Any]) -> Table:
 
 
 def bound_rows(bench: Mapping[str, Any], peak: Peak) -> list[tuple[Mapping[str, Any], Bound, float]]:
-    """Each CPU variant at the smallest batch and the peak's threads: its row, its bound, its share of it."""
+    """Each variant of the peak's device at the smallest batch: its row, its bound, its share of it. On a CPU
+    with the peak's threads; on a GPU in the peak's precision, of what its own clock says where it does."""
     work, batch = Work(**bench["work"]), min(bench["plan"]["batches"])
     return [
-        (row, bound, bound.share(row["stages"]["infer"]["median"]))
+        (row, bound, bound.share(timed_ms(row)))
         for row in bench["rows"]
-        if row["status"] == "measured" and (row["batch"], row["threads"]) == (batch, peak.threads)
-        if row["variant"]["device"] == "cpu" and row["role"] != "control"
+        if row["status"] == "measured" and row["batch"] == batch and row["role"] != "control"
+        if _reaches_for(peak, row)
         for bound in [Bound.of(work, peak, batch)]
     ]
+
+
+def timed_ms(row: Mapping[str, Any]) -> float:
+    """Median of 'compute' where a GPU's clock gave it, else of 'infer'."""
+    stages = row["stages"]
+    return float(stages["compute" if "compute" in stages else "infer"]["median"])
+
+
+def _reaches_for(peak: Peak, row: Mapping[str, Any]) -> bool:
+    variant = row["variant"]
+    if peak.device == "cpu":
+        return (variant["device"], row["threads"]) == ("cpu", peak.threads)
+    return variant["device"] != "cpu" and bool(variant["precision"] == peak.precision)
 
 
 def roofline_table(bench: Mapping[str, Any], peak: Peak) -> Table:
@@ -74,7 +88,7 @@ def roofline_table(bench: Mapping[str, Any], peak: Peak) -> Table:
         tuple(
             (
                 row["label"],
-                number(row["stages"]["infer"]["median"]),
+                number(timed_ms(row)),
                 number(bound.ms),
                 bound.by,
                 share_text(share),
@@ -86,8 +100,9 @@ def roofline_table(bench: Mapping[str, Any], peak: Peak) -> Table:
 
 def peak_line(peak: Peak) -> str:
     """What the machine reached."""
+    who = f"Threads {peak.threads}" if peak.device == "cpu" else f"GPU, {peak.precision}"
     return (
-        f"Threads {peak.threads}: {peak.flops / 1e9:.1f} GFLOP/s ({peak.best}), "
+        f"{who}: {peak.flops / 1e9:.1f} GFLOP/s ({peak.best}), "
         f"{peak.bandwidth / 1e9:.1f} GB/s (copy, read and written)."
     )
 

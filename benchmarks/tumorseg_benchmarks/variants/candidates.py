@@ -9,19 +9,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from tumorseg_benchmarks.variants.third_party_baselines import open_baseline, why_no_baseline
+from tumorseg_benchmarks.variants.third_party_baselines import open_baseline, open_pytorch, why_no_baseline
 from tumorseg_benchmarks.variants.variants import BUILT, FORM, NOT_EXPORTED, PYTORCH, Variant
 from tumorseg_runtime.backends import open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
-from tumorseg_runtime.core.session import Session
+from tumorseg_runtime.core.session import STREAM, Session
 from tumorseg_runtime.device.cache import find
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import latest_engine
 
 if TYPE_CHECKING:
+    from tumorseg_runtime.device.on_stream import OnStream
     from tumorseg_train.networks.run import Run
 
 
@@ -96,10 +97,7 @@ def open_candidate(
         return Candidate(variant, None, reason)
     if variant.engine == PYTORCH:
         assert run is not None  # why_not asked
-        from tumorseg_benchmarks.variants.pytorch import PyTorchSession, StagedPyTorchSession
-
-        kind = StagedPyTorchSession if variant.group == "gpu" else PyTorchSession
-        return Candidate(variant, kind(run.model(), variant.device))
+        return Candidate(variant, open_pytorch(variant, run))
     if variant.is_baseline:
         return _open_baseline(variant, run, threads)
     folder = (device_folder or find(bundle)) if variant.format == BUILT else None
@@ -121,6 +119,10 @@ def open_candidate(
     form = session.input
     if (form.dtype, form.layout) != (FORM.dtype, FORM.layout):
         return Candidate(variant, None, f"takes {form.dtype} {form.layout}, not {FORM.dtype} {FORM.layout}")
+    if STREAM in form.memory:
+        from tumorseg_benchmarks.variants.gpu_served import ServedOnGpu
+
+        session = ServedOnGpu(cast("OnStream", session), bundle.contract)
     return Candidate(variant, session)
 
 

@@ -10,11 +10,10 @@ from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
 
 
 class PyTorchSession(InProcess):
-    """The trained network on 'cpu' or 'cuda', FP32 throughout.
+    """The trained network on the CPU, FP32 throughout; for a GPU `pytorch_gpu`.
 
     memory: axis order of the activations inside. compiled: through torch.compile, at the first inference of
-    each batch size. On CUDA the TensorFloat-32 convolutions that PyTorch takes by default are off: they keep
-    10 bits of the mantissa, and what is called FP32 here is FP32.
+    each batch size.
     """
 
     def __init__(
@@ -45,28 +44,3 @@ class PyTorchSession(InProcess):
             there = torch.from_numpy(batch).to(self._device, memory_format=self._memory)
             logits = self._model(there).cpu()
         return np.asarray(logits.numpy(), np.float32, order="C")
-
-
-class StagedPyTorchSession(PyTorchSession):
-    """The same on a GPU, its steps one by one."""
-
-    def upload(self, batch: npt.NDArray[np.float32]) -> torch.Tensor:
-        """float32 (N, C, H, W) in host memory -> on the GPU; returns when it is there."""
-        there = torch.from_numpy(batch).to(self._device, memory_format=self._memory)
-        self._wait()
-        return there
-
-    def compute(self, batch: torch.Tensor) -> torch.Tensor:
-        """What `upload` gave -> logits on the GPU; returns when they are done."""
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            logits: torch.Tensor = self._model(batch)
-        self._wait()
-        return logits
-
-    def download(self, logits: torch.Tensor) -> npt.NDArray[np.float32]:
-        """What `compute` gave -> float32 (N, K, H, W) in host memory."""
-        return np.asarray(logits.cpu().numpy(), np.float32, order="C")
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)

@@ -1,4 +1,4 @@
-"""What a user would run without this project: PyTorch in three ways, and stock runtimes on a plain export.
+"""What a user would run without this project: PyTorch in its modes, and stock runtimes on a plain export.
 
 Peers enter with `tumorseg bench --third_party` and need a run. The plain export is `torch.onnx.export` as its
 documentation shows it, of the same network, and each stock runtime opens that file with its own defaults but
@@ -38,6 +38,8 @@ THIRD_PARTY_BASELINES = (
     Variant("stock MNN", STOCK, "stock-mnn", "cpu", "fp32"),
     Variant("PyTorch channels_last CUDA", "module", "pytorch-channels-last", "cuda", "fp32"),
     Variant("torch.compile CUDA", "module", "pytorch-compiled", "cuda", "fp32"),
+    Variant("PyTorch CUDA graph", "module", "pytorch-cuda-graph", "cuda", "fp32"),
+    Variant("PyTorch autocast FP16 channels_last CUDA", "module", "pytorch-autocast", "cuda", "fp16"),
 )
 PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # OpenVINO's names -> ours
 Infer = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -82,19 +84,28 @@ def why_no_baseline(variant: Variant, run: Run | None) -> str | None:
 def open_baseline(variant: Variant, run: Run, threads: int | None) -> Session:
     """A session of the peer; raises BackendError where its conversion fails."""
     if variant.engine in PYTORCH_BASELINES:
-        import torch
-
-        from tumorseg_benchmarks.variants.pytorch import PyTorchSession, StagedPyTorchSession
-
-        kind = StagedPyTorchSession if variant.group == "gpu" else PyTorchSession
-        last = variant.engine == "pytorch-channels-last"
-        memory = torch.channels_last if last else torch.contiguous_format
-        return kind(run.model(), variant.device, memory=memory, compiled=not last)
+        return open_pytorch(variant, run)
     opener = {
         "stock-onnxruntime": _open_onnxruntime, "stock-openvino": _open_openvino,
         "stock-ncnn": _open_ncnn, "stock-mnn": _open_mnn,
     }[variant.engine]  # fmt: skip
     return opener(_plain_export(run), run.contract, threads or 0)
+
+
+def open_pytorch(variant: Variant, run: Run) -> Session:
+    """PyTorch's session of a variant's mode and device."""
+    import torch
+
+    if variant.group == "gpu":
+        from tumorseg_benchmarks.variants.pytorch_gpu import PyTorchGpuSession
+
+        return PyTorchGpuSession(run.model(), variant.device, variant.engine)
+    from tumorseg_benchmarks.variants.pytorch import PyTorchSession
+
+    last = variant.engine == "pytorch-channels-last"
+    memory = torch.channels_last if last else torch.contiguous_format
+    compiled = variant.engine == "pytorch-compiled"
+    return PyTorchSession(run.model(), variant.device, memory=memory, compiled=compiled)
 
 
 def _plain_export(run: Run) -> Path:

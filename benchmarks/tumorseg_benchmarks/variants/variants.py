@@ -14,7 +14,9 @@ from tumorseg_runtime.backends import BACKENDS
 from tumorseg_runtime.core.session import LOGITS, InputForm
 
 PYTORCH = "pytorch"
-PYTORCH_BASELINES = ("pytorch-channels-last", "pytorch-compiled")
+PYTORCH_BASELINES = (
+    "pytorch-channels-last", "pytorch-compiled", "pytorch-autocast", "pytorch-cuda-graph",
+)  # fmt: skip
 STOCK = "stock"  # the format of a plain export, which a stock runtime opens (`third_party_baselines`)
 BUILT = "engine"  # the format of what `tumorseg build` leaves in the device folder
 NOT_EXPORTED = "not exported"

@@ -6,6 +6,7 @@ formulas stand (`tumorseg_runtime.conformance.network`).
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from tumorseg_export.targets import onnx_int8
 from tumorseg_export.targets.onnx_fp16 import fused_graph
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.conformance.files import vectors
-from tumorseg_runtime.conformance.network import FOLDER, LOGITS
+from tumorseg_runtime.conformance.network import FOLDER, LOGITS, conformance_contract, file_under
 from tumorseg_runtime.conformance.vector import CONTRACTS
+from tumorseg_runtime.core.contract import SOFTMAX
 from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.processing.preprocess import Preprocessor
@@ -79,6 +81,7 @@ def write_network(contract_name: str, folder: Path) -> None:
             logits = model(torch.from_numpy(tensor)[None])[0].numpy()
             golden.append(Golden(vector.name, vector.pixels, tensor, logits))
     context = ExportContext(model, contract, {"network": f"conformance {contract_name}"}, tuple(golden))
+    exclusive = dataclasses.replace(context, contract=conformance_contract(contract_name, SOFTMAX))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         write_int8(contract_name, context, scratch)
@@ -86,8 +89,10 @@ def write_network(contract_name: str, folder: Path) -> None:
         for target in (*MADE, *OF_INT8):
             if target == "onnx-deploy-gray" and contract.channels == 1:
                 continue
-            for file in TARGETS[target].make(context, scratch).artefact.files:
-                write_bytes(folder / file, (scratch / file).read_bytes())
+            for one in (exclusive, context) if "deploy" in target else (context,):
+                for file in TARGETS[target].make(one, scratch).artefact.files:
+                    data = (scratch / file).read_bytes()
+                    write_bytes(folder / file_under(one.contract.rule, file), data)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tumorseg_export.bundle.sbom import write_sbom
 from tumorseg_export.bundle.sign import write_signature
 from tumorseg_export.bundle.staging import new_bundle_folder
 from tumorseg_export.checkpoint.context import ExportContext, ExportResult
+from tumorseg_export.checkpoint.decision import AgainstBackground, to_export
 from tumorseg_export.checkpoint.provenance import provenance_of
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
 from tumorseg_export.engine.tensorrt_build import RtxOptions
@@ -29,6 +30,7 @@ from tumorseg_export.references.golden_images import (
     noise_in,
     write_golden,
 )
+from tumorseg_export.references.mask_shares import SHEET, contact_sheet, implausible, shares_of
 from tumorseg_export.targets import tensorrt_rtx as tensorrt_rtx_export
 from tumorseg_export.targets.registry import DEFAULT, Target, choose
 from tumorseg_export.targets.validate_parity import require_validators, validate_parity
@@ -43,6 +45,7 @@ from tumorseg_runtime.bundle.bundle import (
 )
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError, TumorsegError
 from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.yardstick import Yardstick
 from tumorseg_train.networks.models import count_parameters
@@ -97,6 +100,10 @@ def export_checkpoint(
         context, judged, model_facts = _load(checkpoint, golden, calibration, rtx, log, judged=asked)
         with _step(log, f"{len(context.golden)} golden images"):
             write_golden(context.golden, folder)
+        if warning := implausible(shares_of((*context.golden, *context.calibration), context.contract)):
+            write_png(folder / SHEET, contact_sheet(context.golden, context.contract), durable=False)
+            log(f"warning: {warning}: look at {SHEET} in the bundle before you use it")
+            model_facts["warning"] = warning
         results = _make_all(chosen, context, folder, log, refuse)
         for one in results.values():
             model_facts.update(one.facts)
@@ -137,9 +144,11 @@ def _load(
         "architecture": checkpoint.architecture,
         "encoder": checkpoint.encoder,
         **({"options": checkpoint.options} if checkpoint.options else {}),
+        **(model.facts if isinstance(model, AgainstBackground) else {}),
         "parameters": count_parameters(model),
     }
-    context = ExportContext(model, contract, checkpoint.origin, images[:golden], rtx, images[golden:])
+    network = to_export(model)
+    context = ExportContext(network, contract, checkpoint.origin, images[:golden], rtx, images[golden:])
     return context, jury, facts
 
 

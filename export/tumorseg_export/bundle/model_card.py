@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tumorseg_export.references.mask_shares import SHEET
 from tumorseg_export.targets import onnx_fp16 as fp16
 from tumorseg_export.targets import onnx_int8 as int8
 from tumorseg_export.targets.validate_parity import worst_figures
@@ -73,6 +74,8 @@ def _limits(bundle: Bundle) -> Iterator[str]:
 
 def limits(bundle: Bundle) -> Iterator[str]:
     """What the network and the evidence for it do not show, a sentence or two each."""
+    if "warning" in bundle.model:
+        yield f"{bundle.model['warning']}: `{SHEET}` shows the golden images with their masks."
     if bundle.training["phantoms"]:
         yield (
             "The training images are phantoms, drawn by a program. The metrics show that the tools "
@@ -119,7 +122,12 @@ def _interface(bundle: Bundle) -> Iterator[str]:
     yield f"- resize: {contract.resize}"
     yield f"- then value / 255, minus mean {list(contract.mean)}, divided by std {list(contract.std)}"
     yield f"- output: logits, one channel per class: {', '.join(contract.classes)}"
-    yield f"- threshold: probability {contract.threshold}, which is a logit of {contract.logit_threshold:g}"
+    yield f"- decision: {contract.decision}"
+    if softmax := bundle.model.get("softmax"):
+        yield (
+            f"- the checkpoint has {softmax['channels']} channels under softmax; channel "
+            f"{softmax['background']}, the background's, is subtracted from the others"
+        )
 
 
 def _row(bundle: Bundle, artefact: Artefact) -> str:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tumorseg_export.checkpoint.decision import AgainstBackground, choose_decision
 from tumorseg_export.checkpoint.derived import UPERNET_04, architecture_like, refuse_upernet_of_04
 from tumorseg_export.checkpoint.normalisation import choose_normalisation
 from tumorseg_export.checkpoint.reader import Checkpoint, from_run
@@ -40,7 +41,7 @@ from tumorseg_train.networks.run import INDEX, Run
 if TYPE_CHECKING:
     import torch
 
-SIZE, THRESHOLD = (512, 512), 0.5  # where neither file nor flag says them
+SIZE = 512, 512  # where neither file nor flag says it
 UNKNOWN = "foreign checkpoint, nothing is known of its training"
 NAMES = {"architecture": "arch", "options": "option"}  # of flags that are not their field's
 
@@ -58,6 +59,7 @@ class CheckpointOptions:
     architecture: str | None = None
     encoder: str | None = None
     classes: tuple[str, ...] | None = None
+    rule: str | None = None
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -92,15 +94,17 @@ def open_foreign(path: Path, given: CheckpointOptions, log: Log = lambda line: N
             f"{file}: has {channels} channels and {fitted.classes} classes, {CONFIG} says {config.channels} "
             f"and {config.classes}: the two do not belong together; save the model again"
         )
-    classes = _class_names(file, fitted.classes, given, log)
+    known = None if config is None else config.rule
+    decision = choose_decision(file, fitted.classes, given.classes, (given.rule, known), given.threshold, log)
     mean_std = choose_normalisation(
         file, (given.mean, given.std), stored.beside, transforms, encoder, channels, log
     )
-    if given.threshold is None:
-        log(f"no --threshold: a pixel belongs to a class from probability {THRESHOLD} on")
-    threshold = THRESHOLD if given.threshold is None else given.threshold
     size = _size(given, transforms, model, log)
-    contract = Contract(*size, *mean_std, classes=classes, threshold=threshold)
+    contract = Contract(
+        *size, *mean_std, classes=decision.classes, threshold=decision.threshold, rule=decision.rule
+    )
+    if decision.background is not None:
+        model = AgainstBackground(model, decision.background)
     check_runs(file, model, contract)
     images = given.images
     sha256 = sha256_of(file)
@@ -166,21 +170,6 @@ def _options(
             f"--option {wrong[0]} is {flags[wrong[0]]!r}, {CONFIG} says {said[wrong[0]]!r}: leave it out"
         )
     return {**said, **flags}
-
-
-def _class_names(file: Path, count: int, given: CheckpointOptions, log: Log) -> tuple[str, ...]:
-    classes = given.classes
-    if classes is None and count == 1:
-        classes = ("tumour",)
-    if classes is None or len(classes) != count:
-        got = "none" if classes is None else ", ".join(classes)
-        raise InputError(f"{file}: has {count} classes, got names: {got}; give {count} by --classes a,b,...")
-    if count > 1:
-        log(
-            f"{count} classes: each is a mask of its own, by its own probability (sigmoid, not softmax or "
-            "argmax over the classes)"
-        )
-    return classes
 
 
 def _size(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tumorseg_export.checkpoint.decision import ACTIVATIONS
 from tumorseg_export.checkpoint.derived import defaults_of, of_timm, refuse_upernet_of_04
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.records import Fields, Format
@@ -35,13 +36,17 @@ Log = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a config.json of smp says; `options` are arguments of smp's class, under their present names."""
+    """What a config.json of smp says; `options` are arguments of smp's class, under their present names.
+
+    rule: what its activation says of the decision.
+    """
 
     architecture: str
     encoder: str
     channels: int
     classes: int
     options: dict[str, Any]
+    rule: str | None
 
 
 def read_config(path: Path, log: Log) -> Config:
@@ -55,12 +60,15 @@ def read_config(path: Path, log: Log) -> Config:
     given = {
         name: value for name, value in values.items() if not name.startswith("_") and name not in NOT_OPTIONS
     }
-    if given.get("activation") == "sigmoid":
-        log("the activation sigmoid is left off: artefacts give logits, and the threshold is a probability")
+    activation = given.get("activation")
+    rule = ACTIVATIONS.get(activation) if isinstance(activation, str) else None
+    if rule is not None:
+        log(f"the activation {activation} is left off: artefacts give logits, which the rule {rule} decides")
         given["activation"] = None
     if given.pop("aux_params", None) is not None:
         log("aux_params are left off: the classification head is a second output, which is not exported")
-    return Config(known[name], encoder, channels, classes, checked_options(path, known[name], encoder, given))
+    options = checked_options(path, known[name], encoder, given)
+    return Config(known[name], encoder, channels, classes, options, rule)
 
 
 def checked_options(

@@ -50,6 +50,7 @@ class BundleOptions(Options):
     size: str | None
     mean: str | None
     std: str | None
+    rule: str | None
     threshold: float | None
     entry: str | None
     option: tuple[str, ...]
@@ -72,15 +73,7 @@ class ExportOptions(BundleOptions):
         "Proof": ("images", "golden", "calibration"),
         "TensorRT-RTX": ("compute_capability", "batch"),
         "Foreign checkpoint": (
-            "arch",
-            "encoder",
-            "classes",
-            "size",
-            "mean",
-            "std",
-            "threshold",
-            "entry",
-            "option",
+            *("arch", "encoder", "classes", "rule", "size", "mean", "std", "threshold", "entry", "option"),
         ),
     },
 )
@@ -117,6 +110,12 @@ class ExportOptions(BundleOptions):
 @click.option("--size", help="Foreign: input in pixels, 512 or HEIGHTxWIDTH.  [default: 512]")
 @click.option("--mean", help="Foreign: per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
 @click.option("--std", help="Foreign: like --mean.")
+@click.option(
+    "--rule",
+    type=click.Choice(["sigmoid", "softmax"]),
+    help="Foreign: how several classes become masks: sigmoid, each by its own probability, or softmax, the "
+    "largest probability, with one class named background.",
+)
 @click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
 @click.option("--entry", help="Foreign: which network, where a file holds several; the message lists them.")
 @click.option(
@@ -180,6 +179,7 @@ def make_bundle(options: BundleOptions, targets: Sequence[str], refuse: Refuse |
         size=height_width,
         mean=means,
         std=stds,
+        rule=options.rule,
         threshold=options.threshold,
         images=options.images,
         entry=options.entry,
@@ -265,6 +265,7 @@ def summarise(bundle: Bundle, seconds: float) -> dict[str, Any]:
         "sha256": bundle.digest(),
         "golden_images": len(bundle.golden),
         "seconds": round(seconds, 1),
+        "warning": bundle.model.get("warning"),
         "artefacts": artefacts,
     }
 

@@ -20,9 +20,11 @@ import onnx
 
 from tumorseg_export.precision.fp16_graph import Graph, to_mixed
 from tumorseg_export.precision.trial import FloatArray, Trials
+from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.parity.budget import Budget
 from tumorseg_runtime.parity.compare import ImageParity
 from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.processing.decision import distances
 
 RANKED_ON = 2  # images for step 2
 MOST_RETURNED = 12  # trials of step 4
@@ -154,18 +156,18 @@ def rank(
         halved = set(unit.nodes) - forced
         if halved:
             errors = [
-                near_threshold(image.logits, logits, trials.contract.logit_threshold, trials.scale)
+                near_threshold(image.logits, logits, trials.contract, trials.scale)
                 for image, logits in trials.logits(to_mixed(graph, everything - halved), images)
             ]
             effects.append(Effect(unit, float(np.sqrt(np.mean(np.square(errors))))))
     return sorted(effects, key=lambda effect: -effect.error)
 
 
-def near_threshold(reference: FloatArray, logits: FloatArray, threshold: float, scale: float) -> float:
-    """Root mean square of the error in standard deviations, where the reference is within one of the
-    threshold; over the whole image where it is nowhere so near."""
+def near_threshold(reference: FloatArray, logits: FloatArray, contract: Contract, scale: float) -> float:
+    """Root mean square of the error in standard deviations, where the reference is within one of
+    another decision; over the whole image where it is nowhere so near."""
     error = (logits.astype(np.float64) - reference) / scale
-    near = np.abs(reference - threshold) < scale
+    near = np.abs(distances(reference, contract)) < scale
     return float(np.sqrt(np.mean(np.square(error[near] if near.any() else error))))
 
 

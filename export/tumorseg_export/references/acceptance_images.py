@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tumorseg_export.references.golden_images import in_turn, make_golden
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.processing.decision import decide
 from tumorseg_train.data.split import Item, Manifest
 from tumorseg_train.report.noninferiority import FEWEST_GROUPS
 
@@ -62,6 +63,5 @@ def make_judged(
         size = contract.height, contract.width
         truths = tuple(read_resized(manifest, item, *size)[1].astype(np.bool_) for item in items)
     else:
-        threshold = np.float32(contract.logit_threshold)
-        truths = tuple(np.asarray((image.logits >= threshold).any(axis=0)) for image in images)
+        truths = tuple(np.asarray(decide(image.logits, contract).any(axis=0)) for image in images)
     return Judged(images, truths, tuple(item.group or item.image for item in items), known)

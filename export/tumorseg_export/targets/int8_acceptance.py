@@ -31,6 +31,7 @@ from tumorseg_runtime.parity.check_prediction import Predicted
 from tumorseg_runtime.parity.compare import ParityReport, logit_scale, mask_dice
 from tumorseg_runtime.parity.replay import ONE_BY_ONE, replay
 from tumorseg_runtime.parity.report import summary
+from tumorseg_runtime.processing.decision import decide
 from tumorseg_train.report.noninferiority import (
     FEWEST_GROUPS,
     LEAST,
@@ -70,13 +71,14 @@ def check_decisions(
     scale: standard deviation of PyTorch's logits, the unit of errors.
     """
     pairs: dict[int, tuple[float, float]] = {}
-    threshold = np.float32(door.contract.logit_threshold)
 
     def each(index: int, prediction: Predicted) -> None:
         truth = judged.truths[index]
         if prediction.own_logits is not None and truth.any():
             both = (judged.images[index].logits, prediction.own_logits)
-            ours, theirs = (mask_dice(np.asarray((one >= threshold).any(axis=0)), truth) for one in both)
+            ours, theirs = (
+                mask_dice(np.asarray(decide(one, door.contract).any(axis=0)), truth) for one in both
+            )
             pairs[index] = ours, theirs
 
     report = replay(

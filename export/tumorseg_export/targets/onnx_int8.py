@@ -88,9 +88,8 @@ def quantise(graph: Graph, context: ExportContext, folder: Path) -> tuple[onnx.M
 
 def _error(graph: Graph, way: Calibrated, trials: Trials) -> float:
     """Root mean square over the images of the logit error near the threshold, all in INT8."""
-    threshold = trials.contract.logit_threshold
     errors = [
-        near_threshold(image.logits, logits, threshold, trials.scale)
+        near_threshold(image.logits, logits, trials.contract, trials.scale)
         for image, logits in trials.logits(to_int8(graph, frozenset(), way), trials.images)
     ]
     return float(np.sqrt(np.mean(np.square(errors))))

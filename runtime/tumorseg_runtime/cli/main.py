@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import io
 import sys
@@ -89,6 +90,24 @@ def one_line_errors() -> Iterator[None]:
             say(str(stopped), err=True)
         leave_in_peace()
         sys.exit(stopped.exit_code)
+    except (MemoryError, OSError, RuntimeError) as error:
+        lack = _lacking(error)
+        if lack is None:
+            raise
+        say(f"error: {lack}; files that were written are whole", err=True)
+        sys.exit(2)
+
+
+def _lacking(error: MemoryError | OSError | RuntimeError) -> str | None:
+    """What the system has refused to give this process, and what to do; None for another error."""
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or code == errno.ENOMEM:
+        return "the memory is used up, expected more: end other programs, or take smaller images or batches"
+    if "can't start new thread" in str(error) or code == errno.EAGAIN:
+        return "no thread or process can be started, expected some: raise the limit of memory or of processes"
+    if code in (errno.EMFILE, errno.ENFILE):
+        return "no further file can be opened, expected some dozens: raise the limit (ulimit -n)"
+    return None
 
 
 def main() -> None:

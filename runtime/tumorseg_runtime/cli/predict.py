@@ -12,6 +12,7 @@ import click
 
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.cli.descriptions import describe, describe_volume
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.options import (
     PATH,
@@ -32,7 +33,7 @@ from tumorseg_runtime.cli.results_log import (
 )
 from tumorseg_runtime.cli.segmentation_results import SegmentationResults
 from tumorseg_runtime.cli.terminal import say, say_text
-from tumorseg_runtime.cli.volume_results import VolumeResults, describe_volume
+from tumorseg_runtime.cli.volume_results import VolumeResults
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
@@ -40,14 +41,15 @@ from tumorseg_runtime.core.progress import Tell
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images import decoder_lines
 from tumorseg_runtime.images.dicom.segmentation import Maker, write_segmentation
+from tumorseg_runtime.images.dicom.series import series_spans
+from tumorseg_runtime.images.frame import WindowedFile
+from tumorseg_runtime.images.frames import is_dicom
 from tumorseg_runtime.images.nifti.names import is_volume
-from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
-from tumorseg_runtime.processing.postprocess import Lesion
 
 LOCK = ".predict.lock"
-LARGEST = 3  # lesions named in an image's line; predictions.json has all
+IMAGE, SERIES = "image", "series"  # whose values a window is made of
 FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
 
 
@@ -79,6 +81,7 @@ class PredictOptions(Options):
     overlays: bool
     probabilities: bool
     dicom_seg: bool
+    window: str
     resume: bool
 
 
@@ -87,7 +90,7 @@ class PredictOptions(Options):
     example="tumorseg predict bundles/breast scans/ --out masks",
     sections={
         "Backend": ("backend", "device", "precision", "threads", "batch", "preprocess", "timeout"),
-        "Pictures": ("overlays", "probabilities", "dicom_seg"),
+        "Pictures": ("overlays", "probabilities", "dicom_seg", "window"),
     },
 )
 @bundle_argument
@@ -111,6 +114,13 @@ class PredictOptions(Options):
 @click.option("--probabilities", is_flag=True, help="Also maps as 16-bit PNG: 65535 is probability 1.")
 @click.option(
     "--dicom-seg", is_flag=True, help="Also NAME.seg.dcm beside the masks; holds patient data of the image."
+)
+@click.option(
+    "--window",
+    type=click.Choice((IMAGE, SERIES)),
+    default=IMAGE,
+    show_default=True,
+    help="Of DICOM frames that say none: from the values of each, or of all FILES of its series.",
 )
 @click.option("--resume", is_flag=True, help="Skip files that an earlier run into OUT has completed.")
 def predict(options: PredictOptions) -> None:
@@ -148,7 +158,9 @@ def predict(options: PredictOptions) -> None:
     settings = {
         "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
+        "rule": segmenter.contract.rule,
         "threshold": segmenter.contract.threshold,
+        "window": options.window,
         "outputs": {
             "overlays": options.overlays,
             "probabilities": options.probabilities,
@@ -169,7 +181,12 @@ def predict(options: PredictOptions) -> None:
         todo = [path for path in paths if str(path) not in results_log.done]
         if len(todo) < len(paths):
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")
-        results = segmenter.stream(todo, batch_size=options.batch, timeout_s=options.timeout)
+        read: list[Path | WindowedFile] = [*todo]
+        if options.window == SERIES:
+            options.log(f"one window for each series: {len(paths)} files are read once before")
+            spans = series_spans(filter(is_dicom, paths))
+            read = [WindowedFile(path, spans[path]) if path in spans else path for path in todo]
+        results = segmenter.stream(read, batch_size=options.batch, timeout_s=options.timeout)
         volumes = VolumeResults(options.out, overlays=options.overlays, probabilities=options.probabilities)
         with contextlib.closing(results), volumes, options.progress("segmenting") as tell:
             segment(results, todo, names, outputs, volumes, results_log, tell, say_each=say_each)
@@ -209,7 +226,7 @@ def segment(
                 "(when that is done, --resume goes on from here)"
             )
         if say_each and result.prediction is not None:
-            say(describe_volume(line, LARGEST) if whole else describe(result.prediction))
+            say(describe_volume(line) if whole else describe(result.prediction))
         tell((result.index + 1) / len(todo))
 
 
@@ -274,21 +291,3 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
         raise CheckFailedError(
             f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"
         )
-
-
-def describe(prediction: Prediction) -> str:
-    """One line for people."""
-    height, width = prediction.masks.shape[1:]
-    name = prediction.name
-    if not prediction.lesions:
-        return f"{name} ({width}x{height}): no lesion"
-    largest = sorted(prediction.lesions, key=lambda lesion: -lesion.area_px)[:LARGEST]
-    areas = ", ".join(f"{lesion.label} {_area(lesion)}" for lesion in largest)
-    more = f", {len(prediction.lesions) - LARGEST} smaller" if len(prediction.lesions) > LARGEST else ""
-    return f"{name} ({width}x{height}): {len(prediction.lesions)} lesion(s): {areas}{more}"
-
-
-def _area(lesion: Lesion) -> str:
-    if lesion.area_mm2 is None:
-        return f"{lesion.area_px} px"
-    return f"{lesion.area_px} px ({lesion.area_mm2:.1f} mm2)"

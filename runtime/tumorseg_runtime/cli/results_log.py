@@ -1,8 +1,8 @@
 """`predictions.jsonl`: what `tumorseg predict` has done so far, one line of JSON per image, volume or failed
 file.
 
-The first line holds the settings: bundle, session, threshold, kinds of output. Lines are appended after an
-image's outputs are written, so that a line stands for complete outputs; a run that was killed leaves at
+The first line holds the settings: bundle, session, decision rule, kinds of output. Lines are appended after
+an image's outputs are written, so that a line stands for complete outputs; a run that was killed leaves at
 most a half last line. Nothing but the names of files is held in memory, however many images there are.
 """
 
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.files import make_folder, open_log, write_text
+from tumorseg_runtime.core.files import Log, make_folder, write_text
 from tumorseg_runtime.core.records import Fields, Format
 
 FILE, SUMMARY = "predictions.jsonl", "predictions.json"
@@ -55,7 +55,7 @@ class ResultsLog:
             write_text(path, itertools.chain([head], kept))
         else:
             write_text(path, head)
-        self._file = open_log(path)
+        self._log = Log(path)
 
     def __enter__(self) -> ResultsLog:
         return self
@@ -63,12 +63,11 @@ class ResultsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._log.close()
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a line and hand it to the operating system."""
-        self._file.write(_line(line))
-        self._file.flush()
+        """Add a line and hand it to the operating system; raises InputError where the disk refuses it."""
+        self._log.append(_line(line))
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The lines after the settings; a half last line, of a run that was killed, is left out."""

@@ -20,7 +20,7 @@ from tumorseg_runtime.images.nifti.write import SliceWriter, writing_volume
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.stream import StreamResult
-from tumorseg_runtime.processing.lesions_3d import Components, Lesion3D
+from tumorseg_runtime.processing.lesions_3d import Components
 from tumorseg_runtime.processing.overlay import draw_overlay
 
 MOST_LESIONS = 1000  # in a line; the largest ones
@@ -152,19 +152,3 @@ def _rank(prediction: Prediction) -> tuple[int, int]:
     """What makes a slice worth showing: the tumour in it, then how near the middle it is."""
     frame = prediction.frame
     return int(prediction.mask.sum()), -abs(frame.index - frame.count // 2)
-
-
-def describe_volume(line: dict[str, Any], most: int) -> str:
-    """One line for people, with at most `most` lesions."""
-    head = f"{line['image']} ({'x'.join(map(str, line['voxels']))}): "
-    if not line["lesion_count"]:
-        return head + "no lesion"
-    said = [_said(Lesion3D(**lesion)) for lesion in line["lesions"][:most]]
-    more = line["lesion_count"] - len(said)
-    return f"{head}{line['lesion_count']} lesion(s): {', '.join(said)}" + (
-        f", {more} smaller" if more else ""
-    )
-
-
-def _said(lesion: Lesion3D) -> str:
-    return f"{lesion.label} {lesion.voxels} voxels ({lesion.volume_mm3:.1f} mm3)"

@@ -11,10 +11,12 @@ import re
 from typing import Any
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.expected import MAY_LACK
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESIZE_RULES = ("linear-exact",)
+SIGMOID, SOFTMAX = "sigmoid", "softmax"
 MAX_SIDE = 8192  # pixels: a float32 input of three channels then takes 0.8 GB
 MAX_CLASSES = 256
 SIZE_DIVISOR = 32  # five stride-2 stages in the encoder; an exported graph no longer checks it
@@ -27,8 +29,12 @@ class Contract:
     height, width: input size in pixels, each divisible by 32 and at most 8192.
     mean, std: per channel, for intensities scaled to 0..1; their length is the number of channels.
     resize: the rule that brings any image to height x width (`tumorseg_runtime.processing.preprocess`).
-    classes: one name per output channel, in order; each channel is an independent binary mask.
-    threshold: probability from which on a pixel belongs to the class, in 0..1, both excluded.
+    classes: one name per output channel and mask, in order.
+    threshold: probability from which on a pixel belongs to the class, in 0..1, both excluded; None under the
+        rule softmax, which has none.
+    rule: how logits become masks (`tumorseg_runtime.processing.decision`): 'sigmoid', each class for itself,
+        or 'softmax', one class per pixel or the background, which is not among the classes and whose logit
+        is 0. Files from before there were two rules lack it.
     """
 
     height: int = 512
@@ -37,7 +43,8 @@ class Contract:
     std: tuple[float, ...] = IMAGENET_STD
     resize: str = "linear-exact"
     classes: tuple[str, ...] = ("tumour",)
-    threshold: float = 0.5
+    threshold: float | None = 0.5
+    rule: str = dataclasses.field(default=SIGMOID, metadata=MAY_LACK)
 
     def __post_init__(self) -> None:
         for name, pixels in (("height", self.height), ("width", self.width)):
@@ -72,8 +79,24 @@ class Contract:
                 f"class name '{unfit[0][:100]}' cannot be part of a file name, expected at most 100 letters, "
                 "digits, blanks, dots, - and _: rename it"
             )
-        if not 0 < self.threshold < 1:
-            raise InputError(f"threshold is {self.threshold}, expected a probability between 0 and 1")
+        self._check_rule()
+
+    def _check_rule(self) -> None:
+        if self.rule == SIGMOID:
+            if self.threshold is None or not 0 < self.threshold < 1:
+                raise InputError(f"threshold is {self.threshold}, expected a probability between 0 and 1")
+        elif self.rule != SOFTMAX:
+            raise InputError(f"rule is '{self.rule}', expected {SIGMOID} or {SOFTMAX}")
+        elif self.threshold is not None:
+            raise InputError(
+                f"threshold is {self.threshold}, expected none: under the rule {SOFTMAX} the largest "
+                "probability decides"
+            )
+        elif len(self.classes) < 2:
+            raise InputError(
+                f"rule {SOFTMAX} has the one class {self.classes[0]} beside the background, expected two or "
+                f"more: one class is {SIGMOID} at 0.5"
+            )
 
     @property
     def channels(self) -> int:
@@ -82,8 +105,22 @@ class Contract:
 
     @property
     def logit_threshold(self) -> float:
-        """The threshold on the scale of logits: log(p / (1 - p)), so that no sigmoid is needed."""
-        return math.log(self.threshold / (1 - self.threshold))
+        """The threshold on the scale of logits: log(p / (1 - p)), so that no sigmoid is needed; 0, the
+        background's logit, under the rule softmax."""
+        return 0.0 if self.threshold is None else math.log(self.threshold / (1 - self.threshold))
+
+    @property
+    def decision(self) -> str:
+        """The rule in words."""
+        if self.threshold is None:
+            return (
+                f"{SOFTMAX}: a pixel belongs to the class of the largest logit where it is above 0, the "
+                "background's, else to none"
+            )
+        return (
+            f"{SIGMOID}: a pixel belongs to a class from probability {self.threshold:g} on, a logit of "
+            f"{self.logit_threshold:g}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, in the order of the fields."""

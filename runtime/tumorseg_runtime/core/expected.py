@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, Union
 from tumorseg_runtime.core.errors import InputError
 
 _SHOWN = 60  # characters of a value in a message
+# Metadata of a dataclass's field that files from before it lack: its default then holds.
+MAY_LACK: Mapping[str, Any] = {"may_lack": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +129,14 @@ def _limited(value: Any, limits: Iterable[Any], where: str) -> Any:
 def _record(value: Any, record: Any, where: str, given: Mapping[str, Any]) -> Any:
     hints = _hints(record)
     names = [field.name for field in dataclasses.fields(record) if field.name not in given]
+    lacking = {
+        field.name
+        for field in dataclasses.fields(record)
+        if field.metadata == MAY_LACK and field.name not in _object(value, where)
+    }
     if unknown := sorted(set(_object(value, where)) - set(names)):
         raise Unexpected(f"has the unknown field {_at(where, unknown[0])}")
-    fields = _fields(value, Fields({name: hints[name] for name in names}), where)
+    fields = _fields(value, Fields({name: hints[name] for name in names if name not in lacking}), where)
     try:
         return record(**given, **fields)
     except InputError as error:  # of the dataclass itself

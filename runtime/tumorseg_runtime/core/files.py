@@ -20,7 +20,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 from tumorseg_runtime.core.errors import InputError
 
@@ -89,12 +89,33 @@ def write_secret(path: Path, data: bytes) -> None:
         raise _refused(path, error) from error
 
 
-def open_log(path: Path) -> TextIO:
-    """A file that whole lines are appended to, for a reader that leaves out a half last one."""
-    try:
-        return path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise _refused(path, error) from error
+class Log:
+    """A file that whole lines are appended to, for a reader that leaves out a half last one.
+
+    Raises InputError where it cannot be opened, and for lines that the disk refuses, of which nothing stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("ab", buffering=0)  # nothing is left for `close` to fail with
+        except OSError as error:
+            raise _refused(path, error) from error
+
+    def append(self, lines: str) -> None:
+        """Hand lines to the operating system."""
+        data, before = lines.encode(), self._file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(before)
+            raise _refused(self._path, error) from error
+
+    def close(self) -> None:
+        """Further lines are an error."""
+        self._file.close()
 
 
 def copy(source: Path, path: Path) -> None:

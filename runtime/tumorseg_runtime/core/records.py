@@ -6,8 +6,8 @@ line: path, got, expected, what to do.
 
 What is expected is written as a type: bool, int, float, str, None, Any, a union, Literal, list[X],
 tuple[X, ...], dict[str, X], Annotated[X, Range(...)] or Annotated[X, Pattern(...)], a dataclass (an object of
-exactly these fields), `Fields(name=X, ...)` (an object that has at least these), [X] (a list), or (X, None)
-(X or null).
+exactly these fields, but for those marked MAY_LACK), `Fields(name=X, ...)` (an object that has at least
+these), [X] (a list), or (X, None) (X or null).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.core.errors import BackendError, GpuLostError, InputError
 from tumorseg_runtime.device.driver import why_no_driver
 
 DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
@@ -124,9 +124,13 @@ class Gpu:
         """Another stream beside the one of all work, for copies that overlap with it."""
         return self._owned(self._call("cuStreamCreate", NON_BLOCKING), "cuStreamDestroy")
 
-    def event(self) -> Any:
-        """A mark in a stream, without a time."""
-        return self._owned(self._call("cuEventCreate", DISABLE_TIMING), "cuEventDestroy")
+    def event(self, *, timed: bool = False) -> Any:
+        """A mark in a stream, with a time only where it is asked for."""
+        return self._owned(self._call("cuEventCreate", 0 if timed else DISABLE_TIMING), "cuEventDestroy")
+
+    def nanoseconds(self, start: Any, end: Any) -> int:
+        """Between two timed marks that were waited for."""
+        return round(float(self._call("cuEventElapsedTime", start, end)) * 1e6)
 
     def record(self, event: Any, *, on: Any = None) -> None:
         """Set the mark behind all that is queued on a stream, None for the one of all work."""
@@ -162,8 +166,7 @@ class Gpu:
         *_, count = self._driver.cuGraphGetNodes(graph, 0)
         return self._driver.cuGraphGetNodes(graph, count)[1] if count else ()
 
-    def _is_of_host(self, node: Any) -> bool:
-        """A function of the host, or a copy from its memory."""
+    def _is_of_host(self, node: Any) -> bool:  # a function of the host, or a copy from its memory
         kind = int(self._call("cuGraphNodeGetType", node))
         if kind != MEMCPY_NODE:
             return kind == HOST_NODE
@@ -235,7 +238,7 @@ class Gpu:
                 "largest batch: take a smaller one, or end other programs on the GPU"
             )
         if int(status) in BROKEN:
-            raise BackendError(
+            raise GpuLostError(
                 f"{function} failed ({getattr(status, 'name', status)}): the GPU is lost to this process, "
                 "expected CUDA_SUCCESS: start the process again; if it stays, check the GPU and its driver"
             )

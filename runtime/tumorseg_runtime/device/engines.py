@@ -165,7 +165,8 @@ def latest_engine(folder: Path, bundle: Bundle, precision: str, form: str = "onn
     paths = sorted(engines_in(folder), key=lambda path: record_of(path).stat().st_mtime_ns, reverse=True)
     require_trusted(folder, *paths, *map(record_of, paths))
     wanted = (bundle.digest(), precision)
-    others = {bundle.sha256(one.file) for one in bundle.artefacts if one.format != form}
+    files = (one.file for one in bundle.artefacts if one.format != form)
+    others = {bundle.files[file].sha256 for file in files if file in bundle.files}
     for path in paths:
         key = read_record(path).key
         if (key.bundle_sha256, key.precision) == wanted and key.onnx_sha256 not in others:

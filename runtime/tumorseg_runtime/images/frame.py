@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -45,3 +46,20 @@ class Frame:
     count: int = 1
     warnings: tuple[str, ...] = ()
     sop_instance: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowedFile:
+    """A DICOM file to be read with the window of its series (`tumorseg_runtime.images.dicom.series`).
+
+    span: the values, in the modality's unit, that become 0 and 255 in place of each frame's own minimum and
+        maximum, where those are its window.
+    """
+
+    path: Path
+    span: tuple[float, float]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    __str__ = __fspath__

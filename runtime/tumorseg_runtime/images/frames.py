@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.decoder_lines import caught
-from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.images.frame import Frame, WindowedFile
 from tumorseg_runtime.images.nifti.names import is_volume
 from tumorseg_runtime.images.read import SUFFIXES, read_image
 
@@ -20,13 +20,14 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 _MARK_AT, _MARK = 128, b"DICM"
 
 
-def read_frames(path: str | Path) -> Iterator[Frame]:
+def read_frames(path: str | Path | WindowedFile) -> Iterator[Frame]:
     """The frames of a plain image, DICOM file or NIfTI volume, one decoded at a time.
 
     Raises InputError where the file is missing, too large, damaged or of a kind that is not read, and
     BackendError for a DICOM file without the extra 'dicom', a NIfTI file without 'nifti'. Errors come when
     the frame is asked for.
     """
+    span = path.span if isinstance(path, WindowedFile) else None
     path = Path(path)
     if is_volume(path):
         from tumorseg_runtime.images.nifti.slices import read_volume
@@ -35,7 +36,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
     if is_dicom(path):
         from tumorseg_runtime.images.dicom.read import read_dicom
 
-        return read_dicom(path)
+        return read_dicom(path, span)
     return _one(path)
 
 
@@ -45,7 +46,7 @@ def _one(path: Path) -> Iterator[Frame]:
     yield Frame(str(path), pixels, warnings=tuple(damage))
 
 
-def read_frame(path: str | Path) -> Frame:
+def read_frame(path: str | Path | WindowedFile) -> Frame:
     """The frame of a file that holds one; raises InputError where it holds more, and as `read_frames`."""
     frame = next(read_frames(path))
     if frame.count != 1:

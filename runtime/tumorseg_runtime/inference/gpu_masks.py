@@ -33,6 +33,7 @@ from tumorseg_runtime.processing.postprocess import close_share, masks_from_logi
 from tumorseg_runtime.processing.preprocess_cuda import CudaPreprocessor, require_same_bits
 
 SETS = 2
+PARTS = ("upload", "compute", "download")
 CLOSE_WAIT_S = 1.0  # for a call that may hang: what it holds then goes with it
 
 
@@ -49,22 +50,25 @@ Answers = Sequence[Decided] | npt.NDArray[np.float32]
 
 
 class Ticket:
-    """A batch that was submitted. answers, error: one of them is there when it was waited for."""
+    """A batch that was submitted. answers, error: one of them is there when it was waited for. parts:
+    nanoseconds of upload, compute (all kernels) and download, where they are timed."""
 
     def __init__(self, place: _Set, sizes: list[tuple[int, int]]) -> None:
         self.place: _Set | None = place
         self.sizes = sizes
         self.answers: Answers | None = None
+        self.parts: dict[str, int] = {}
         self.error: TumorsegError | None = None
 
 
 class _Set:
     """Buffers and marks of one batch that is under way."""
 
-    def __init__(self, gpu: Gpu, in_bytes: int, logit_bytes: int) -> None:
+    def __init__(self, gpu: Gpu, in_bytes: int, logit_bytes: int, timed: bool) -> None:
         self.up, self.back = Pair(gpu), Pair(gpu)
         self.tensor, self.logits = gpu.device_memory(in_bytes), gpu.device_memory(logit_bytes)
-        self.uploaded, self.computed, self.done = gpu.event(), gpu.event(), gpu.event()
+        self.marks = [gpu.event(timed=timed) for _ in range(4)]
+        self.begun, self.uploaded, self.computed, self.done = self.marks
         self.graphs: dict[int, Any] = {}  # by number of images; None where there can be none
         self.graphs_of = (0, 0)  # bytes of `up` and `back`, whose addresses they hold
         self.ticket: Ticket | None = None
@@ -85,9 +89,10 @@ class GpuMasks:
         band: float | None = None,
         logits: bool = False,
         cache: Path | None = None,
+        timed: bool = False,
     ) -> None:
         """largest: batch that is submitted. band: around the threshold, in logits, for `Decided.close`.
-        logits: bring them down. cache: folder for the compiled kernels.
+        logits: bring them down. cache: folder for the compiled kernels. timed: for `Ticket.parts`.
 
         Raises BackendError where the GPU gives other bits than the CPU, or has too little memory.
         """
@@ -98,13 +103,14 @@ class GpuMasks:
         require_same_bits(self._preprocess)
         self._values = len(contract.classes) * contract.height * contract.width  # logits of an image
         in_bytes = contract.channels * contract.height * contract.width * self._preprocess.dtype.itemsize
-        self._lock = threading.Lock()
+        self._lock, self._timed = threading.Lock(), timed
         self._turn = 0
         with self._gpu.current():
             self._decider = Decider(contract, self._gpu, band, cache)
             self._up, self._down = self._gpu.more_stream(), self._gpu.more_stream()
             n = self._largest
-            self._sets = [_Set(self._gpu, n * in_bytes, n * self._values * 4) for _ in range(SETS)]
+            sizes = (n * in_bytes, n * self._values * 4)
+            self._sets = [_Set(self._gpu, *sizes, timed) for _ in range(SETS)]
             self._scratch = Pair(self._gpu)  # for logits of single images
             if not logits:
                 self._decider.require_same_masks(self._sets[0].up, self._sets[0].logits, self._sets[0].back)
@@ -172,6 +178,8 @@ class GpuMasks:
             nbytes_down = self._largest * FOUND.itemsize + words * WORD
         nbytes = self._preprocess.stage(images, names, place.up, beside)
         place.back.require(nbytes_down)
+        if self._timed:
+            gpu.record(place.begun, on=self._up)
         gpu.upload(place.up.device.pointer, place.up.host.pointer, nbytes, on=self._up)
         gpu.record(place.uploaded, on=self._up)
         gpu.after(place.uploaded)
@@ -211,6 +219,9 @@ class GpuMasks:
         try:
             with self._gpu.current():
                 self._gpu.await_event(place.done)
+                if self._timed:
+                    spans = map(self._gpu.nanoseconds, place.marks, place.marks[1:])
+                    ticket.parts = dict(zip(PARTS, spans, strict=True))
                 self._session.served(len(ticket.sizes))
                 ticket.answers = (
                     self._read_logits(place, ticket) if self._logits else self._read(place, ticket)

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder
-from tumorseg_runtime.images.frame import Frame
+from tumorseg_runtime.images.frame import Frame, WindowedFile
 from tumorseg_runtime.images.frames import read_frame
 from tumorseg_runtime.images.read import check_image, encode_png, write_png
 from tumorseg_runtime.parity.margin import Band
 from tumorseg_runtime.processing.overlay import draw_overlay
 from tumorseg_runtime.processing.postprocess import Lesion, close_share, probabilities
 
-Image = npt.NDArray[np.uint8] | str | Path | Frame
+Image = npt.NDArray[np.uint8] | str | Path | WindowedFile | Frame
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,16 +113,16 @@ class Prediction:
         return self.own_logits
 
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """Sigmoid of the resized logits, float32 (K, H, W) at the image's own size; computed at each call.
+        """By the contract's rule, float32 (K, H, W) at the image's own size; computed at each call.
 
         Raises InputError where there are no logits.
         """
-        return probabilities(self.logits, *self.masks.shape[1:])
+        return probabilities(self.logits, self.contract, *self.masks.shape[1:])
 
     @functools.cached_property
     def margin(self) -> float | None:
-        """Share of the pixels, 0..1, that another backend could decide otherwise: those whose logit lies
-        within `band` of the threshold (`tumorseg_runtime.parity.margin`); None without a bundle.
+        """Share of the pixels, 0..1, that another backend could decide otherwise: those whose logits lie
+        within `band` of another decision (`tumorseg_runtime.parity.margin`); None without a bundle.
 
         Raises InputError where there are no logits, and no GPU has counted.
         """
@@ -159,6 +159,6 @@ def to_frame(image: Image, name: str) -> Frame:
     """An image in any form that is taken, as a frame; `name` is for an array. Raises InputError."""
     if isinstance(image, Frame):
         return image
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, Path, WindowedFile)):
         return read_frame(image)
     return Frame(name, check_image(image, name))

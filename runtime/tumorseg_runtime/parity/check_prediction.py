@@ -25,10 +25,13 @@ from tumorseg_runtime.parity.compare import (
 from tumorseg_runtime.parity.margin import Band
 from tumorseg_runtime.parity.reference import Reference
 from tumorseg_runtime.parity.rules import (
+    PROBABILITY_SLOPES,
     RuleLesion,
     bands_of,
     diameter_rule,
+    distance_rule,
     lesions_rule,
+    probability_rule,
     resized_rule,
     spacing_rule,
     walk,
@@ -37,7 +40,6 @@ from tumorseg_runtime.parity.written import Written, written_breaches
 from tumorseg_runtime.processing.postprocess import Lesion
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
-SIGMOID_SLOPE = 0.25  # the largest
 FLOAT_ROUNDING = 1e-5  # of a probability, and relative of millimetres and centroids
 FloatArray = npt.NDArray[np.float32]
 Answer = TypeVar("Answer")
@@ -115,17 +117,16 @@ class Checker:
         if differs := differing_bits(item.pixels, found.frame.pixels):
             lines.append(f"{differs} of the image's own pixels differ, expected 0")
         final, tensors = FinalMasks(found.masks, height, width), self._tensors(item, found.frame)
-        threshold = contract.logit_threshold
         if found.own_logits is None:
             parity = compare_final_masks(
-                item.name, item.logits, final, logit_threshold=threshold,
+                item.name, item.logits, final, contract=contract,
                 allowed=self.budget.relative_error * self.scale, budget=self.budget,
                 resizes_masks=self.door.resizes_masks, tensors=tensors,
             )  # fmt: skip
             lines += _margin_breaches(found, item, contract, self.budget.relative_error * self.scale)
         else:
             parity = compare_image(
-                item.name, item.logits, found.own_logits, logit_threshold=threshold, scale=self.scale,
+                item.name, item.logits, found.own_logits, contract=contract, scale=self.scale,
                 budget=self.budget, tensors=tensors, final=final,
             )  # fmt: skip
             if found.own_logits.shape == item.logits.shape and found.masks.shape[1:] == (height, width):
@@ -192,7 +193,7 @@ def _margin_breaches(found: Predicted, item: Reference, contract: Contract, allo
     """What a margin that a GPU counted is not that the reference's logits say, which err by `allowed`."""
     if found.close is None or found.band is None:
         return []
-    near = np.abs(resized_rule(item.logits, *found.masks.shape[1:]) - contract.logit_threshold)
+    near = np.abs(distance_rule(resized_rule(item.logits, *found.masks.shape[1:]), contract))
     edge = found.band.logits
     least, most = (np.count_nonzero(near <= edge + step) / near.size for step in (-allowed, allowed))
     if least <= found.close <= most:
@@ -214,16 +215,16 @@ def _own_breaches(found: Predicted, contract: Contract) -> list[str]:
     wrong, near = 0, np.zeros(2)
     for rows in bands_of(height, width):
         resized = resized_rule(found.own_logits, height, width, rows)
-        distance = resized - contract.logit_threshold
+        distance = distance_rule(resized, contract)
         away = np.abs(distance)
         wrong += int(np.count_nonzero((found.masks[:, rows] != (distance >= 0)) & (away > rounding)))
         near += [np.count_nonzero(away <= edge + step) for step in (-rounding, rounding)]
         if alike:
-            sigmoid = 1 / (1 + np.exp(-np.clip(resized, -700, 700)))
-            error = np.maximum(error, np.abs(probabilities[:, rows] - sigmoid).max())  # keeps NaN
+            right = probability_rule(resized, contract)
+            error = np.maximum(error, np.abs(probabilities[:, rows] - right).max())  # keeps NaN
     if wrong:
         lines.append(f"{wrong} pixels of the mask are not what the logits say, expected 0")
-    allowed = SIGMOID_SLOPE * rounding + FLOAT_ROUNDING
+    allowed = PROBABILITY_SLOPES[contract.rule] * rounding + FLOAT_ROUNDING
     if alike and not error <= allowed:
         lines.append(f"probabilities err by {error:.2g}, expected at most {allowed:.1g}")
     if found.band is not None:

@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tumorseg_runtime.core.contract import SOFTMAX, Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.parity.budget import BUDGETS, Budget, decision_breaches, number_breaches
 from tumorseg_runtime.parity.mask_diff import Decisions, compare_masks, mask_dice
 from tumorseg_runtime.parity.report import ImageParity, ParityReport, summary
-from tumorseg_runtime.parity.rules import bands_of, resized_rule
+from tumorseg_runtime.parity.rules import bands_of, decided_rule, distance_rule, resized_rule
 
 __all__ = [
     "BUDGETS", "Budget", "Decisions", "FinalMasks", "ImageParity", "ParityReport", "compare_image",
@@ -71,7 +72,7 @@ def compare_image(
     reference: FloatArray,
     candidate: FloatArray,
     *,
-    logit_threshold: float,
+    contract: Contract,
     scale: float,
     budget: Budget,
     tensors: tuple[FloatArray, FloatArray] | None = None,
@@ -100,19 +101,18 @@ def compare_image(
         error, cosine = np.full(reference.shape, np.inf), None
     else:
         error, cosine = np.abs(candidate.astype(np.float64) - reference), _cosine(reference, candidate)
-    threshold = np.float32(logit_threshold)
     max_error, mean_error = float(error.max()), float(error.mean())
     at_network = compare_masks(
-        reference >= threshold,
-        candidate >= threshold,
-        np.abs(reference.astype(np.float64) - threshold) <= max_error,
+        decided_rule(reference, contract),
+        decided_rule(candidate, contract),
+        np.abs(distance_rule(reference, contract)) <= max_error,
         max_error,
     )
     breaches += number_breaches(max_error / scale, mean_error / scale, max_error, cosine, budget)
     wrong, amounts = decision_breaches(at_network, budget)
     at_image = None
     if final is not None and np.isfinite(reference).all():
-        at_image, *lines = _compare_final(reference, final, float(threshold), max_error, budget)
+        at_image, *lines = _compare_final(reference, final, contract, max_error, budget)
         wrong, amounts = wrong + lines[0], amounts + lines[1]
     return ImageParity(
         image, tensor_differs, max_error, mean_error, max_error / scale, reference.size, at_network.flipped,
@@ -121,7 +121,7 @@ def compare_image(
 
 
 def _compare_final(
-    reference: FloatArray, final: FinalMasks, threshold: float, max_error: float, budget: Budget
+    reference: FloatArray, final: FinalMasks, contract: Contract, max_error: float, budget: Budget
 ) -> tuple[Decisions | None, list[str], list[str]]:
     """The artefact's masks at the image's own size, and what they break there: wrong, too much."""
     masks, expected = final.masks, (len(reference), final.height, final.width)
@@ -130,8 +130,9 @@ def _compare_final(
     band = max_error + RESIZE_ROUNDING * float(np.ptp(reference))
     ours, near = np.empty(expected, np.bool_), np.empty(expected, np.bool_)
     for rows in bands_of(final.height, final.width):
-        distance = resized_rule(reference, final.height, final.width, rows) - threshold
-        ours[:, rows], near[:, rows] = distance >= 0, np.abs(distance) <= band
+        resized = resized_rule(reference, final.height, final.width, rows)
+        ours[:, rows] = decided_rule(resized, contract)
+        near[:, rows] = np.abs(distance_rule(resized, contract)) <= band
     found = compare_masks(ours, masks, near, band, _wide(reference, final))
     wrong, amounts = (
         [f"at {final.height}x{final.width}: {line}" for line in lines]
@@ -150,7 +151,7 @@ def compare_final_masks(
     reference: FloatArray,
     final: FinalMasks,
     *,
-    logit_threshold: float,
+    contract: Contract,
     allowed: float,
     budget: Budget,
     resizes_masks: bool = True,
@@ -158,10 +159,10 @@ def compare_final_masks(
 ) -> ImageParity:
     """Compare masks at the image's own size with PyTorch's logits, where masks alone came.
 
-    allowed: how far from the threshold, in logits, a pixel may be decided otherwise.
+    allowed: by how much logits may err: pixels that this decides otherwise may be.
     resizes_masks: of a deploy form, whose masks of 0 and 1 are resized; the resize is monotonic: so the masks
         lie between those of a network that decides all such pixels as outside and one that decides them as
-        inside. False where logits were resized, and decided then.
+        inside, the other classes the other way about. False where logits were resized, and decided then.
     """
     differs = differing_bits(*tensors) if tensors else None
     breaches = [f"{differs} values of the preprocessed tensor differ, expected 0"] if differs else []
@@ -174,11 +175,18 @@ def compare_final_masks(
         )
 
     def resized(shift: float) -> npt.NDArray[np.float64]:
-        """Of masks that are decided `shift` beyond the threshold; of logits, as far as they lie beyond it."""
+        """By how much the masks are inside where every decision is harder by `shift`; below 0 outside."""
+        size = final.height, final.width
         if not resizes_masks:
-            return resized_rule(reference, final.height, final.width) - logit_threshold - shift
-        inside = reference >= np.float32(logit_threshold + shift)
-        return resized_rule(inside.astype(np.float32), final.height, final.width) - 0.5
+            return distance_rule(resized_rule(reference, *size), contract) - shift
+        distance = distance_rule(reference, contract)
+        own = resized_rule(_at_least(distance, shift), *size)
+        if contract.rule != SOFTMAX:
+            return own - 0.5
+        background = -reference.max(axis=0, keepdims=True).astype(np.float64)
+        rivals = resized_rule(_at_least(np.concatenate([background, distance]), -shift), *size)
+        against = [np.delete(rivals, number, axis=0).max(axis=0) for number in range(1, len(rivals))]
+        return np.asarray((own - np.stack(against)) / 2)
 
     rounding = RESIZE_ROUNDING * (1.0 if resizes_masks else float(np.ptp(reference)))
     certain, possible = resized(allowed) >= rounding, resized(-allowed) >= -rounding
@@ -191,6 +199,11 @@ def compare_final_masks(
         image, differs, nan, nan, nan, found.pixels, found.flipped, found.dice, (*breaches, *wrong, *amounts),
         None, None, found, amounts=tuple(amounts),
     )  # fmt: skip
+
+
+def _at_least(distance: npt.NDArray[np.float64], shift: float) -> FloatArray:
+    """1 where a decision is inside by at least `shift`, else 0."""
+    return np.asarray(distance >= shift, np.float32)
 
 
 def _cosine(reference: FloatArray, candidate: FloatArray) -> float | None:

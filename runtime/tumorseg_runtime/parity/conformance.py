@@ -90,14 +90,14 @@ def check_conformance(
 ) -> Conformance:
     """Every conformance file through a door that `make` builds on this backend, device and precision.
 
-    contract: of the bundle that serves; it decides between the network for colour and that for gray.
+    contract: of the bundle that serves; its channels choose the network, and its rule is that of the masks.
     full: all files, every batch size, stream and threads; else those of moderate size that are no DICOM, one
         by one and as one list.
     tell: the share that is done.
     Raises BackendError where the backend does not open its conformance artefact.
     """
     name = "rgb" if contract.channels == 3 else "gray"
-    bundle = conformance_bundle(name)
+    bundle = conformance_bundle(name, contract.rule)
     unverified = []
     try:
         session = open_session(bundle, backend=backend, device=device, precision=precision)

@@ -10,11 +10,12 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.contract import SIGMOID, SOFTMAX, Contract
 from tumorseg_runtime.images.frame import Spacing
 
 BoolArray = npt.NDArray[np.bool_]
@@ -64,6 +65,51 @@ def resized_rule(
         second = np.minimum(first + 1, n_in - 1)
         resized = resized.take(first, axis) * (1 - weight) + resized.take(second, axis) * weight
     return resized
+
+
+def decided_rule(logits: npt.NDArray[np.floating[Any]], contract: Contract) -> BoolArray:
+    """Which classes the pixels of logits (K, ...) belong to: bool (K, ...).
+
+    Under softmax a class must exceed the background's 0 and every class named before it, and no later one may
+    exceed it.
+    """
+    masks = []
+    for number, own in enumerate(logits):
+        if contract.rule != SOFTMAX:
+            masks.append(own >= np.float32(contract.logit_threshold))
+            continue
+        mask = own > 0
+        for other, logit in enumerate(logits):
+            if other != number:
+                mask = mask & (own > logit if other < number else own >= logit)
+        masks.append(mask)
+    return np.stack(masks)
+
+
+def distance_rule(logits: npt.NDArray[np.floating[Any]], contract: Contract) -> npt.NDArray[np.float64]:
+    """By how much all logits (K, ...) must err at least for each decision to be another; below 0 outside of
+    the mask. Two classes that err towards each other meet half-way."""
+    exact = logits.astype(np.float64)
+    if contract.rule != SOFTMAX:
+        return exact - float(np.float32(contract.logit_threshold))
+    found = exact.copy()
+    for number, own in enumerate(exact):
+        for other, logit in enumerate(exact):
+            if other != number:
+                found[number] = np.minimum(found[number], (own - logit) / 2)
+    return found
+
+
+# By how much a probability may err where every logit errs by 1.
+PROBABILITY_SLOPES = {SIGMOID: 0.25, SOFTMAX: 0.5}
+
+
+def probability_rule(logits: npt.NDArray[np.floating[Any]], contract: Contract) -> npt.NDArray[np.float64]:
+    """Probabilities of logits (K, ...)."""
+    powers = np.exp(np.clip(logits.astype(np.float64), -700, 700))
+    if contract.rule == SOFTMAX:
+        return np.asarray(powers / (1 + powers.sum(axis=0)))
+    return np.asarray(powers / (1 + powers))
 
 
 def tensor_rule(pixels: npt.NDArray[np.uint8], contract: Contract) -> FloatArray:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.parity.mask_diff import border
 from tumorseg_runtime.parity.reference import Reference
+from tumorseg_runtime.processing.decision import decide
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 FloatArray = npt.NDArray[np.float32]
@@ -57,12 +58,12 @@ def measure_yardstick(
     noise. Every pixel and channel gets -1, 0 or 1 grey level, equally often, the same on every call.
     """
     preprocess, flipped, borders, worst = Preprocessor(contract), 0, 0, 0.0
-    threshold = np.float32(contract.logit_threshold)
     for index, item in enumerate(images):
         random = np.random.default_rng((SEED, index))
         noise = random.integers(-LEVELS, LEVELS + 1, item.pixels.shape)
         pixels = np.clip(item.pixels + noise, 0, 255).astype(np.uint8)
-        mask, noisy = item.logits >= threshold, infer(preprocess(pixels, item.name)[None])[0] >= threshold
+        noisy = decide(infer(preprocess(pixels, item.name)[None])[0], contract)
+        mask = decide(item.logits, contract)
         flips = int(np.count_nonzero(mask != noisy))
         around = sum(int(np.count_nonzero(border(one))) for one in mask)
         flipped, borders, worst = flipped + flips, borders + around, max(worst, flips / (around or 1))

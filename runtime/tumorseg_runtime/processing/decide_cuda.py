@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.contract import SOFTMAX, Contract
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.device.cuda import Gpu, Memory, Pair
 from tumorseg_runtime.processing.kernels import DECIDE, cubin_of
@@ -131,7 +131,10 @@ class Decider:
                 logits, outlines_at, outlines_at + count * OUTLINE.itemsize, found,
                 found + largest * FOUND.itemsize,
             ),
-            numbers=(len(contract.classes), contract.height, contract.width, threshold, band),
+            numbers=(
+                len(contract.classes), contract.height, contract.width, threshold, band,
+                int(contract.rule == SOFTMAX),
+            ),
         )  # fmt: skip
 
     def read(
@@ -146,6 +149,24 @@ class Decider:
             start = end
         return back[: len(sizes) * FOUND.itemsize].view(FOUND), masks
 
+    def decide(
+        self, made: npt.NDArray[np.float32], size: tuple[int, int], up: Pair, logits: Memory, back: Pair
+    ) -> tuple[npt.NDArray[np.bool_], tuple[int, int, int]]:
+        """Logits (K, h, w) of the CPU, decided for an image of (H, W): bool (K, H, W), and its FOUND."""
+        beside, words = self.outlines([size])
+        nbytes = FOUND.itemsize + words * WORD
+        up.require(beside.nbytes + made.nbytes)
+        back.require(nbytes)
+        up.host.array()[: made.nbytes] = made.view(np.uint8).ravel()
+        up.host.array()[made.nbytes : made.nbytes + beside.nbytes] = beside
+        self._gpu.upload(logits.pointer, up.host.pointer, made.nbytes)
+        self._gpu.upload(up.device.pointer, up.host.pointer + made.nbytes, beside.nbytes)
+        self.launch(1, 1, logits.pointer, up.device.pointer, back)
+        self._gpu.download(back.host.pointer, back.device.pointer, nbytes)
+        self._gpu.synchronise()
+        found, (masks,) = self.read(back.host.array(), 1, [size])
+        return masks, found.tolist()[0]
+
     def require_same_masks(self, up: Pair, logits: Memory, back: Pair) -> None:
         """Raise BackendError where the GPU decides made-up logits otherwise than the CPU. The memory is
         written; `logits` holds those of an image."""
@@ -155,19 +176,7 @@ class Decider:
         made = random.standard_normal((len(contract.classes), height, width)).astype(np.float32)
         made += np.float32(contract.logit_threshold)
         for size in ((height, width), (height * 3 // 2 + 1, width + 7), (height // 2 + 1, width // 3 + 1)):
-            beside, words = self.outlines([size])
-            nbytes = FOUND.itemsize + words * WORD
-            up.require(beside.nbytes + made.nbytes)
-            back.require(nbytes)
-            up.host.array()[: made.nbytes] = made.view(np.uint8).ravel()
-            up.host.array()[made.nbytes : made.nbytes + beside.nbytes] = beside
-            self._gpu.upload(logits.pointer, up.host.pointer, made.nbytes)
-            self._gpu.upload(up.device.pointer, up.host.pointer + made.nbytes, beside.nbytes)
-            self.launch(1, 1, logits.pointer, up.device.pointer, back)
-            self._gpu.download(back.host.pointer, back.device.pointer, nbytes)
-            self._gpu.synchronise()
-            found, (masks,) = self.read(back.host.array(), 1, [size])
-            ((broken, unsure, close),) = found.tolist()
+            masks, (broken, unsure, close) = self.decide(made, size, up, logits, back)
             wrong = int(np.count_nonzero(masks != masks_from_logits(made, contract, *size)))
             if self._band is not None:
                 on_cpu = round(close_share(made, contract, *size, self._band) * masks.size)

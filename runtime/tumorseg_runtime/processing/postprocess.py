@@ -1,7 +1,7 @@
 """Postprocessing, the only one of the project: logits -> mask at the original size, with its lesions.
 
-Logits (not probabilities) are resized bilinearly with half-pixel centres, then compared with the
-contract's threshold on the scale of logits; a lesion is an 8-connected component of the mask. A network in
+Logits (not probabilities) are resized bilinearly with half-pixel centres, then decided by the contract's rule
+(`tumorseg_runtime.processing.decision`); a lesion is an 8-connected component of a class's mask. A network in
 its deploy form has decided already: its masks are resized by the same rule.
 """
 
@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.contract import SIGMOID, Contract
+from tumorseg_runtime.processing.decision import decide, distances, to_probabilities
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -57,30 +58,32 @@ def resize_logits(logits: FloatArray, height: int, width: int) -> FloatArray:
 
 def masks_from_logits(logits: FloatArray, contract: Contract, height: int, width: int) -> BoolArray:
     """Decide every pixel: float32 logits (K, h, w) -> bool (K, height, width)."""
-    return np.asarray(resize_logits(logits, height, width) >= np.float32(contract.logit_threshold))
+    return decide(resize_logits(logits, height, width), contract)
 
 
-def resize_masks(masks: npt.NDArray[np.uint8], height: int, width: int) -> BoolArray:
+def resize_masks(masks: npt.NDArray[np.uint8], contract: Contract, height: int, width: int) -> BoolArray:
     """uint8 masks of 0 and 1 (K, h, w) -> bool (K, height, width), for a network that gives no logits.
 
     At the network's own size these are its masks; at others the border lies where the resized mask is one
-    half, up to a pixel of the network away from where resized logits cross the threshold.
+    half (where one class excludes another: where it exceeds what is left of the background, and the others),
+    up to a pixel of the network away from where resized logits cross it.
     """
     if masks.shape[1:] == (height, width):
         return masks.astype(np.bool_)
-    return np.asarray(resize_logits(masks.astype(np.float32), height, width) >= np.float32(0.5))
+    shares = resize_logits(masks.astype(np.float32), height, width)
+    if contract.rule == SIGMOID:
+        return np.asarray(shares >= np.float32(0.5))
+    return decide(shares - (1 - shares.sum(axis=0)), contract)
 
 
-def probabilities(logits: FloatArray, height: int, width: int) -> FloatArray:
-    """Sigmoid of the resized logits: float32 (K, h, w) -> float32 (K, height, width), 0..1."""
-    resized = resize_logits(logits, height, width)
-    small = np.exp(-np.abs(resized))  # exp(-x) itself overflows for very negative x
-    return np.asarray(np.where(resized >= 0, 1, small) / (1 + small), np.float32)
+def probabilities(logits: FloatArray, contract: Contract, height: int, width: int) -> FloatArray:
+    """Those of the resized logits by the contract's rule: float32 (K, h, w) -> float32 (K, height, width)."""
+    return np.asarray(to_probabilities(resize_logits(logits, height, width), contract), np.float32)
 
 
 def close_share(logits: FloatArray, contract: Contract, height: int, width: int, band: float) -> float:
-    """Share of the decisions, 0..1, whose resized logit lies at most `band` from the threshold."""
-    distance = np.abs(resize_logits(logits, height, width) - np.float32(contract.logit_threshold))
+    """Share of the decisions, 0..1, whose resized logits lie at most `band` from another."""
+    distance = np.abs(distances(resize_logits(logits, height, width), contract))
     return float(np.count_nonzero(distance <= np.float32(band)) / distance.size)
 
 

@@ -62,6 +62,10 @@ class Nvml:
         memory[0], memory[1], memory[2] = 80_000_000_000, 79_000_000_000, 1_000_000_000
         return 0
 
+    def nvmlDeviceGetPowerUsage(self, handle: Any, power: Any) -> int:
+        ctypes.cast(power, ctypes.POINTER(ctypes.c_uint))[0] = 350_500
+        return 0
+
 
 def test_a_gpu_says_clock_reasons_and_memory_and_a_failed_call_its_status(
     monkeypatch: pytest.MonkeyPatch,
@@ -74,6 +78,7 @@ def test_a_gpu_says_clock_reasons_and_memory_and_a_failed_call_its_status(
     monkeypatch.setattr(cpu_frequency, "gpu_uuid", lambda: "GPU-1")
     assert gpu_state(Nvml()) == {
         "mhz": 1980, "throttled": "software power cap, hardware thermal", "used_mb": 1000.0,
+        "watts": 350.5,
     }  # fmt: skip
     assert gpu_state(Nvml(status=3))["mhz"] == "returned 3"
     assert gpu_state(Nvml(first=9)) == {"unreadable": "nvmlInit_v2 returned 9"}

@@ -11,6 +11,7 @@ import pytest
 
 from tumorseg_benchmarks.mutants import derive_limits
 from tumorseg_benchmarks.mutants.derive_limits import ANYTHING, figures, judged, main
+from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.parity.budget import BUDGETS, Budget
 from tumorseg_runtime.parity.compare import compare_image
 from tumorseg_runtime.parity.report import ParityReport
@@ -20,7 +21,7 @@ def test_every_limit_of_a_budget_is_measured_and_asked_again() -> None:
     ramp = np.tile(np.linspace(-4, 4, 64, dtype=np.float32), (1, 64, 1))
     other = ramp + np.float32(0.2)
     scale = float(ramp.std())
-    image = compare_image("ramp", ramp, other, logit_threshold=0.0, scale=scale, budget=ANYTHING)
+    image = compare_image("ramp", ramp, other, contract=Contract(), scale=scale, budget=ANYTHING)
     report = ParityReport("model.onnx", "onnxruntime", "cpu", "fp32", {}, ANYTHING, scale, (image,))
     assert report.passed
     found = figures(report, free=2)

@@ -51,7 +51,7 @@ def test_right_forms_pass_on_golden_and_split_images(full_bundle: Bundle, tiny_r
 
 def compared(mask: npt.NDArray[np.bool_], **options: Any) -> tuple[str, ...]:
     return compare_final_masks(
-        "a", LOGITS, FinalMasks(mask, 64, 64), logit_threshold=0.0, allowed=3e-3, budget=FP32, **options
+        "a", LOGITS, FinalMasks(mask, 64, 64), contract=Contract(), allowed=3e-3, budget=FP32, **options
     ).breaches
 
 
@@ -71,11 +71,11 @@ def test_what_is_wrong_with_a_mask_is_said() -> None:
 
 def test_at_another_size_a_mask_lies_between_the_strictest_and_the_most_generous_network() -> None:
     contract = Contract(height=64, width=64)
-    masks = resize_masks(MASK.astype(np.uint8), 90, 133)
+    masks = resize_masks(MASK.astype(np.uint8), contract, 90, 133)
 
     def breaches(masks: npt.NDArray[np.bool_]) -> tuple[str, ...]:
         return compare_final_masks(
-            "a", LOGITS, FinalMasks(masks, 90, 133), logit_threshold=contract.logit_threshold, allowed=3e-3,
+            "a", LOGITS, FinalMasks(masks, 90, 133), contract=contract, allowed=3e-3,
             budget=FP32,
         ).breaches  # fmt: skip
 

@@ -147,13 +147,13 @@ def gray_state() -> State:
 
 
 def test_channels_and_classes_come_from_the_weights(tmp_path: Path) -> None:
-    said: list[str] = []
     path = saved(gray_state(), tmp_path / "w.pth")
-    flags = options(classes=("core", "edema"), mean=(0.5,), std=(0.25,), size=(64, 96), threshold=0.4)
-    checkpoint = open_foreign(path, flags, said.append)
+    flags = options(
+        classes=("core", "edema"), rule="sigmoid", mean=(0.5,), std=(0.25,), size=(64, 96), threshold=0.4
+    )
+    checkpoint = open_foreign(path, flags)
     assert checkpoint.contract == Contract(64, 96, (0.5,), (0.25,), classes=("core", "edema"), threshold=0.4)
     assert checkpoint.load()(torch.zeros(1, 1, 64, 96)).shape == (1, 2, 64, 96)
-    assert any("each is a mask of its own" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,24 @@ def test_channels_and_classes_come_from_the_weights(tmp_path: Path) -> None:
     [
         ({}, "has 2 classes, got names: none; give 2 by --classes"),
         ({"classes": ("a", "b", "c")}, "has 2 classes, got names: a, b, c; give 2"),
-        ({"classes": ("a", "b")}, "takes 1 channel, .*give --mean and --std of its training"),
-        ({"classes": ("a", "b"), "mean": (0.5,)}, "got one of --mean and --std"),
-        ({"classes": ("a", "b"), "mean": IMAGENET_MEAN, "std": IMAGENET_STD}, r"--mean has 3 number\(s\)"),
+        ({"classes": ("a", "b")}, "does not say how they become masks: give --rule sigmoid if"),
         (
-            {"classes": ("a", "b"), "mean": (0.5,), "std": (0.5,), "size": (250, 256)},
+            {"classes": ("a", "b"), "rule": "sigmoid"},
+            "takes 1 channel, .*give --mean and --std of its training",
+        ),
+        ({"classes": ("a", "b"), "rule": "sigmoid", "mean": (0.5,)}, "got one of --mean and --std"),
+        (
+            {"classes": ("a", "b"), "rule": "sigmoid", "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+            r"--mean has 3 number\(s\)",
+        ),
+        (
+            {"classes": ("a", "b"), "rule": "sigmoid", "mean": (0.5,), "std": (0.5,), "size": (250, 256)},
             "multiple of 32: use 224",
         ),
-        ({"classes": ("a", "b"), "mean": (0.5,), "std": (0.5,), "threshold": 1.0}, "threshold is 1.0"),
+        (
+            {"classes": ("a", "b"), "rule": "sigmoid", "mean": (0.5,), "std": (0.5,), "threshold": 1.0},
+            "threshold is 1.0",
+        ),
         ({"images": None}, "give --images FOLDER .* or --images phantoms"),
         ({"images": "/nowhere"}, "/nowhere: is not a folder"),
     ],
@@ -262,7 +272,7 @@ def test_foreign_checkpoint_becomes_a_bundle_like_any_other(tmp_path: Path) -> N
         shape = (70, 90, 3) if n == 2 else (70, 90)
         write_png(images / f"{n}.png", random.integers(0, 256, shape, dtype=np.uint8))
     path = saved(gray_state(), tmp_path / "secret-name.pth")
-    flags = options(classes=("core", "edema"), mean=(0.5,), std=(0.25,), images=str(images))
+    flags = options(classes=("core", "edema"), rule="sigmoid", mean=(0.5,), std=(0.25,), images=str(images))
     said: list[str] = []
 
     def make(name: str) -> Bundle:

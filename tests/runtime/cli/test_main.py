@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -171,3 +172,36 @@ def test_warnings_that_may_quote_a_patients_data_are_not_printed() -> None:
     assert done.returncode == 0, done.stderr
     assert "ours" in done.stderr
     assert "pydicom" not in done.stderr
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "the memory is used up"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "the memory is used up"),
+        (RuntimeError("can't start new thread"), "no thread or process can be started"),
+        (OSError(errno.EMFILE, "Too many open files"), "no further file can be opened"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "cli", SimpleNamespace(main=refused))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+
+
+def test_other_errors_of_these_kinds_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**_: Any) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(cli, "cli", SimpleNamespace(main=refused))
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        cli.main()

@@ -17,9 +17,11 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.conformance.files import vectors
 from tumorseg_runtime.conformance.network import conformance_bundle, expected_logits
 from tumorseg_runtime.conformance.vector import CONTRACTS, Vector
+from tumorseg_runtime.core.contract import SIGMOID, SOFTMAX
 from tumorseg_runtime.core.errors import BackendError, BundleError
 from tumorseg_runtime.core.session import checked_infer
 from tumorseg_runtime.device.engines import OtherMachineError
+from tumorseg_runtime.parity.rules import distance_rule
 from tumorseg_runtime.processing.postprocess import Lesion, find_lesions, masks_from_logits
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize
 
@@ -35,15 +37,18 @@ CASES = [
     for precision in LARGEST_ERROR
     if has_artefact(conformance_bundle(name), backend, precision)
 ]
+UNDER_RULES = [(*case, SIGMOID) for case in CASES] + [
+    (*case, SOFTMAX) for case in CASES if "deploy" in case[1]
+]
 
 
 def pixels_of(name: str) -> list[np.ndarray]:
     return [vector.pixels for vector in vectors() if vector.name in PIXELS[name]]
 
 
-@pytest.mark.parametrize(("name", "backend", "precision"), CASES)
-def test_every_backend_gives_what_is_known(name: str, backend: str, precision: str) -> None:
-    bundle = conformance_bundle(name)
+@pytest.mark.parametrize(("name", "backend", "precision", "rule"), UNDER_RULES)
+def test_every_backend_gives_what_is_known(name: str, backend: str, precision: str, rule: str) -> None:
+    bundle = conformance_bundle(name, rule)
     contract = bundle.contract
     if reason := why_unavailable(backend, "cpu"):
         pytest.skip(reason)
@@ -60,8 +65,9 @@ def test_every_backend_gives_what_is_known(name: str, backend: str, precision: s
         shape = (-1, session.input.shape(contract)[0], contract.height, contract.width)
         planes = [resize(image, contract.height, contract.width) for image in images]
         batch = np.stack([p if p.ndim == 2 else p.transpose(2, 0, 1) for p in planes]).reshape(shape)
-        assert np.abs(logits - contract.logit_threshold).min() > 1e-5
-        expected = (logits >= contract.logit_threshold).astype(np.uint8)
+        distance = np.stack([distance_rule(one, contract) for one in logits])
+        assert np.abs(distance).min() > 1e-5
+        expected = (distance >= 0).astype(np.uint8)
         np.testing.assert_array_equal(checked_infer(session, batch, contract), expected)
         assert 0.02 < expected.mean() < 0.9
         return
@@ -93,11 +99,11 @@ def test_logits_are_the_formulas_of_the_intensities() -> None:
     pixels = np.zeros((contract.height, contract.width, 3), np.uint8)
     pixels[0, 0], pixels[0, 1] = (255, 51, 0), (0, 0, 255)
     bright, warm = expected_logits("rgb", Preprocessor(contract)(pixels))
-    np.testing.assert_allclose(bright[0, :3], [4 * 1.2 - 6, 4 - 6, -6], atol=1e-6)
-    np.testing.assert_allclose(warm[0, :3], [6, -10, -2], atol=1e-6)
+    np.testing.assert_allclose(bright[0, :3], [4 * 1.2 - 6.13, 4 - 6.13, -6.13], atol=1e-6)
+    np.testing.assert_allclose(warm[0, :3], [5.5, -10.5, -2.5], atol=1e-6)
     contract = CONTRACTS["gray"]
     bright, dark = expected_logits("gray", Preprocessor(contract)(np.full((96, 32), 51, np.uint8)))
-    np.testing.assert_allclose([bright[5, 5], dark[5, 5]], [12 * 0.2 - 6, 3 - 12 * 0.2], atol=1e-6)
+    np.testing.assert_allclose([bright[5, 5], dark[5, 5]], [12 * 0.2 - 6.13, 3.07 - 12 * 0.2], atol=1e-6)
 
 
 def lesions_of(name: str, vector: Vector) -> dict[str, tuple[Lesion, ...]]:

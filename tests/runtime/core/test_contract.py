@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
 from tumorseg_runtime.core.records import Format
+from tumorseg_train.demo.demo import SHIPPED
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,10 @@ from tumorseg_runtime.core.records import Format
         ({"classes": ("..",)}, "file name"),
         ({"threshold": 1.0}, "between 0 and 1"),
         ({"threshold": float("nan")}, "between 0 and 1"),
+        ({"threshold": None}, "between 0 and 1"),
+        ({"rule": "argmax"}, "rule is 'argmax', expected sigmoid or softmax"),
+        ({"rule": "softmax", "classes": ("a", "b")}, "threshold is 0.5, expected none"),
+        ({"rule": "softmax", "threshold": None}, "the one class tumour beside the background"),
     ],
 )
 def test_wrong_values_are_refused_with_the_remedy(fields: dict[str, Any], message: str) -> None:
@@ -38,7 +44,18 @@ def test_wrong_values_are_refused_with_the_remedy(fields: dict[str, Any], messag
 FORMAT = Format("contract", "write it again")
 
 
+def test_files_from_before_there_were_rules_are_sigmoid() -> None:
+    values = Contract(threshold=0.3).to_dict()
+    assert values.pop("rule") == "sigmoid"
+    assert FORMAT.parse(json.dumps(values), "x", Contract) == Contract(threshold=0.3)
+    shipped = Bundle.read_index(SHIPPED)
+    assert b'"rule"' not in shipped.index
+    assert shipped.contract.rule == "sigmoid"
+
+
 def test_it_survives_json() -> None:
+    exclusive = Contract(classes=("edema", "core"), threshold=None, rule="softmax")
+    assert FORMAT.parse(json.dumps(exclusive.to_dict()), "x", Contract) == exclusive
     contract = Contract(height=96, mean=(0.1,), std=(0.7,), classes=("edema", "core"), threshold=0.3)
     assert FORMAT.parse(json.dumps(contract.to_dict()), "x", Contract) == contract
 

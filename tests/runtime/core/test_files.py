@@ -113,3 +113,24 @@ def test_a_file_and_its_name_are_brought_to_the_disk(tmp_path: Path, monkeypatch
     write_bytes(tmp_path / "a", b"x")
     assert [Path(one).name.startswith(".a.") for one in synced] == [True, False]
     assert synced[1] == str(tmp_path)
+
+
+@pytest.mark.fault
+@pytest.mark.process
+def test_a_log_on_a_full_disk_is_one_error_and_holds_whole_lines(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from tumorseg_runtime.core.files import Log\n"
+        "from tumorseg_runtime.core.errors import InputError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (250, 250)); log = Log(Path(sys.argv[1]))\n"
+        "for number in range(9):\n"
+        "    try: log.append('x' * 99 + '\\n')\n"
+        "    except InputError as error: print(number, error)\n"
+        "log.close()"
+    )
+    path = tmp_path / "log"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"2 {path}: cannot be written (File too large)")
+    assert path.read_bytes() == b"x" * 99 + b"\n" + b"x" * 99 + b"\n"

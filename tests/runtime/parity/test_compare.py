@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.parity.budget import BUDGETS, Budget
 from tumorseg_runtime.parity.compare import (
@@ -27,7 +28,7 @@ REFERENCE = np.random.default_rng(0).normal(0, 3, (1, 64, 64)).astype(np.float32
 
 
 def compare(candidate: npt.NDArray[np.float32], **changes: Any) -> ImageParity:
-    options = {"logit_threshold": 0.0, "scale": 3.0, "budget": FP32, **changes}
+    options = {"contract": Contract(), "scale": 3.0, "budget": FP32, **changes}
     return compare_image("a", REFERENCE, candidate, **options)
 
 
@@ -66,7 +67,7 @@ def test_flips_are_limited_by_the_length_of_the_border() -> None:
     budget = Budget(relative_error=9, free_pixels=0, flips_per_border=0.75)
     for radius in (6.0, 12.0, 25.0):
         reference = cone(radius)
-        options: Any = {"logit_threshold": 0.0, "scale": 1.0, "budget": budget}
+        options: Any = {"contract": Contract(), "scale": 1.0, "budget": budget}
         assert compare_image("a", reference, reference + np.float32(0.4), **options).breaches == ()
         image = compare_image("a", reference, reference + np.float32(1.2), **options)
         (breach,) = image.breaches
@@ -90,7 +91,7 @@ def test_lesions_that_appear_or_vanish_are_events_inside_the_band_alone() -> Non
     reference = np.maximum(cone(12.0, 20), cone(0.0, 50) - 0.3)  # the second one is 0.3 below the threshold
     candidate = np.maximum(cone(12.0, 20), cone(0.0, 50) + 3.0)
     budget = Budget(relative_error=9, free_pixels=0, flips_per_border=0.1, hd95_px=1.0)
-    options: Any = {"logit_threshold": 0.0, "scale": 1.0, "budget": budget}
+    options: Any = {"contract": Contract(), "scale": 1.0, "budget": budget}
     for ours, theirs, kind in ((reference, candidate, "appeared"), (candidate, reference, "vanished")):
         image = compare_image("a", ours, theirs, **options)
         assert image.breaches == ()
@@ -110,8 +111,8 @@ def test_the_threshold_of_the_contract_decides() -> None:
     candidate = np.where(np.abs(REFERENCE - 2) < 1e-3, REFERENCE, REFERENCE)
     at = np.argmin(np.abs(REFERENCE - 2))
     candidate.flat[at] = 4 - REFERENCE.flat[at]  # mirrored at 2
-    assert compare(candidate, logit_threshold=2.0).flipped == 1
-    assert compare(candidate, logit_threshold=0.0).flipped == 0
+    assert compare(candidate, contract=Contract(threshold=1 / (1 + math.exp(-2)))).flipped == 1
+    assert compare(candidate, contract=Contract()).flipped == 0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -119,7 +120,7 @@ def test_values_that_are_not_finite_are_breaches_on_either_side(value: float) ->
     broken = REFERENCE.copy()
     broken[0, 5, 5] = value
     assert "1 logits are not finite, expected 0" in compare(broken).breaches
-    image = compare_image("a", broken, REFERENCE, logit_threshold=0, scale=3, budget=BUDGETS["fp16"])
+    image = compare_image("a", broken, REFERENCE, contract=Contract(), scale=3, budget=BUDGETS["fp16"])
     assert "1 logits are not finite, expected 0" in image.breaches
 
 
@@ -197,7 +198,7 @@ def test_distance_of_the_borders_is_limited_where_a_budget_says_so() -> None:
     candidate = reference.copy()
     candidate[0, 20:40, 40:46] = 2
     budget = Budget(relative_error=9, free_pixels=0, hd95_px=5)
-    options: Any = {"logit_threshold": 0.0, "scale": 1.0, "budget": budget}
+    options: Any = {"contract": Contract(), "scale": 1.0, "budget": budget}
     (breach,) = compare_image("a", reference, candidate, **options).breaches
     assert breach == "distance of the borders (HD95) is 6 pixels, expected at most 5"
     image = compare_image("a", reference, np.full_like(reference, -2), **options)
@@ -210,7 +211,7 @@ def test_all_images_together_have_a_budget() -> None:
     budget = Budget(relative_error=9, free_pixels=16, flips_per_border=1, flips_per_border_in_all=0.1)
     reference = cone(12.0)
     image = compare_image(
-        "a", reference, reference + np.float32(0.05), logit_threshold=0, scale=1, budget=budget
+        "a", reference, reference + np.float32(0.05), contract=Contract(), scale=1, budget=budget
     )
     assert image.breaches == ()
     assert image.flipped == 16
@@ -232,7 +233,7 @@ def test_masks_at_the_images_own_size_are_held_against_the_rule() -> None:
     def judged(masks: np.ndarray) -> ImageParity:
         final = FinalMasks(masks, 100, 150)
         same = reference.copy()
-        return compare_image("a", reference, same, logit_threshold=0, scale=3, budget=FP32, final=final)
+        return compare_image("a", reference, same, contract=Contract(), scale=3, budget=FP32, final=final)
 
     image = judged(right)
     assert image.breaches == ()
@@ -257,7 +258,7 @@ def test_masks_of_another_size_than_the_images_are_a_breach(shape: tuple[int, ..
     """Also where nothing would flip: there is no tumour at all, and masks at the network's size agree."""
     reference = -np.abs(REFERENCE) - 1
     image = compare_image(
-        "a", reference, reference.copy(), logit_threshold=0, scale=3, budget=FP32,
+        "a", reference, reference.copy(), contract=Contract(), scale=3, budget=FP32,
         final=FinalMasks(np.zeros(shape, bool), 100, 150),
     )  # fmt: skip
     assert image.breaches == (f"masks have shape {shape}, expected (1, 100, 150) as the image",)
@@ -271,7 +272,7 @@ def test_masks_beside_a_broken_reference_say_nothing_more() -> None:
         "a",
         broken,
         REFERENCE,
-        logit_threshold=0,
+        contract=Contract(),
         scale=3,
         budget=FP32,
         final=FinalMasks(np.zeros((1, 9, 9), bool), 9, 9),

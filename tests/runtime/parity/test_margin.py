@@ -98,12 +98,12 @@ def image() -> Any:
 
 def test_probabilities_are_the_sigmoid_of_the_resized_logits() -> None:
     logits = np.array([[[0.0, 1.0], [-1.0, 3.0]]], np.float32)
-    found = probabilities(logits, 2, 2)
+    found = probabilities(logits, CONTRACT, 2, 2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-6)
-    extreme = probabilities(np.array([[[-1000.0, -90.0, 90.0, 1000.0]]], np.float32), 1, 4)
+    extreme = probabilities(np.array([[[-1000.0, -90.0, 90.0, 1000.0]]], np.float32), CONTRACT, 1, 4)
     np.testing.assert_allclose(extreme, [[[0, 8.2e-40, 1, 1]]], rtol=0.01)
-    assert probabilities(logits, 7, 5).shape == (1, 7, 5)
+    assert probabilities(logits, CONTRACT, 7, 5).shape == (1, 7, 5)
 
 
 def test_a_prediction_has_them_at_its_own_size(

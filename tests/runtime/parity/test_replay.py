@@ -117,7 +117,7 @@ BUGS: dict[str, tuple[str, Any]] = {
     "no lesion": (f"{SEGMENTER}.find_lesions", lambda mask, label: ()),
     "probabilities of probabilities": (
         "tumorseg_runtime.inference.prediction.probabilities",
-        lambda logits, height, width: np.full((len(logits), height, width), 0.6, np.float32),
+        lambda logits, contract, *size: np.full((len(logits), *size), 0.6, np.float32),
     ),
     "mask of the first class for all": (
         f"{PREDICTION}.Prediction.mask",

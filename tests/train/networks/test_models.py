@@ -2,7 +2,9 @@ import pickle
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
 
@@ -69,6 +71,42 @@ def test_normalisation_is_the_encoders_own() -> None:
     for weights in ("none", "imagenet", "weights.safetensors"):
         assert encoder_normalisation("resnet34", weights) == (IMAGENET_MEAN, IMAGENET_STD)
         assert encoder_normalisation("timm-tf_efficientnet_lite0", weights)[0] == (0.5, 0.5, 0.5)
+
+
+def test_normalisation_of_every_encoder_of_smp_is_that_of_the_weights_that_smp_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a network: 0.5 for what TensorFlow trained, MXNet's own for DPN, ImageNet's, or a refusal."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.get_preprocessing_params", offline)
+    mxnet = (124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3
+    sizes = ("large_075", "large_100", "large_minimal_100", "small_075", "small_100", "small_minimal_100")
+    handed_to_timm = [  # names that smp takes, and lists no longer
+        *(f"timm-mobilenetv3_{size}" for size in sizes),
+        *("timm-gernet_s", "timm-res2net50_26w_4s", "timm-res2next50", "timm-resnest50d", "timm-regnety_320"),
+    ]
+    refused = set()
+    for encoder in (*smp.encoders.get_encoder_names(), *handed_to_timm):
+        if encoder.startswith("dpn"):
+            expected = mxnet
+        elif "mobilenetv3" in encoder or "_lite" in encoder:
+            expected = (0.5,) * 3, (0.5,) * 3
+        else:
+            expected = IMAGENET_MEAN, IMAGENET_STD
+        try:
+            found = encoder_normalisation(encoder, "imagenet")
+        except InputError:
+            refused.add(encoder.rstrip("0123456789"))
+        else:
+            np.testing.assert_allclose(found, expected, atol=1e-3, err_msg=encoder)
+    assert refused == {
+        *("efficientnet-b", "timm-efficientnet-b", "timm-efficientnet-l", "mit_b", "mobilenet_v", "xception"),
+        *("inceptionresnetv", "inceptionv", "resnext101_32x48d"),
+        *("se_resnet", "se_resnext50_32x4d", "se_resnext101_32x4d"),
+    }
 
 
 def test_normalisation_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ FIELDS = Fields(
     scale=str,
     height=Count,
     width=Count,
-    threshold=float,
+    threshold=float | None,
     draws=Annotated[int, Range(1)],
     strata=Fields(all=[_STRATUM], organ=[_STRATUM]),
     images=[Fields(group=str, **_SCORE)],

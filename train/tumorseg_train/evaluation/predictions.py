@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.contract import SIGMOID, Contract
 from tumorseg_runtime.core.errors import InputError, OutputError
 from tumorseg_runtime.core.progress import Tell, silent, told
+from tumorseg_runtime.processing.decision import decide
 from tumorseg_runtime.processing.postprocess import probabilities, resize_logits
 from tumorseg_runtime.processing.preprocess import Preprocessor, resize
 from tumorseg_train.data.datasets import read_pair
@@ -159,8 +160,10 @@ def answer(infer: Infer, contract: Contract, manifest: Manifest, item: Item, sca
         resized = cv2.resize(truth.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         truth = np.asarray(resized, np.bool_)
     logits = resize_logits(logits, *truth.shape)
-    predicted = np.asarray((logits >= np.float32(contract.logit_threshold)).any(axis=0))
-    return Answer(image, truth, predicted, probabilities(logits, *truth.shape).max(axis=0))
+    predicted = np.asarray(decide(logits, contract).any(axis=0))
+    shares = probabilities(logits, contract, *truth.shape)
+    tumour = shares.max(axis=0) if contract.rule == SIGMOID else shares.sum(axis=0)
+    return Answer(image, truth, predicted, np.asarray(tumour))
 
 
 def score_part(

@@ -233,11 +233,13 @@ def facts(values: Mapping[str, Any]) -> list[str]:
         f"split {data['split_sha256'][:12]}. {split}"
     )
     baseline = share(values["threshold_baseline"]["mean_dice"])
+    limit = values["threshold"]
+    decision = "The largest probability decides." if limit is None else f"Threshold: probability {limit:g}."
     return [
         network,
         images,
         *(["They are phantoms, drawn images."] if data["phantoms"] else []),
-        f"{where} Threshold: probability {values['threshold']:g}.",
+        f"{where} {decision}",
         f"Best single intensity threshold on the same images: mean Dice {baseline}.",
         *values["notes"],
     ]

@@ -31,6 +31,8 @@ ARCHITECTURES = {
     "upernet": smp.UPerNet,
 }
 MAX_PARAMETERS = 2**30  # 4 GB: a file of a few bytes may name a network that no memory holds
+# smp's encoders whose weights are not those of timm's default for the same name.
+SMPS_WEIGHTS = {"dpn68b": "dpn68b.mx_in1k"}
 # Keys of a classifier's last layers: an encoder has none of them, so a weight file may bring them.
 HEAD_PREFIXES = ("fc.", "classifier.", "head.", "last_linear.")
 
@@ -96,6 +98,9 @@ def _construct(architecture: str, **arguments: Any) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`timm-` encoders are deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", "Mapping deprecated model name", UserWarning)  # of timm, renamed
+        warnings.filterwarnings(
+            "ignore", "Initializing zero-element tensors", UserWarning
+        )  # a stage of no width
         warnings.filterwarnings("ignore", "Encoder does not have prefix tokens", UserWarning)  # DPT's readout
         kind: Any = ARCHITECTURES[architecture]
         model: torch.nn.Module
@@ -114,7 +119,9 @@ def encoder_normalisation(encoder: str, weights: str) -> tuple[tuple[float, ...]
     weights. Random weights ('none') of an encoder that timm does not know take ImageNet's.
     Raises InputError where they would have to be guessed.
     """
-    name = encoder.removeprefix("tu-").removeprefix("timm-")
+    name = SMPS_WEIGHTS.get(encoder, encoder.removeprefix("tu-").removeprefix("timm-"))
+    if encoder.startswith("timm-mobilenetv3"):  # smp's are TensorFlow's, those of timm's bare name others
+        name = f"tf_{name}"
     config = timm.models.get_pretrained_cfg(name) if timm.models.is_model(name) else None
     if config is not None:
         return tuple(map(float, config.mean)), tuple(map(float, config.std))

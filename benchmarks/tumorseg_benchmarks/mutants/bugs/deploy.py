@@ -17,6 +17,7 @@ from tumorseg_benchmarks.mutants.bugs.weights import weights
 from tumorseg_benchmarks.mutants.mutant import Apply, Device, Mutant, patched, resealed
 from tumorseg_benchmarks.mutants.testbed import BedNetwork
 from tumorseg_export.onnx.passes.deploy import ONES, TABLE
+from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.processing.postprocess import resize_logits, resize_masks
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
@@ -92,18 +93,18 @@ def gray_kernel_halved(model: onnx.ModelProto) -> None:
     initializer(name, lambda values: values * np.array([1, 0], np.float32)[:, None, None])(model)
 
 
-def nearest(masks: np.ndarray, height: int, width: int) -> np.ndarray:
+def nearest(masks: np.ndarray, contract: Contract, height: int, width: int) -> np.ndarray:
     """Masks enlarged by the nearest pixel."""
     rows, columns = (np.arange(n) * m // n for n, m in zip((height, width), masks.shape[1:], strict=True))
     return np.asarray(masks[:, rows][:, :, columns], np.bool_)
 
 
-def any_part(masks: np.ndarray, height: int, width: int) -> np.ndarray:
+def any_part(masks: np.ndarray, contract: Contract, height: int, width: int) -> np.ndarray:
     """A pixel that any part of the mask touches is tumour."""
     return np.asarray(resize_logits(masks.astype(np.float32), height, width) > 0)
 
 
-def resized(rule: Callable[[np.ndarray, int, int], np.ndarray]) -> Apply:
+def resized(rule: Callable[[np.ndarray, Contract, int, int], np.ndarray]) -> Apply:
     """Another resize of the form's masks."""
     return under_form(patched((f"{SEGMENTER}.resize_masks", rule)))
 
@@ -132,7 +133,7 @@ MUTANTS = tuple(
         ("deploy form: mask of the nearest pixel", resized(nearest)),
         ("deploy form: mask of every pixel touched", resized(any_part)),
         ("deploy form: mask mirrored", resized(lambda *of: resize_masks(*of)[:, :, ::-1])),
-        ("deploy form: mask at the network's size", resized(lambda m, h, w: m.astype(np.bool_))),
+        ("deploy form: mask at the network's size", resized(lambda masks, *rest: masks.astype(np.bool_))),
         (
             "deploy form: planes in the order B, G, R",
             under_form(

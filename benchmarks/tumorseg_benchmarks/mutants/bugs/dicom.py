@@ -28,8 +28,8 @@ _read_frames = frames.read_frames
 def dicom_pixels(colours: str, change: Callable[[UInt8Array], UInt8Array]) -> Apply:
     """Other pixels of DICOM files of one photometric interpretation."""
 
-    def to_pixels(stored: Any, dataset: Any, index: int) -> UInt8Array:
-        found = _to_pixels(stored, dataset, index)
+    def to_pixels(stored: Any, dataset: Any, index: int, *span: Any) -> UInt8Array:
+        found = _to_pixels(stored, dataset, index, *span)
         return np.ascontiguousarray(change(found)) if dataset.PhotometricInterpretation == colours else found
 
     return patched((f"{READ}._to_pixels", to_pixels))
@@ -38,8 +38,8 @@ def dicom_pixels(colours: str, change: Callable[[UInt8Array], UInt8Array]) -> Ap
 def dicom_where(test: Callable[[Any], bool], change: Callable[[UInt8Array], UInt8Array]) -> Apply:
     """Other pixels of the DICOM files that a test on their header picks."""
 
-    def to_pixels(stored: Any, dataset: Any, index: int) -> UInt8Array:
-        found = _to_pixels(stored, dataset, index)
+    def to_pixels(stored: Any, dataset: Any, index: int, *span: Any) -> UInt8Array:
+        found = _to_pixels(stored, dataset, index, *span)
         return np.ascontiguousarray(change(found)) if test(dataset) else found
 
     return patched((f"{READ}._to_pixels", to_pixels))
@@ -79,8 +79,8 @@ def repeated(place: int) -> Apply:
 def stored_as(change: Callable[[Any, Any], Any]) -> Apply:
     """Other stored values: change(stored, header)."""
 
-    def to_pixels(stored: Any, dataset: Any, index: int) -> UInt8Array:
-        return _to_pixels(change(stored, dataset), dataset, index)
+    def to_pixels(stored: Any, dataset: Any, index: int, *span: Any) -> UInt8Array:
+        return _to_pixels(change(stored, dataset), dataset, index, *span)
 
     return patched((f"{READ}._to_pixels", to_pixels))
 
@@ -117,9 +117,9 @@ def moved(spacing: Spacing) -> Spacing:
 def stored_only(colours: str) -> Apply:
     """The stored indices, the same in three channels."""
 
-    def to_pixels(stored: Any, dataset: Any, index: int) -> UInt8Array:
+    def to_pixels(stored: Any, dataset: Any, index: int, *span: Any) -> UInt8Array:
         if dataset.PhotometricInterpretation != colours:
-            return _to_pixels(stored, dataset, index)
+            return _to_pixels(stored, dataset, index, *span)
         return np.repeat(stored.astype(np.uint8)[..., None], 3, axis=2)
 
     return patched((f"{READ}._to_pixels", to_pixels))

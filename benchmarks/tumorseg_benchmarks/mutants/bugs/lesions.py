@@ -98,11 +98,11 @@ def beyond_network(change: Callable[[BoolArray], BoolArray]) -> Apply:
     return decided_by(rule)
 
 
-def mapped(change: Callable[[FloatArray, int, int], npt.NDArray[np.floating[Any]]]) -> Apply:
-    """Another probability map: change(logits, height, width)."""
+def mapped(change: Callable[[FloatArray, Contract, int, int], npt.NDArray[np.floating[Any]]]) -> Apply:
+    """Another probability map: change(logits, contract, height, width)."""
 
-    def other(logits: FloatArray, height: int, width: int) -> FloatArray:
-        return np.asarray(change(logits, height, width), np.float32)
+    def other(logits: FloatArray, contract: Contract, height: int, width: int) -> FloatArray:
+        return np.asarray(change(logits, contract, height, width), np.float32)
 
     return patched(("tumorseg_runtime.inference.prediction.probabilities", other))
 
@@ -184,11 +184,13 @@ MUTANTS = tuple(
         ("probability map of the other class", mapped(lambda *of: _probabilities(*of)[::-1])),
         (
             "probability map at the network's size",
-            mapped(lambda logits, height, width: _probabilities(logits, *logits.shape[1:])),
+            mapped(lambda logits, contract, *size: _probabilities(logits, contract, *logits.shape[1:])),
         ),
         (
             "probability map resized in place of logits",
-            mapped(lambda logits, h, w: _resize_logits(_probabilities(logits, *logits.shape[1:]), h, w)),
+            mapped(
+                lambda logits, c, h, w: _resize_logits(_probabilities(logits, c, *logits.shape[1:]), h, w)
+            ),
         ),
         ("probability map of 8 bits", mapped(lambda *of: np.round(_probabilities(*of) * 255) / 255)),
         ("contour of the hole", patched((FIND, of_hole))),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tumorseg_benchmarks.mutants.mutant import Apply, Mutant, patched
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images.frame import Spacing
+from tumorseg_runtime.processing.decision import decide
 from tumorseg_runtime.processing.postprocess import (
     Lesion,
     close_share,
@@ -36,13 +37,13 @@ def decided_by(rule: Any) -> Apply:
 
 def sigmoid_twice(logits: FloatArray, contract: Contract, height: int, width: int) -> BoolArray:
     """The sigmoid of the sigmoid, against the threshold."""
-    once = probabilities(logits, height, width)
-    return np.asarray(1 / (1 + np.exp(-once)) >= contract.threshold)
+    once = probabilities(logits, contract, height, width)
+    return decide(once, contract)  # as if it were a logit
 
 
 def threshold_of_probability(logits: FloatArray, contract: Contract, height: int, width: int) -> BoolArray:
     """Logits against the threshold of probabilities."""
-    lowered = logits - np.float32(contract.threshold) + np.float32(contract.logit_threshold)
+    lowered = logits - np.float32(contract.threshold or 0.5) + np.float32(contract.logit_threshold)
     return masks_from_logits(lowered, contract, height, width)
 
 
@@ -71,9 +72,9 @@ def transposed_size(logits: FloatArray, contract: Contract, height: int, width: 
 
 def probabilities_resized(logits: FloatArray, contract: Contract, height: int, width: int) -> BoolArray:
     """The sigmoid before the resize, not after it."""
-    small = probabilities(logits, *logits.shape[1:])
+    small = probabilities(logits, contract, *logits.shape[1:])
     resized = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in small]
-    return np.stack(resized) >= np.float32(contract.threshold)
+    return np.stack(resized) >= np.float32(contract.threshold or 0.5)
 
 
 def largest_only(logits: FloatArray, contract: Contract, height: int, width: int) -> BoolArray:
@@ -153,8 +154,8 @@ def with_nan(found: FloatArray) -> FloatArray:
 def mapped(change: Callable[[FloatArray], Any]) -> Apply:
     """Another probability map."""
 
-    def other(logits: FloatArray, height: int, width: int) -> FloatArray:
-        return np.asarray(change(probabilities(logits, height, width)), np.float32)
+    def other(logits: FloatArray, contract: Contract, height: int, width: int) -> FloatArray:
+        return np.asarray(change(probabilities(logits, contract, height, width)), np.float32)
 
     return patched(("tumorseg_runtime.inference.prediction.probabilities", other))
 

@@ -144,9 +144,9 @@ def low_byte(pixels: npt.NDArray[Any], name: str = "image") -> UInt8Array:
     return pixels.astype(np.uint8) if pixels.dtype == np.uint16 else _to_uint8(pixels, name)
 
 
-def monochrome1_as_2(stored: npt.NDArray[Any], dataset: Any, index: int) -> UInt8Array:
+def monochrome1_as_2(stored: npt.NDArray[Any], dataset: Any, index: int, *span: Any) -> UInt8Array:
     """DICOM gray as it is stored, whatever its photometric interpretation says."""
-    gray = dicom_window.gray_to_uint8(stored, dataset, index)
+    gray = dicom_window.gray_to_uint8(stored, dataset, index, *span)
     return 255 - gray if dataset.PhotometricInterpretation == "MONOCHROME1" else gray
 
 

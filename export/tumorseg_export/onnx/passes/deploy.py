@@ -1,10 +1,11 @@
 """The deploy form: resized uint8 pixels in, uint8 masks out, nothing left to do wrong on the device.
 
 In front, every 8-bit value is looked up in the contract's own table of normalised values (a Gather), so that
-the network sees the very bits that `tumorseg_runtime.processing.preprocess` makes. Behind, logits become
+the network sees the very bits that `tumorseg_runtime.processing.preprocess` makes. Behind, logits become, by
+the contract's rule (`tumorseg_runtime.processing.decision`),
 
-    0    below the threshold
-    1    at it or above
+    0    outside of the class
+    1    inside
     255  not a finite number: no decision
 
 In the gray form one plane takes the place of three equal ones. Normalised channel c of a gray image is
@@ -28,7 +29,7 @@ from tumorseg_export.onnx.passes.base import (
     weight,
     written,
 )
-from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.contract import SOFTMAX, Contract
 from tumorseg_runtime.core.errors import CheckFailedError
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
@@ -128,10 +129,19 @@ def _decide(graph: ir.Graph, logits: ir.Value, contract: Contract) -> list[ir.No
     threshold, largest, no_decision = (
         constant(graph, name, np.asarray(value, np.float32)) for name, value in limits.items()
     )
-    inside = operator("GreaterOrEqual", [logits, threshold], "inside")
+    if contract.rule == SOFTMAX:
+        numbers = np.arange(len(contract.classes), dtype=np.int64)[None, :, None, None]
+        winner = operator("ArgMax", [logits], "winner", axis=1)  # of equal ones the first
+        largest_one = operator("Equal", [*winner.outputs, constant(graph, "numbers", numbers)], "largest_one")
+        above = operator("Greater", [logits, threshold], "above")
+        inside = operator("And", [*largest_one.outputs, *above.outputs], "inside")
+        deciding = [winner, largest_one, above, inside]
+    else:
+        inside = operator("GreaterOrEqual", [logits, threshold], "inside")
+        deciding = [inside]
     number = operator("Cast", inside.outputs, "inside_float", to=ir.DataType.FLOAT)
     magnitude = operator("Abs", [logits], "magnitude")
     finite = operator("LessOrEqual", [*magnitude.outputs, largest], "finite")  # false for not a number, too
     decision = operator("Where", [*finite.outputs, *number.outputs, no_decision], "decision")
     mask = operator("Cast", decision.outputs, MASK, to=ir.DataType.UINT8)
-    return [inside, number, magnitude, finite, decision, mask]
+    return [*deciding, number, magnitude, finite, decision, mask]

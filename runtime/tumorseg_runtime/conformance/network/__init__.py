@@ -2,17 +2,19 @@
 
 What the runtime does around a network is proven with them, through the Segmenter and the backend that serve:
 
-    rgb     bright  4 (r + g + b) - 6    warm  8 (r - b) - 2
-    gray    bright  12 v - 6             dark  3 - 12 v
+    rgb     bright  4 (r + g + b) - 6.13    warm  8 (r - b) - 2.5
+    gray    bright  12 v - 6.13             dark  3.07 - 12 v
 
-in intensities of 0..1. In INT8 a convolution that changes nothing stands before it: the last one is never
-rounded. The folders `rgb` and `gray` beside this module hold each as an artefact of every format that a
-backend opens, but for TensorRT's engines, which are made for one GPU. They are made by
+in intensities of 0..1; no two logits of 8-bit pixels are equal, and none is 0. In INT8 a convolution that
+changes nothing stands before it: the last one is never rounded. The folders `rgb` and `gray` beside this
+module hold each as an artefact of every format that a backend opens, but for TensorRT's engines, which are
+made for one GPU; deploy forms, which decide, once for each decision rule. They are made by
 `python -m tumorseg_export.bundle.conformance_network`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,15 @@ import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, FileRecord, sha256_of
 from tumorseg_runtime.conformance.vector import CONTRACTS
+from tumorseg_runtime.core.contract import SIGMOID, SOFTMAX, Contract
 
 FloatArray = npt.NDArray[np.float64]
 
 FOLDER = Path(__file__).parent
 # by contract: per class, the factors of the intensities and what is added
 LOGITS = {
-    "rgb": (((4, 4, 4), -6), ((8, 0, -8), -2)),
-    "gray": (((12,), -6), ((-12,), 3)),
+    "rgb": (((4, 4, 4), -6.13), ((8, 0, -8), -2.5)),
+    "gray": (((12,), -6.13), ((-12,), 3.07)),
 }
 # file, format, precision, file of the weights
 _ARTEFACTS = (
@@ -45,6 +48,11 @@ _ARTEFACTS = (
 )
 
 
+def file_under(rule: str, file: str) -> str:
+    """The file of an artefact under a decision rule: deploy forms decide, the others give logits."""
+    return file.replace("deploy", f"{rule}-deploy") if rule == SOFTMAX else file
+
+
 def expected_logits(contract_name: str, tensor: npt.NDArray[np.floating[Any]]) -> FloatArray:
     """What the network of this contract must give: tensor (C, h, w) -> float64 logits (K, h, w)."""
     contract = CONTRACTS[contract_name]
@@ -58,20 +66,29 @@ def expected_logits(contract_name: str, tensor: npt.NDArray[np.floating[Any]]) -
     )
 
 
-def conformance_bundle(contract_name: str) -> Bundle:
+def conformance_contract(contract_name: str, rule: str = SIGMOID) -> Contract:
+    """The contract 'rgb' or 'gray' under a decision rule; softmax stands against a background of 0."""
+    contract = CONTRACTS[contract_name]
+    return contract if rule == SIGMOID else dataclasses.replace(contract, threshold=None, rule=rule)
+
+
+def conformance_bundle(contract_name: str, rule: str = SIGMOID) -> Bundle:
     """The network of this contract, 'rgb' or 'gray', as a bundle without golden images.
 
     Its seals are those of the files as they are here: a damaged file shows by its logits.
     """
-    contract, root = CONTRACTS[contract_name], FOLDER / contract_name
+    contract, root = conformance_contract(contract_name, rule), FOLDER / contract_name
+    made = [one for one in _ARTEFACTS if one[1] != "onnx-deploy-gray" or contract.channels == 3]
     artefacts = tuple(
-        Artefact(file, format, precision, None, {}, (), weights)
-        for file, format, precision, weights in _ARTEFACTS
-        if format != "onnx-deploy-gray" or contract.channels == 3
+        Artefact(file_under(rule, file), format, precision, None, {}, (), weights)
+        for file, format, precision, weights in made
     )
-    files = {
-        name: FileRecord(sha256_of(root / name), (root / name).stat().st_size)
-        for artefact in artefacts
-        for name in artefact.files
+    names = {
+        file_under(one, name)
+        for one in (SIGMOID, SOFTMAX)
+        for file, *_, weights in made
+        for name in (file, weights)
+        if name
     }
+    files = {name: FileRecord(sha256_of(root / name), (root / name).stat().st_size) for name in sorted(names)}
     return Bundle(root, f"conformance-{contract_name}", contract, artefacts, (), files, {}, {}, {})

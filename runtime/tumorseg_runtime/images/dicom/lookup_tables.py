@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 FloatArray = npt.NDArray[np.float64]
+Span = tuple[float, float]  # the values, in the modality's unit, that become 0 and 255
 
 
-def gray_to_uint8(stored: npt.NDArray[Any], dataset: Dataset, index: int) -> npt.NDArray[np.uint8]:
-    """Stored values (H, W) of frame `index` -> uint8 (H, W); MONOCHROME1 is inverted."""
+def gray_to_uint8(
+    stored: npt.NDArray[Any], dataset: Dataset, index: int, span: Span | None = None
+) -> npt.NDArray[np.uint8]:
+    """Stored values (H, W) of frame `index` -> uint8 (H, W); MONOCHROME1 is inverted.
+
+    span: in place of the frame's own minimum and maximum, where those are its window.
+    """
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     values, rescaled = _rescale(stored, dataset, index)
     voi = group_of(dataset, index, "FrameVOILUTSequence") or dataset
@@ -27,15 +33,28 @@ def gray_to_uint8(stored: npt.NDArray[Any], dataset: Dataset, index: int) -> npt
     elif voi.get("WindowCenter") not in (None, "") and voi.get("WindowWidth") not in (None, ""):
         centre, width = first_number(voi.WindowCenter), first_number(voi.WindowWidth)
         gray = _to_255(window(values, centre, width, str(voi.get("VOILUTFunction") or "LINEAR")), 1.0)
-    elif not rescaled and dataset.PixelRepresentation == 0 and dataset.BitsStored <= 8:
+    elif not rescaled and _is_shown_as_it_is(dataset):
         gray = _to_255(values, 2**dataset.BitsStored - 1)
     else:
         black = _padding(stored, dataset)
-        gray = _to_255(_by_extremes(values, ~black), 1.0)
+        low, high = span or _extremes(values[~black]) or (0, 0)
+        gray = _to_255((values - low) / (high - low) if low < high else np.zeros(values.shape), 1.0)
     if inverted:
         gray = 255 - gray
     gray[black] = 0
     return gray
+
+
+def span_of(stored: npt.NDArray[Any], dataset: Dataset, index: int) -> Span | None:
+    """The minimum and maximum of a gray frame, padding left out; None where they are not its window."""
+    values, rescaled = _rescale(stored, dataset, index)
+    voi = group_of(dataset, index, "FrameVOILUTSequence") or dataset
+    said = voi.get("VOILUTSequence") or all(
+        voi.get(name) not in (None, "") for name in ("WindowCenter", "WindowWidth")
+    )
+    if said or (not rescaled and _is_shown_as_it_is(dataset)):
+        return None
+    return _extremes(values[~_padding(stored, dataset)])
 
 
 def palette_to_uint8(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.uint8]:
@@ -75,12 +94,12 @@ def first_number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float, str)) else float(value[0])
 
 
-def _by_extremes(values: FloatArray, inside: npt.NDArray[np.bool_]) -> FloatArray:
-    """From the smallest value inside to the largest, to 0..1; 0 where they are equal, or none is inside."""
-    if not inside.any() or values[inside].min() == values[inside].max():
-        return np.zeros(values.shape)
-    low, high = values[inside].min(), values[inside].max()
-    return np.asarray((values - low) / (high - low))
+def _is_shown_as_it_is(dataset: Dataset) -> bool:
+    return bool(dataset.PixelRepresentation == 0 and dataset.BitsStored <= 8)
+
+
+def _extremes(values: FloatArray) -> Span | None:
+    return (float(values.min()), float(values.max())) if values.size else None
 
 
 def _rescale(stored: npt.NDArray[Any], dataset: Dataset, index: int) -> tuple[FloatArray, bool]:

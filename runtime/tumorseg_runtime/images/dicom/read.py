@@ -20,6 +20,7 @@ are decoded, and each compressed frame's own header against it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import struct
 import zlib
@@ -32,7 +33,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.images.dicom.kind import kind_of, meta_elements, transfer_syntax
-from tumorseg_runtime.images.dicom.lookup_tables import gray_to_uint8, palette_to_uint8
+from tumorseg_runtime.images.dicom.lookup_tables import Span, gray_to_uint8, palette_to_uint8
 from tumorseg_runtime.images.dicom.pixel_data import (
     GRAYS,
     check_header,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 2**30
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "Modality",
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter",
@@ -66,12 +67,34 @@ _TAGS = [
 ]  # fmt: skip
 
 
-def read_dicom(path: Path) -> Iterator[Frame]:
+def read_dicom(path: Path, span: Span | None = None) -> Iterator[Frame]:
     """The frames of a DICOM file, decoded one at a time.
 
-    Raises InputError, with the reason, where the file cannot be decoded rightly; BackendError without
-    pydicom. The name of a frame is the path, with '[index]' where there are several.
+    span: as in `lookup_tables.gray_to_uint8`. Raises InputError, with the reason, where the file cannot be
+    decoded rightly; BackendError without pydicom. The name of a frame is the path, with '[index]' where there
+    are several.
     """
+    for file, index, stored in stored_frames(path):
+        with told(path, f"frame [{index}]"):
+            pixels = _to_pixels(stored, file.header, index, span)
+            spacings = _spacings(file.header, index)
+            instance = str(file.header.get("SOPInstanceUID") or "") or None
+        name = str(path) if file.count == 1 else f"{path}[{index}]"
+        yield Frame(name, pixels, spacings, index, file.count, file.warnings, instance)
+
+
+@dataclasses.dataclass(frozen=True)
+class DicomFile:
+    """A file that was opened. header: the elements of `_TAGS`, without what cannot be used, of which
+    `warnings` tell. count: of its frames."""
+
+    header: Dataset
+    count: int
+    warnings: tuple[str, ...]
+
+
+def stored_frames(path: Path) -> Iterator[tuple[DicomFile, int, npt.NDArray[Any]]]:
+    """The file, and each frame's index and stored values, decoded one at a time; raises as `read_dicom`."""
     try:
         from pydicom.pixels.utils import iter_pixels
     except ModuleNotFoundError as error:
@@ -80,32 +103,30 @@ def read_dicom(path: Path) -> Iterator[Frame]:
             "expected the extra 'dicom': pip install 'tumorseg[dicom]'"
         ) from error
     dataset = _read(path)
-    other = kind_of(str(dataset.get("SOPClassUID") or ""), str(dataset.get("Modality") or ""))
+    with told(path, "header"):  # its elements are parsed when they are asked for
+        other = kind_of(str(dataset.get("SOPClassUID") or ""), str(dataset.get("Modality") or ""))
     if other:
         raise InputError(f"{path}: is a DICOM {other}, expected an image: leave it out")
-    with _told(path, "header"):
+    with told(path, "header"):
         check_header(dataset)
-    with _told(path, "pixel data"):
+    with told(path, "pixel data"):
         count = separate_frames(dataset)
         frames = iter_pixels(dataset, bits_stored=decoded_bits(dataset))
-    with _told(path, "header"):
-        warnings = drop_unusable(dataset)
-        instance = str(dataset.get("SOPInstanceUID") or "") or None
+    with told(path, "header"):
+        file = DicomFile(dataset, count, drop_unusable(dataset))
     for index in range(count):
-        with _told(path, f"frame [{index}]"):
+        with told(path, f"frame [{index}]"):
             stored = next(frames, None)
             if stored is None:
                 raise InputError(
                     f"holds {index} frames, its header says {count}: copy or export the file again"
                 )
-            pixels = _to_pixels(significant_bits(stored, dataset), dataset, index)
-            spacings = _spacings(dataset, index)
-        name = str(path) if count == 1 else f"{path}[{index}]"
-        yield Frame(name, pixels, spacings, index, count, warnings, instance)
+            values = significant_bits(stored, dataset)
+        yield file, index, values
 
 
 @contextlib.contextmanager
-def _told(path: Path, what: str) -> Iterator[None]:
+def told(path: Path, what: str) -> Iterator[None]:
     """Whatever goes wrong in the block, as an InputError that begins with the path."""
     try:
         yield
@@ -157,11 +178,13 @@ def _check_inflated(deflated: bytes, path: Path) -> None:
         raise _undecodable(path, "deflated data", error) from error
 
 
-def _to_pixels(stored: npt.NDArray[Any], dataset: Dataset, index: int) -> npt.NDArray[np.uint8]:
+def _to_pixels(
+    stored: npt.NDArray[Any], dataset: Dataset, index: int, span: Span | None
+) -> npt.NDArray[np.uint8]:
     """One frame as decoded, (H, W) or (H, W, 3), to uint8 by the rule of this module."""
     colours = dataset.PhotometricInterpretation
     if colours in GRAYS:
-        return gray_to_uint8(stored, dataset, index)
+        return gray_to_uint8(stored, dataset, index, span)
     if colours == "PALETTE COLOR":
         return palette_to_uint8(stored, dataset)
     return np.ascontiguousarray(to_uint8(stored))

@@ -52,19 +52,20 @@ _GEOMETRY = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """Who made the masks: the bundle's name and SHA-256, tumorseg's version, the classes and threshold."""
+    """Who made the masks: the bundle's name and SHA-256, tumorseg's version, the classes, and their rule."""
 
     name: str
     sha256: str
     version: str
     classes: tuple[str, ...]
-    threshold: float
+    rule: str
+    threshold: float | None
 
     @classmethod
     def of(cls, bundle: Bundle, version: str) -> Maker:
         """A bundle, and tumorseg's version."""
         contract = bundle.contract
-        return cls(bundle.name, bundle.digest(), version, contract.classes, contract.threshold)
+        return cls(bundle.name, bundle.digest(), version, contract.classes, contract.rule, contract.threshold)
 
     def check(self) -> None:
         """Raise BackendError without highdicom, InputError for a class that has no code."""
@@ -177,7 +178,11 @@ def _segments(maker: Maker) -> list[SegmentDescription]:
         family=codes.cid7162.ArtificialIntelligence,
         version=maker.sha256,  # 64 letters, as many as it may have
         source=f"tumorseg {maker.version}"[:_LONGEST],
-        parameters={"bundle_sha256": maker.sha256, "threshold": str(maker.threshold)},
+        parameters={
+            "bundle_sha256": maker.sha256,
+            "rule": maker.rule,
+            **({} if maker.threshold is None else {"threshold": str(maker.threshold)}),
+        },
     )
     return [
         highdicom.seg.SegmentDescription(

@@ -1,5 +1,6 @@
-// Decision at the image's own size: logits -> one bit per pixel and class, and how many pixels are close to the
-// threshold (tumorseg_runtime/processing/decide_cuda.py). The CPU resizes by floats whose order of operations is not
+// Decision at the image's own size: logits -> one bit per pixel and class, and how many lie close to another decision
+// (tumorseg_runtime/processing/decide_cuda.py). With `exclusive` a pixel belongs to the class of the largest logit above
+// 0, of equal ones to the first; else to each class whose logit reaches the threshold. The CPU resizes by floats whose order of operations is not
 // fixed; a pixel whose outcome hangs on that order is counted as unsure, and the host decides its image. No header is
 // needed. Host and kernel agree on these layouts by decide_cuda.py: OUTLINE, BLEND, FOUND.
 
@@ -22,7 +23,7 @@ struct Outline {  // what is decided for one image
 struct Found {  // of one image, zero before
   Word broken;  // 1 where a logit is not finite
   Word unsure;  // decisions that hang on rounding
-  Word close;   // pixels whose logit lies within the band around the threshold
+  Word close;   // decisions whose logits lie within the band of another
 };
 
 static_assert(sizeof(Blend) == 16 && sizeof(Outline) == 32 && sizeof(Found) == 12, "the host packs these");
@@ -35,9 +36,21 @@ __device__ __forceinline__ float as_float(int bits) {  // the host packs integer
   return both.value;
 }
 
+struct Sample {  // a resized logit, and the largest magnitude that it was made of
+  float value, largest;
+};
+
+__device__ __forceinline__ Sample resized(const float* plane, int width, const Blend& x, const Blend& y) {
+  const float *upper = plane + y.first * width, *lower = plane + y.second * width;
+  const float a = upper[x.first], b = upper[x.second], c = lower[x.first], d = lower[x.second];
+  return {(a * x.near + b * x.far) * y.near + (c * x.near + d * x.far) * y.far,
+          larger(larger(magnitude(a), magnitude(b)), larger(magnitude(c), magnitude(d)))};
+}
+
 // blockIdx.y is the image; the blocks of x share its words. A band below 0 counts nothing.
 extern "C" __global__ void decide(const float* logits, const Outline* outlines, const Blend* blends, Found* found,
-                                  Word* bits, int classes, int height, int width, int threshold_bits, int band_bits) {
+                                  Word* bits, int classes, int height, int width, int threshold_bits, int band_bits,
+                                  int exclusive) {
   const float threshold = as_float(threshold_bits), band = as_float(band_bits);
   const int step = gridDim.x * blockDim.x, start = blockIdx.x * blockDim.x + threadIdx.x;
   const Outline outline = outlines[blockIdx.y];
@@ -54,14 +67,26 @@ extern "C" __global__ void decide(const float* logits, const Outline* outlines, 
       const int at = word * 32 + bit, pixel = at % own;
       const Blend x = blends[outline.columns + pixel % outline.width];
       const Blend y = blends[outline.rows + pixel / outline.width];
-      const float* upper = source + at / own * plane + y.first * width;
-      const float* lower = source + at / own * plane + y.second * width;
-      const float a = upper[x.first], b = upper[x.second], c = lower[x.first], d = lower[x.second];
-      const float value = (a * x.near + b * x.far) * y.near + (c * x.near + d * x.far) * y.far;
-      const float largest = larger(larger(magnitude(a), magnitude(b)), larger(magnitude(c), magnitude(d)));
+      const int klass = at / own;
+      const Sample own_sample = resized(source + klass * plane, width, x, y);
+      const float value = own_sample.value;
+      float largest = own_sample.largest, signed_distance = value - threshold;
+      int inside = value >= threshold;
+      if (exclusive) {
+        inside = value > 0.0f;
+        signed_distance = value;
+        for (int other = 0; other < classes; other++) {
+          if (other == klass) continue;
+          const Sample rival = resized(source + other * plane, width, x, y);
+          largest = larger(largest, rival.largest);
+          if (other < klass ? rival.value >= value : rival.value > value) inside = 0;
+          const float half = (value - rival.value) * 0.5f;
+          if (half < signed_distance) signed_distance = half;
+        }
+      }
       const float rounding = outline.rounding * (largest + magnitude(threshold));
-      const float distance = magnitude(value - threshold);
-      if (value >= threshold) set |= 1u << bit;
+      const float distance = magnitude(signed_distance);
+      if (inside) set |= 1u << bit;
       const int banded = band >= 0.0f;
       if (banded && distance <= band) close++;
       if (rounding > 0.0f && (distance <= rounding || (banded && magnitude(distance - band) <= rounding))) unsure++;

@@ -23,6 +23,7 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError, InputError, ParityError
 from tumorseg_runtime.device.engines import Profile
+from tumorseg_runtime.parity.rules import decided_rule
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_train.networks.run import Run
 
@@ -122,6 +123,25 @@ def test_gray_weights_give_the_same_number_for_every_value() -> None:
     expected = np.einsum("kc,cv->kv", kernel[:, :, 0, 0].astype(np.float64), table)
     got = two[:, 0, 0, 0, None] * table[0] + two[:, 1, 0, 0, None]
     assert np.abs(got - expected).max() < 1e-5
+
+
+def test_under_softmax_the_largest_logit_above_0_decides_and_ties_go_to_the_first(tmp_path: Path) -> None:
+    """A network that gives its pixels as logits, many of them equal."""
+    contract = dataclasses.replace(
+        CONTRACT, mean=(0.5,) * 3, std=(0.5,) * 3, classes=("a", "b", "c"), threshold=None, rule="softmax"
+    )
+    network = torch.nn.Conv2d(3, 3, 1, bias=False).eval()
+    with torch.no_grad():
+        network.weight[:] = torch.eye(3)[:, :, None, None]
+    model = to_deploy(to_onnx(network, contract), contract, gray=False).model
+    onnx.checker.check_model(model, full_check=True)
+    table = Preprocessor(contract).table
+    pixels = np.random.default_rng(4).choice(np.array([0, 100, 128, 200], np.uint8), (2, 3, 64, 64))
+    logits = np.stack([table[channel][pixels[:, channel]] for channel in range(3)], axis=1)
+    found = run(model, tmp_path, pixels)
+    for mask, values in zip(found, logits, strict=True):
+        np.testing.assert_array_equal(mask, decided_rule(values, contract))
+    assert set(np.unique(found.sum(axis=1))) == {0, 1}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

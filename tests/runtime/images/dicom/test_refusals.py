@@ -14,7 +14,7 @@ from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.dicom import read as dicom_module
 from tumorseg_runtime.images.dicom.checks import check_stream, frames_of
 from tumorseg_runtime.images.frame import Frame
-from tumorseg_runtime.images.frames import read_frame
+from tumorseg_runtime.images.frames import read_frame, read_frames
 
 pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
 
@@ -164,3 +164,16 @@ def test_nothing_of_the_patient_is_read(
     seen = dicom_module._read(path)
     assert {element.keyword for element in seen} <= {*dicom_module._TAGS, "SpecificCharacterSet"}
     assert not any(value in str(seen) for value in patient.values())
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("tag", [b"\x08\x00\x16\x00", b"\x08\x00\x60\x00"])
+def test_an_unknown_value_representation_of_class_or_modality_is_one_line(
+    write: Write, tmp_path: Path, tag: bytes
+) -> None:
+    path = write(tmp_path / "x.dcm", np.zeros((8, 8), np.uint8), Modality="OT")
+    data = bytearray(path.read_bytes())
+    data[(at := data.index(tag, 132)) + 4 : at + 6] = b"\x55\xf3"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"x\.dcm: header cannot be decoded"):
+        list(read_frames(path))

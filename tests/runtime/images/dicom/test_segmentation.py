@@ -137,7 +137,7 @@ def test_each_class_is_a_segment_in_the_order_of_the_contract(source: Path) -> N
 
     masks = np.random.default_rng(1).random((3, 60, 70)) > 0.7
     masks[1] = False  # an empty one keeps its frame
-    maker = Maker("net", "0" * 64, "1", ("edema", "Tumour", "necrosis"), 0.5)
+    maker = Maker("net", "0" * 64, "1", ("edema", "Tumour", "necrosis"), "softmax", None)
     frame = read_frame(source)
     builder = SegmentationBuilder(source, frame, maker)
     builder.add(frame, masks)
@@ -151,7 +151,7 @@ def test_each_class_is_a_segment_in_the_order_of_the_contract(source: Path) -> N
 
 
 def test_without_highdicom_or_a_code_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    maker = Maker("net", "0" * 64, "1", ("tumour", "sulcus"), 0.5)
+    maker = Maker("net", "0" * 64, "1", ("tumour", "sulcus"), "sigmoid", 0.5)
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(BackendError, match=r"highdicom is not installed.*tumorseg\[dicom-seg\]"):
         maker.check()
