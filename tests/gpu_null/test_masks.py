@@ -78,6 +78,23 @@ def test_a_row_of_the_benchmark_serves_and_is_timed_by_events(network: tuple[Flo
     assert (seen["counts"]["synchronisations"], seen["counts"]["allocations"]) == (1, 0)
 
 
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("network", ["onnxruntime"], indirect=True)
+def test_an_error_of_cuda_that_stays_is_survived_by_another_process(
+    network: tuple[Floor, Path | None], tmp_path: Path, logits: bool
+) -> None:
+    floor, copy = network
+    fault = tmp_path / "fault"
+    seen = floor.call(
+        masks.survives, copy, tmp_path / "bundle", fault, logits, variables={"NULL_CUDA_FAULT": str(fault)}
+    ).value
+    assert set(seen["right"]) == {True}
+    (said,) = seen["said"]
+    assert "the GPU is lost to this process" in said
+    assert seen["other process"]
+    assert seen["apart"]
+
+
 def test_images_of_any_size_get_the_masks_and_margins_of_the_cpu(network: tuple[Floor, Path | None]) -> None:
     floor, copy = network
     assert set(floor.call(masks.any_sizes, copy).value["right"]) == {True}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tumorseg_export.checkpoint.context import ExportContext, ExportResult
 from tumorseg_export.onnx.passes.constant_shapes import ConstantShapes
+from tumorseg_export.onnx.passes.fold_constants import FoldConstants
 from tumorseg_runtime.bundle.bundle import Artefact
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError
@@ -63,6 +64,7 @@ def to_onnx(model: torch.nn.Module, contract: Contract) -> onnx.ModelProto:
     )
     assert program is not None
     ConstantShapes()(program.model)
+    FoldConstants()(program.model)
     return program.model_proto  # a new message, shared with nobody
 
 

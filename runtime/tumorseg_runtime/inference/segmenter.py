@@ -6,13 +6,13 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.backends import FOLDER_BACKENDS, files_of
-from tumorseg_runtime.backends.selection import AUTO, Selection, open_auto, open_choice
+from tumorseg_runtime.backends.selection import AUTO, Opener, Selection, open_auto, open_choice
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
@@ -28,7 +28,6 @@ from tumorseg_runtime.processing.postprocess import find_lesions, masks_from_log
 from tumorseg_runtime.processing.spacing import measure
 
 if TYPE_CHECKING:
-    from tumorseg_runtime.device.on_stream import OnStream
     from tumorseg_runtime.inference.stream import StreamResult
 
 BATCH_SIZE = 4  # images of one inference, unless told otherwise
@@ -71,11 +70,10 @@ class Segmenter:
         self.channels = session.input.shape(contract)[0]
         self._form: Form
         if place_of(session.input, session.info.backend, preprocess) == "cuda":
-            from tumorseg_runtime.inference.gpu_masks import GpuMasks  # only a machine with a GPU needs it
+            from tumorseg_runtime.inference.gpu_process import masks_of  # only a machine with a GPU needs it
 
-            def on_gpu(one: Session) -> GpuMasks:
-                width, on = None if band is None else band.logits, cast("OnStream", one)
-                return GpuMasks(on, contract, batch_size, band=width, logits=logits, cache=kernel_cache)
+            def on_gpu(one: Session) -> Any:
+                return masks_of(one, contract, batch_size, band, logits, kernel_cache)
 
             session, again = on_gpu(session), reopen
             reopen = None if again is None else lambda: on_gpu(again())
@@ -102,6 +100,7 @@ class Segmenter:
         preprocess: str | None = None,
         logits: bool = False,
         public_key: str | Path | None = None,
+        own_process: bool = True,
         tell: Tell = silent,
     ) -> Segmenter:
         """Check a bundle's seal and open it on exactly this backend, device and precision.
@@ -117,11 +116,11 @@ class Segmenter:
             failed is tested, too.
         timeout_s: most seconds that opening the session and its self-test may take.
         preprocess: where images are resized, 'cpu' or 'cuda'; None for 'cuda' where the session runs on a
-            GPU's stream (TensorRT), else 'cpu'. On 'cuda' pixels go up and masks come down
-            (`inference.gpu_masks`); the kernels are compiled for this GPU (a second) and kept in the device
-            folder, if there is one.
+            GPU's stream. Then pixels go up and masks come down (`inference.gpu_masks`), by kernels that are
+            compiled for this GPU (a second) and kept in the device folder, if there is one.
         logits: on 'cuda', bring them down, too, for `Prediction.logits`; elsewhere they always come.
         public_key: a PEM file; only a bundle that its owner signed is opened. tell: how far the self-test is.
+        own_process: a GPU's session runs in one (`inference.gpu_process`); False shares this one's context.
         Raises BundleError, BackendError, CheckFailedError for the signature, ParityError for the self-test.
         """
         check_timeout(timeout_s)
@@ -129,6 +128,9 @@ class Segmenter:
         if level not in (None, *SELF_TESTS):
             raise InputError(f"self_test is {self_test!r}, expected False, True, 'quick' or 'full'")
         choice = Selection(backend, device or "cpu", precision or "fp32")
+        opener: Opener | None = None
+        if own_process and device != "cpu" and (device or backend == AUTO):
+            from tumorseg_runtime.inference.gpu_process import open_apart as opener
         if isinstance(bundle, Bundle):
             opened = bundle if public_key is None else Bundle.open(bundle.root, public_key)
         else:
@@ -159,10 +161,8 @@ class Segmenter:
 
         def open_first() -> tuple[Session, Selection]:
             if backend != AUTO:
-                return tested(open_choice(opened, choice, threads, folder)), choice
-            session, chosen = open_auto(
-                opened, device=device, precision=precision, threads=threads, folder=folder
-            )
+                return tested(open_choice(opened, choice, threads, folder, opener)), choice
+            session, chosen = open_auto(opened, device, precision, threads, folder, opener)
             return tested(session), chosen
 
         try:
@@ -177,7 +177,7 @@ class Segmenter:
             session,
             logits=logits,
             band=read_band(opened, chosen.precision),
-            reopen=lambda: tested(open_choice(opened, chosen, threads, folder)),
+            reopen=lambda: tested(open_choice(opened, chosen, threads, folder, opener)),
         )
         segmenter._info = dataclasses.replace(session.info, choice=chosen.lines)
         return segmenter

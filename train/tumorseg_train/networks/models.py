@@ -98,6 +98,9 @@ def _construct(architecture: str, **arguments: Any) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`timm-` encoders are deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", "Mapping deprecated model name", UserWarning)  # of timm, renamed
+        warnings.filterwarnings(
+            "ignore", "Initializing zero-element tensors", UserWarning
+        )  # a stage of no width
         warnings.filterwarnings("ignore", "Encoder does not have prefix tokens", UserWarning)  # DPT's readout
         kind: Any = ARCHITECTURES[architecture]
         model: torch.nn.Module

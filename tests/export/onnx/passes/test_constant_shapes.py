@@ -84,6 +84,9 @@ def test_every_architecture_of_smp_has_constant_scales_and_the_same_logits(archi
     # Full optimisation takes another kernel for a bilinear Resize of constant scales: the level below it.
     one, other = (logits(model, "ORT_ENABLE_EXTENDED") for model in (before, after))
     assert one.std() > 1e-3
+    if architecture == "dpt":  # the positions are resampled by ONNX's reference, and no longer at run time
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * one.std())
+        return
     assert np.array_equal(one.view(np.uint32), other.view(np.uint32))
     one, other = (logits(model, "ORT_ENABLE_ALL") for model in (before, after))
     if architecture in ("unet", "unetplusplus"):
