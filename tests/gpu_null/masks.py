@@ -119,7 +119,7 @@ def before_io_binding(count: int, copy: Path) -> dict[str, Any]:
         return {"counts": null.counts(), "trace": null.trace()}
 
 
-def after(count: int, logits: bool, by_stream: bool, copy: Path | None) -> dict[str, Any]:
+def after(count: int, logits: bool | str, by_stream: bool, copy: Path | None) -> dict[str, Any]:
     """The same through `Segmenter.predict` or `stream`, and whether every prediction is right."""
     with session(copy) as on:
         segmenter, null = door(on, logits=logits), Null()
@@ -136,6 +136,11 @@ def after(count: int, logits: bool, by_stream: bool, copy: Path | None) -> dict[
         return {
             "right": same(found, given),
             "logits": [one.own_logits is not None for one in found],
+            "halves": [
+                np.array_equal(one.own_logits, other.logits.astype(np.float16).astype(np.float32))
+                for one, other in zip(found, door(OnCpu()).predict(given), strict=True)
+                if logits == "float16" and one.own_logits is not None
+            ],
             "counts": counts,
             "trace": trace,
         }
@@ -182,7 +187,7 @@ def sealed(copy: Path, root: Path) -> Path:
     return root
 
 
-def survives(copy: Path, root: Path, fault: Path, logits: bool) -> dict[str, Any]:
+def survives(copy: Path, root: Path, fault: Path, logits: bool | str) -> dict[str, Any]:
     """A session in a process of its own, before, at and after an error of CUDA that stays."""
     global CONTRACT
     CONTRACT = dataclasses.replace(CONTRACT, classes=("red", "green", "blue"))
