@@ -41,6 +41,7 @@ STAMP := $(VENV)/.installed
 # One thread a worker: two workers that compute on two threads each wait for one another. In the order of the
 # files, the long ones of benchmarks/ come first; xdist's own order would leave the files of few tests to the end.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+CHECK = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 optional = $(if $(2),$(1) $(2))
 
 ##@ Targets
@@ -56,17 +57,15 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP) ## make the environment (.venv) with everything but the packages for a GPU
 
 check: $(STAMP) ## ruff, ruff format --check, mypy strict, import rules; changes nothing
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(CHECK)
 
 format: $(STAMP) ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-quick: check ## check, and the tests that are not slow: the loop while you work
-	$(PYTEST) -m "not slow" $(ARGS)
+quick: $(STAMP) ## check, beside the tests that are not slow: the loop while you work
+	mkdir -p build; ($(CHECK)) > build/check.log 2>&1 & checking=$$!; failed=0; \
+	$(PYTEST) -m "not slow" $(ARGS) || failed=$$?; wait $$checking || failed=$$?; cat build/check.log; exit $$failed
 
 test: $(STAMP) ## run all tests: 21 minutes on the 2 cores of CI
 	$(PYTEST) $(ARGS)

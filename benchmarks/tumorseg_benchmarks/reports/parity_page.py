@@ -13,6 +13,7 @@ from tumorseg_benchmarks.parity.worst_cases import draw_case
 from tumorseg_benchmarks.reports.html_report import WORDS
 from tumorseg_benchmarks.reports.parity_report import sections
 from tumorseg_benchmarks.reports.report import machine_lines, parity_table, preprocessing_line
+from tumorseg_benchmarks.variants.variants import NOT_EXPORTED
 from tumorseg_train.report.case_view import PageCase
 from tumorseg_train.report.page import PASSED, REFUSED, UNVERIFIED, Verdict, badge, bullets, page, table
 
@@ -59,9 +60,21 @@ def verdict(findings: Findings) -> Verdict:
 
 
 def artefact_table(rows: Sequence[ParityRow]) -> Markup:
-    """`parity_table` with its verdicts in colours: the one table of the page."""
+    """`parity_table` with its verdicts in colours, and what could not run in a line for each reason: the one
+    table of the page."""
     found = parity_table(rows)
-    cells = [(*row[:VERDICT], badge(row[VERDICT]), *row[VERDICT + 1 :]) for row in found.rows]
+    unverified: dict[str, list[str]] = {}
+    cells = []
+    for row in found.rows:
+        if row[VERDICT] == UNVERIFIED:
+            reason = "not in the bundle" if row[-1].startswith(NOT_EXPORTED) else row[-1]
+            unverified.setdefault(reason, []).append(row[0])
+        else:
+            cells.append((*row[:VERDICT], badge(row[VERDICT]), *row[VERDICT + 1 :]))
+    dashes = ["-"] * (len(found.header) - VERDICT - 2)
+    for reason, names in unverified.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        cells.append((names[0] + more, "all", "-", badge(UNVERIFIED), *dashes, reason))
     return table(found.header, cells, label="Artefacts", cards=True)
 
 

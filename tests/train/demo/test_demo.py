@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BundleError, CheckFailedError, InputError
+from tumorseg_runtime.parity.conformance import check_conformance
 from tumorseg_train.commands.demo import demo
 from tumorseg_train.demo import broken_copies
 from tumorseg_train.demo import demo as demo_module
@@ -42,8 +43,11 @@ assert not loaded, loaded
 
 @pytest.fixture(scope="module")
 def shown(tiny_bundle: Bundle) -> Demo:
-    """The demo of the tiny bundle."""
-    return run_demo(tiny_bundle.root)
+    """The demo of the tiny bundle, verified with few of the conformance files."""
+    with pytest.MonkeyPatch.context() as patch:
+        few = lambda *these, full, **more: check_conformance(*these, full=False, **more)  # noqa: E731
+        patch.setattr("tumorseg_runtime.parity.verify.check_conformance", few)
+        return run_demo(tiny_bundle.root)
 
 
 @pytest.mark.slow
@@ -121,6 +125,7 @@ def test_neither_torch_nor_a_connection_is_used(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_conformance_files")
 @pytest.mark.skipif(not SHIPPED.exists(), reason="no bundle ships with this package")
 def test_the_shipped_bundle_is_small_and_holds_no_image_of_a_patient() -> None:
     shown = run_demo(SHIPPED)
