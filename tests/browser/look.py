@@ -25,6 +25,15 @@ CUT_OFF = """() => {
     if (each.scrollWidth > each.clientWidth + 1)
       faults.push(`the main table is ${each.scrollWidth} of ${each.clientWidth} wide`);
   }
+  for (const svg of document.querySelectorAll(".chart svg")) {
+    const frame = svg.getBoundingClientRect();
+    if (!frame.width) continue;
+    for (const each of svg.querySelectorAll("text")) {
+      const box = each.getBoundingClientRect();
+      if (box.right > frame.right + 3 || box.left < frame.left - 3)
+        faults.push(`"${each.textContent.trim()}" of a chart lies beside it`);
+    }
+  }
   return faults;
 }"""
 

@@ -69,7 +69,7 @@ void null_reset(void) { /* live_* stay */
 const char *null_names(void) { return COUNTS(X); }
 #undef X
 const uint64_t *null_counts(void) { return null_counted; }
-void null_break(int device, int error) { contexts[device].broken = error; } /* sticky, until the context is reset */
+void null_break(int device, int error) { contexts[device].broken = error; }
 /* ---- Devices and contexts ---- */
 
 static int setting(const char *name, int otherwise) {

@@ -77,5 +77,6 @@ class Floor:
             "PYTHONPATH": os.pathsep.join(map(str, path)),
             "LD_LIBRARY_PATH": str(self.libraries),
             "ORT_DISABLE_TELEMETRY": "1",
+            **({"NULL_CUDA_KERNELS": str(self.kernels)} if self.kernels else {}),
             **variables,
         }

@@ -18,15 +18,18 @@ from tumorseg_benchmarks.latency.stages import staged_call
 from tumorseg_benchmarks.variants.gpu_served import ServedOnGpu
 from tumorseg_benchmarks.variants.inputs import EncodedImage
 from tumorseg_export.engine import build
+from tumorseg_export.references.golden_images import write_golden
 from tumorseg_runtime.backends import BACKENDS, onnxruntime, tensorrt
 from tumorseg_runtime.backends.onnxruntime_sessions import OnnxRuntimeSession
-from tumorseg_runtime.bundle.bundle import Artefact, Bundle
+from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, INDEX, Artefact, Bundle, FileRecord, sha256_of
 from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.core.session import InProcess, InputForm, SessionInfo
 from tumorseg_runtime.device.cuda import Pair, open_gpu
 from tumorseg_runtime.device.engines import Profile
 from tumorseg_runtime.device.stream_session import StreamSession
 from tumorseg_runtime.images.read import encode_png
+from tumorseg_runtime.inference.gpu_process import GpuProcess, MasksApart, open_apart
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -116,7 +119,7 @@ def before_io_binding(count: int, copy: Path) -> dict[str, Any]:
         return {"counts": null.counts(), "trace": null.trace()}
 
 
-def after(count: int, logits: bool, by_stream: bool, copy: Path | None) -> dict[str, Any]:
+def after(count: int, logits: bool | str, by_stream: bool, copy: Path | None) -> dict[str, Any]:
     """The same through `Segmenter.predict` or `stream`, and whether every prediction is right."""
     with session(copy) as on:
         segmenter, null = door(on, logits=logits), Null()
@@ -133,6 +136,11 @@ def after(count: int, logits: bool, by_stream: bool, copy: Path | None) -> dict[
         return {
             "right": same(found, given),
             "logits": [one.own_logits is not None for one in found],
+            "halves": [
+                np.array_equal(one.own_logits, other.logits.astype(np.float16).astype(np.float32))
+                for one, other in zip(found, door(OnCpu()).predict(given), strict=True)
+                if logits == "float16" and one.own_logits is not None
+            ],
             "counts": counts,
             "trace": trace,
         }
@@ -158,6 +166,53 @@ def timed(copy: Path | None) -> dict[str, Any]:
             "stages": stages,
             "counts": counts,
         }
+
+
+def sealed(copy: Path, root: Path) -> Path:
+    """A bundle of the graph that copies, with one golden image."""
+    contract = dataclasses.replace(CONTRACT, classes=("red", "green", "blue"))
+    (root / GOLDEN_FOLDER).mkdir(parents=True)
+    (root / copy.name).write_bytes(copy.read_bytes())
+    (pixels,) = images(1, [OWN])
+    tensor = Preprocessor(contract)(pixels)
+    write_golden([Golden("noise", pixels, tensor, tensor)], root)
+    files = {
+        path.relative_to(root).as_posix(): FileRecord(sha256_of(path), path.stat().st_size)
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+    artefact = Artefact(copy.name, "onnx", "fp32", None, {}, ())
+    bundle = Bundle(root, "copy", contract, (artefact,), ("noise",), files, {}, {}, {})
+    (root / INDEX).write_text(bundle.to_index())
+    return root
+
+
+def survives(copy: Path, root: Path, fault: Path, logits: bool | str) -> dict[str, Any]:
+    """A session in a process of its own, before, at and after an error of CUDA that stays."""
+    global CONTRACT
+    CONTRACT = dataclasses.replace(CONTRACT, classes=("red", "green", "blue"))
+    bundle = Bundle.open(sealed(copy, root))
+    with Segmenter.open(bundle, device="cuda", batch_size=BATCH, logits=logits) as opened:
+        apart = isinstance(opened._keeper._session, MasksApart)
+    options = {"backend": "onnxruntime", "device": "cuda", "precision": "fp32", "threads": None}
+    process = open_apart(bundle, device_folder=None, **options)
+    assert isinstance(process, GpuProcess)
+    segmenter, worker = door(process, logits=logits), process._worker
+    given = images(8, SIZES)
+    first = same(segmenter.predict(given), given)
+    before = worker.pid
+    fault.touch()
+    said = []
+    try:
+        segmenter.predict(given)
+    except BackendError as error:
+        said.append(str(error))
+    second = same(segmenter.predict(given), given)
+    streamed = same([one.prediction for one in segmenter.stream(given, batch_size=BATCH)], given)
+    after = worker.pid
+    segmenter.close()
+    right = [*first, *second, *streamed]
+    return {"right": right, "said": said, "other process": before != after, "apart": apart}
 
 
 def any_sizes(copy: Path | None) -> dict[str, Any]:
@@ -186,7 +241,7 @@ def not_finite() -> list[bool]:
     """An engine whose logits become infinite."""
     with session() as on:
         segmenter = door(on, logits=False)
-        on._execution.context._engine.gain = float("inf")
+        on._execution.contexts[0]._engine.gain = float("inf")
         return [bool(one.masks.any()) for one in segmenter.predict(images(2, [OWN]))]
 
 
@@ -276,7 +331,7 @@ def built_and_opened(root: Path, folder: Path) -> dict[str, Any]:
     build.build_for_device(bundle, folder, options, lambda line: None)
     segmenter = Segmenter.open(
         bundle, backend="tensorrt", device="cuda", precision="fp16", batch_size=1, self_test="full",
-        device_folder=folder,
+        device_folder=folder, own_process=False,
     )  # fmt: skip
     given = images(8, [size])
     segmenter.predict(given[:4])

@@ -35,6 +35,7 @@ typedef void (*Work)(void *data);
 #define ENTER Context *context; null_lock(); null_counted[calls]++; int status = null_context(&context);
 #define LEAVE null_unlock(); return status;
 
+void null_break(int device, int error);                 /* sticky, until the context is reset */
 void null_lock(void);
 void null_unlock(void);
 void null_violation(const char *format, ...);           /* what a GPU would answer with garbage or a crash */

@@ -7,6 +7,7 @@
 #include "queue.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static Stream streams[STREAMS];
 static int used = DEVICES; /* the first ones are the devices' legacy default streams */
@@ -137,6 +138,8 @@ static int submit(Stream *stream, Operation *one) {
 int null_enqueue(void *handle, int kind, Work work, const void *data, size_t bytes, const Range *ranges, int count) {
   Stream *stream = null_stream(handle);
   if (!stream) return INVALID_HANDLE;
+  const char *fault = getenv("NULL_CUDA_FAULT"); /* a file: where there is one, this work breaks the device */
+  if (fault && !unlink(fault)) null_break(stream->context->device, 700);
   Operation *one = calloc(1, sizeof *one);
   *one = (Operation){.kind = kind, .work = work, .bytes = bytes, .count = count};
   one->data = memcpy(malloc(bytes + 1), data ? data : "", data ? bytes : 0);

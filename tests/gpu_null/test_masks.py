@@ -41,9 +41,9 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Floor, Path
 
 
 @pytest.mark.parametrize("by_stream", [False, True])
-@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("logits", [False, True, "float16"])
 def test_a_batch_costs_what_docs_gpu_says(
-    network: tuple[Floor, Path | None], logits: bool, by_stream: bool
+    network: tuple[Floor, Path | None], logits: bool | str, by_stream: bool
 ) -> None:
     floor, copy = network
     before = floor.call(masks.before, BATCHES, copy).value["counts"]
@@ -51,13 +51,17 @@ def test_a_batch_costs_what_docs_gpu_says(
     after, trace = seen["counts"], seen["trace"]
     batches = after["uploads"]
     assert all(seen["right"])
-    assert set(seen["logits"]) == {logits}
+    assert set(seen["logits"]) == {bool(logits)}
+    assert set(seen["halves"]) == ({True} if logits == "float16" else set())
     assert batches == BATCHES or by_stream  # a stream takes what is ready
     waits, pageable = (2, 0) if copy is None else (3, 2)
     assert (before["synchronisations"], before["pageable_copies"]) == (waits * BATCHES, pageable * BATCHES)
-    assert after["synchronisations"] == after["downloads"] == after["graph_launches"] == batches
+    assert after["synchronisations"] == after["graph_launches"] == batches
+    assert after["downloads"] == batches * (2 if logits == "float16" else 1)
     assert after["pageable_copies"] == after["allocations"] == 0
-    if logits:
+    if logits == "float16":
+        assert after["bytes_down"] * 8 <= before["bytes_down"] * 5  # half of it, and the masks
+    elif logits:
         assert after["bytes_down"] == before["bytes_down"]
     else:
         assert after["bytes_down"] * 8 <= before["bytes_down"]
@@ -76,6 +80,23 @@ def test_a_row_of_the_benchmark_serves_and_is_timed_by_events(network: tuple[Flo
     assert parts == dict.fromkeys(parts, 10**6)  # the null GPU's events are a millisecond apart
     assert seen["stages"]["preprocess"] == 0  # part of infer
     assert (seen["counts"]["synchronisations"], seen["counts"]["allocations"]) == (1, 0)
+
+
+@pytest.mark.parametrize("logits", [False, True, "float16"])
+@pytest.mark.parametrize("network", ["onnxruntime"], indirect=True)
+def test_an_error_of_cuda_that_stays_is_survived_by_another_process(
+    network: tuple[Floor, Path | None], tmp_path: Path, logits: bool | str
+) -> None:
+    floor, copy = network
+    fault = tmp_path / "fault"
+    seen = floor.call(
+        masks.survives, copy, tmp_path / "bundle", fault, logits, variables={"NULL_CUDA_FAULT": str(fault)}
+    ).value
+    assert set(seen["right"]) == {True}
+    (said,) = seen["said"]
+    assert "the GPU is lost to this process" in said
+    assert seen["other process"]
+    assert seen["apart"]
 
 
 def test_images_of_any_size_get_the_masks_and_margins_of_the_cpu(network: tuple[Floor, Path | None]) -> None:

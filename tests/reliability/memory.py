@@ -10,8 +10,10 @@ from reliability.bundles import choices, make_bundle, write_pictures
 from reliability.row import CLI, Settings, Tally
 from tumorseg_runtime.bundle.bundle import Bundle
 
+HANGS_S = 120  # after which a process says where it is; after twice as long it is ended
 LIMIT = """
-import resource, sys
+import faulthandler, resource, sys
+faulthandler.dump_traceback_later(HANGS)
 import cv2, numpy, tumorseg_runtime.cli.predict, tumorseg_runtime.inference.segmenter
 kind, more = sys.argv.pop(1), int(sys.argv.pop(1))
 if kind == "memory":
@@ -30,6 +32,7 @@ def limited(settings: Settings, tally: Tally) -> None:
     draw = settings.draw("limits")
     backends = choices(Bundle.open(root))
     expected = {}
+    done: subprocess.CompletedProcess[str] | None
     for backend, precision in backends:
         out = settings.folder / f"{backend} {precision}"
         done = _predict(root, images, out, backend, precision, "files", 1024)
@@ -40,10 +43,20 @@ def limited(settings: Settings, tally: Tally) -> None:
         kind = draw.choice(("memory", "memory", "files"))
         more = draw.randrange(2, 40) if kind == "files" else int(2 ** draw.uniform(18, 31))
         out = settings.folder / f"out {number}"
-        done = _predict(root, images, out, backend, precision, kind, more)
-        tally.add(f"limits of {kind}")
         what = f"{backend} {precision} with {more} {'bytes' if kind == 'memory' else 'descriptors'}"
-        if done.returncode < 0 or done.returncode in (127, 134, 139):
+        tally.add(f"limits of {kind}")
+        try:
+            done = _predict(root, images, out, backend, precision, kind, more)
+        except subprocess.TimeoutExpired as error:
+            said = error.stderr or b""
+            frames = said if isinstance(said, str) else said.decode(errors="replace")
+            inner = next((line for line in frames.splitlines() if 'File "' in line), "nowhere")
+            if "site-packages" not in inner and "importlib" not in inner:
+                tally.fault(f"{what}: hangs at {inner}")
+            done = None
+        if done is None:
+            tally.add("hung while a backend's library was imported or called")
+        elif done.returncode < 0 or done.returncode in (127, 134, 139):
             tally.add("ended by the backend's native code (a signal)")
         elif tally.ended(what, done):
             tally.demand(_masks(out) == expected[backend, precision], f"{what}: other masks")
@@ -54,8 +67,8 @@ def _predict(
 ) -> subprocess.CompletedProcess[str]:
     words = ("predict", root, images, "--out", out, "--backend", backend, "--precision", precision)
     return subprocess.run(
-        [sys.executable, "-c", LIMIT + CLI, kind, str(more), *map(str, words)],
-        capture_output=True, text=True, errors="replace", check=False, timeout=900,
+        [sys.executable, "-c", LIMIT.replace("HANGS", str(HANGS_S)) + CLI, kind, str(more), *map(str, words)],
+        capture_output=True, text=True, errors="replace", check=False, timeout=2 * HANGS_S,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from tumorseg_runtime.inference.segmenter import CONFORMANCE_BAND, Segmenter, do
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.check_prediction import Checker, Predicted
 from tumorseg_runtime.parity.compare import ImageParity
+from tumorseg_runtime.parity.conformance import Conformance, check_conformance
 from tumorseg_runtime.parity.reference import Reference, load_golden
 from tumorseg_runtime.parity.replay import full_plan, replay
 from tumorseg_runtime.parity.verify import folder_problems, verify_bundle
@@ -85,8 +86,30 @@ class FirstRefusal(Checker):
         return image
 
 
+@contextlib.contextmanager
+def conformance_once(known: dict[tuple[Any, ...], Conformance]) -> Iterator[None]:
+    """The conformance files go through each backend once, whatever asks for them and for which artefact: what
+    a backend does around a network is no property of an artefact. known: what they gave before."""
+
+    def once(make: Any, *of: Any, full: bool, **options: Any) -> Conformance:
+        key = (*of[:3], of[3].channels, full)
+        if key not in known:
+            known[key] = check_conformance(make, *of, full=full)
+        return known[key]
+
+    with (
+        mock.patch("tumorseg_runtime.parity.verify.check_conformance", once),
+        mock.patch("tumorseg_benchmarks.parity.parity.check_conformance", once),
+    ):
+        yield
+
+
+_RIGHT: dict[tuple[Any, ...], Conformance] = {}  # of this process, whose code is right
+
+
 def detect(device: Device, network: BedNetwork) -> list[Detection]:
     """The first thing that each command finds wrong with a device; empty for one that may serve."""
+    in_code = device.bundle is network.bundle  # else the artefact alone is wrong
     columns: dict[str, Callable[[], Iterable[str]]] = {
         "export": partial(_export, device),
         "self-test": partial(_self_test, device),
@@ -94,7 +117,8 @@ def detect(device: Device, network: BedNetwork) -> list[Detection]:
         "parity": partial(_parity, device, network, None),
         "parity --run": partial(_parity, device, network, network.run),
     }
-    with mock.patch("tumorseg_runtime.parity.replay.Checker", FirstRefusal):
+    shared = contextlib.nullcontext() if in_code else conformance_once(_RIGHT)
+    with shared, mock.patch("tumorseg_runtime.parity.replay.Checker", FirstRefusal):
         found = [one for name in COMMANDS[:4] for one in _at(name, columns[name])[:1]]
         within = [Detection(COMMANDS[4], one.line) for one in found if one.level == COMMANDS[3]]
         return found + (within or _at(COMMANDS[4], columns[COMMANDS[4]])[:1])

@@ -9,7 +9,6 @@ the conformance files go through it once for each backend, precision and number 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import tempfile
@@ -17,10 +16,10 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import click
 
+from tumorseg_benchmarks.mutants.by_command import conformance_once
 from tumorseg_benchmarks.mutants.testbed import (
     CHOSEN,
     CONTRACT,
@@ -46,7 +45,6 @@ from tumorseg_runtime.core.errors import ParityError, TumorsegError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import Format
 from tumorseg_runtime.inference.segmenter import Segmenter, door_of
-from tumorseg_runtime.parity.conformance import Conformance, check_conformance
 from tumorseg_runtime.parity.failures import Failures
 from tumorseg_runtime.parity.verify import REFUSED, verify_bundle
 from tumorseg_train.data.split import SPLIT, Manifest
@@ -68,24 +66,6 @@ class Artefact:
     precision: str
     file: str
     alarms: tuple[str, ...]
-
-
-@contextlib.contextmanager
-def conformance_once() -> Iterator[None]:
-    """The conformance files go through each backend once, whatever asks for them."""
-    known: dict[tuple[Any, ...], Conformance] = {}
-
-    def once(make: Any, *of: Any, full: bool, **options: Any) -> Conformance:
-        key = (*of[:3], of[3].channels, full)
-        if key not in known:
-            known[key] = check_conformance(make, *of, full=full)
-        return known[key]
-
-    with (
-        mock.patch("tumorseg_runtime.parity.verify.check_conformance", once),
-        mock.patch("tumorseg_benchmarks.parity.parity.check_conformance", once),
-    ):
-        yield
 
 
 def networks(bed: TestBed, folder: Path) -> Iterator[Run]:
@@ -204,7 +184,7 @@ def main(out: Path, kept: Path | None) -> None:
             values = {name: one for name, one in _FORMAT.read(out / FILE).items() if name in values}
         spent = values["seconds"], values["cpu_seconds"]
         runs: dict[str, Any] = values["runs"]
-        with conformance_once(), tempfile.TemporaryDirectory() as scratch:
+        with conformance_once({}), tempfile.TemporaryDirectory() as scratch:
             for run in networks(read_test_bed(bed), Path(scratch)):
                 name = run.root.name
                 if name in runs:

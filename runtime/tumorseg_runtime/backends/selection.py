@@ -8,18 +8,22 @@ while the versions of its packages are those that were measured.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tumorseg_runtime.backends import BACKENDS, open_session
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.backend import split_device
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.session import Session
 
 if TYPE_CHECKING:
     from tumorseg_runtime.device.cache import Entry
 
+Opener = Callable[..., Session]
 AUTO = "auto"
+GPU_DEVICES = ("cuda", "tensorrt")
 DEFAULT = ("onnxruntime", "cpu", "fp32")  # what serves while nothing has been measured
 
 
@@ -35,16 +39,17 @@ class Selection:
 
 def open_auto(
     bundle: Bundle,
-    *,
     device: str | None,
     precision: str | None,
     threads: int | None,
     folder: Path | None,
+    opener: Opener | None = None,
 ) -> tuple[Session, Selection]:
     """Open the first backend of the ranking in `folder` that passed parity here and can be opened.
 
-    device, precision: only entries with these; None for any. Raises what opening ONNX Runtime raises where
-    there is no ranking, and BackendError where there is one and none of its entries can serve.
+    device, precision: only entries with these; None for any. opener: of `open_choice`. Raises what
+    opening ONNX Runtime raises where there is no ranking, and BackendError where there is one and none of its
+    entries can serve.
     """
     from tumorseg_runtime.device.cache import RANKING, read_ranking
 
@@ -56,14 +61,14 @@ def open_auto(
             "tumorseg bench --rank writes one"
         )
         choice = Selection(backend, device or default_device, precision or default_precision, (line,))
-        return open_choice(bundle, choice, threads, folder), choice
+        return open_choice(bundle, choice, threads, folder, opener), choice
     lines: list[str] = []
     for place, entry in enumerate(ranking.entries, start=1):
         choice = Selection(entry.backend, entry.device, entry.precision)
         reason = _why_not(entry, device, precision)
         if reason is None:
             try:
-                session = open_choice(bundle, choice, threads, folder)
+                session = open_choice(bundle, choice, threads, folder, opener)
             except (BackendError, BundleError, InputError) as error:
                 reason = str(error)
             else:
@@ -79,9 +84,16 @@ def open_auto(
     )
 
 
-def open_choice(bundle: Bundle, choice: Selection, threads: int | None, folder: Path | None) -> Session:
-    """A session of exactly this choice; raises as `open_session`."""
-    return open_session(
+def open_choice(
+    bundle: Bundle,
+    choice: Selection,
+    threads: int | None,
+    folder: Path | None,
+    opener: Opener | None = None,
+) -> Session:
+    """A session of exactly this choice; raises as `open_session`, whose place `opener` takes on a GPU."""
+    on_gpu = split_device(choice.device)[0] in GPU_DEVICES
+    return (opener if opener and on_gpu else open_session)(
         bundle,
         backend=choice.backend,
         device=choice.device,

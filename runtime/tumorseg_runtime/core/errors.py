@@ -4,6 +4,7 @@ TumorsegError            exit status 2 unless a leaf says otherwise
 ├── InputError           an image, folder, flag or number given by the caller is not usable
 ├── BundleError          a run or bundle is incomplete, altered, or of another schema
 ├── BackendError         a backend, device or optional package is not available as asked
+│   └── GpuLostError     this process can use the GPU no more, another one may
 └── CheckFailedError     the thing that was checked failed (exit status 1)
     ├── ParityError      an artefact decides other than PyTorch decided
     └── OutputError      a backend returned logits of a wrong shape or dtype, or not finite
@@ -42,6 +43,10 @@ class BundleError(TumorsegError):
 
 class BackendError(TumorsegError):
     """A backend, device or optional package is not available as asked."""
+
+
+class GpuLostError(BackendError):
+    """A CUDA error that stays: this process can use the GPU no more, another one may."""
 
 
 class CheckFailedError(TumorsegError):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.core.errors import BackendError, GpuLostError, InputError
 from tumorseg_runtime.device.driver import why_no_driver
 
 DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
@@ -238,7 +238,7 @@ class Gpu:
                 "largest batch: take a smaller one, or end other programs on the GPU"
             )
         if int(status) in BROKEN:
-            raise BackendError(
+            raise GpuLostError(
                 f"{function} failed ({getattr(status, 'name', status)}): the GPU is lost to this process, "
                 "expected CUDA_SUCCESS: start the process again; if it stays, check the GPU and its driver"
             )

@@ -118,14 +118,22 @@ def test_a_deploy_form_becomes_an_engine_that_gives_masks(
     assert (results.key.precision, results.flipped_pixels) == ("fp32", 0)
     name = f"tensorrt{form.removeprefix('onnx')}"
     segmenter = Segmenter.open(
-        mean_bundle, backend=name, device="cuda", device_folder=tmp_path, batch_size=4, self_test="full"
+        mean_bundle,
+        backend=name,
+        device="cuda",
+        device_folder=tmp_path,
+        batch_size=4,
+        self_test="full",
+        own_process=False,
     )
     assert segmenter.info.backend == name
     assert (segmenter.gives_masks, segmenter.channels) == (True, planes)
     golden = load_golden(mean_bundle)
     for one, found in zip(golden, segmenter.predict([one.pixels for one in golden]), strict=True):
         expected = (one.logits >= 0).astype(np.uint8)
-        assert np.array_equal(found.masks, resize_masks(expected, *one.pixels.shape[:2]))
+        assert np.array_equal(
+            found.masks, resize_masks(expected, mean_bundle.contract, *one.pixels.shape[:2])
+        )
     with pytest.raises(
         BackendError, match=r"has no fp16 engine of bundle .* \(1 of others\): tumorseg build"
     ):

@@ -37,6 +37,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return session
 
     monkeypatch.setattr(module, "open_session", open_session)
+    monkeypatch.setattr("tumorseg_runtime.inference.gpu_process.open_session", open_session)
     return names
 
 

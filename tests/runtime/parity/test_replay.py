@@ -16,13 +16,15 @@ from tumorseg_runtime import Bundle, Prediction, Segmenter
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.session import InProcess
+from tumorseg_runtime.images.frame import Frame, Spacing
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.budget import BUDGETS
+from tumorseg_runtime.parity.check_prediction import Checker
 from tumorseg_runtime.parity.compare import ParityReport
 from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_runtime.parity.replay import ALL, IN_ONE_LIST, ONE_BY_ONE, Plan, full_plan, quick_plan, replay
-from tumorseg_runtime.processing.postprocess import Lesion, find_lesions
+from tumorseg_runtime.processing.postprocess import Lesion, find_lesions, probabilities
 from tumorseg_runtime.processing.postprocess import masks_from_logits as decide
 
 pytest.importorskip("onnxruntime")
@@ -134,6 +136,16 @@ def test_bugs_behind_the_network_are_seen(
     assert not replayed(small_bundle, dataclasses.replace(ONE_BY_ONE, written=ALL_WRITTEN)).passed
 
 
+def test_a_probability_that_is_no_number_is_seen(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_nan(logits: Array, height: int, width: int) -> Array:
+        found = probabilities(logits, height, width)
+        found[0, 0, 0] = np.nan
+        return found
+
+    monkeypatch.setattr(f"{PREDICTION}.probabilities", with_nan)
+    assert any("probabilities err by nan" in line for line in replayed(small_bundle, ONE_BY_ONE).breaches)
+
+
 FILES: dict[str, tuple[str, Any]] = {
     "mask files inverted": (f"{PREDICTION}.write_png", changed_file(lambda pixels: 255 - pixels, "masks")),
     "mask files of 1": (f"{PREDICTION}.write_png", changed_file(lambda pixels: pixels // 255, "masks")),
@@ -215,6 +227,17 @@ def test_two_threads_that_share_a_result_are_seen(
 
     monkeypatch.setattr(Segmenter, "predict", shared)
     assert not replayed(small_bundle, Plan(threads=3)).passed
+
+
+def test_millimetres_that_are_another_images_are_seen_though_all_else_is_the_same(small_bundle: Path) -> None:
+    bundle = Bundle.open(small_bundle)
+    door, item = door_of(bundle, open_session(bundle)), load_golden(bundle)[0]
+    checker, spacing = Checker(door, BUDGETS["fp32"], 1.0), (Spacing(0.5, 0.7, "a test"),)
+    found = door.predict(Frame(item.name, item.pixels, spacing))
+    assert found.lesions
+    assert not checker.check(item, (item.name, spacing), found, "first").breaches
+    without = dataclasses.replace(found, frame=Frame(item.name, item.pixels, ()))
+    assert any("expected none" in line for line in checker.check(item, (item.name, ()), without, "").breaches)
 
 
 def test_a_gray_form_needs_a_gray_image(

@@ -58,6 +58,13 @@ def test_a_crowd_of_points_names_only_its_front() -> None:
     assert "<li>" not in unknown
 
 
+def test_points_of_one_x_have_ticks_and_room_on_a_logarithmic_axis() -> None:
+    for values in ((5.85, 5.85), (5.6, 5.9), (5.85,)):
+        points = [charts.Point(f"p{i}", value, 0.7 + i / 10) for i, value in enumerate(values)]
+        text = charts.scatter("S", points, x="GFLOP", y="Dice", log_x=True, front=True)
+        assert [tick for tick in range(3, 10) if f">{tick}<" in text] == [4, 5, 6, 7, 8]
+
+
 def test_where_matplotlib_is_absent_a_line_says_so(monkeypatch) -> None:
     monkeypatch.setattr(charts.importlib.util, "find_spec", lambda name: None)
     text = charts.bars("Speed", [charts.Bar("a", 1.0)])

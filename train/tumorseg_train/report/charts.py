@@ -139,6 +139,10 @@ def scatter(
         for place, p in enumerate(named, start=1):
             axes.annotate(str(place), (p.x, p.y), (-7, 4), textcoords="offset points", ha="right")
         axes.set(xlabel=x, ylabel=y)
+        if log_x and shown:  # a logarithmic axis of one value, or of two close ones, has no ticks and no room
+            low, high = min(p.x for p in shown), max(p.x for p in shown)
+            if high < 2 * low:
+                axes.set_xlim(low / 1.5, high * 1.5)
         if 1 < len(kinds) <= NAMED:
             handles, names = axes.get_legend_handles_labels()
             unique = dict(zip(names, handles, strict=True))

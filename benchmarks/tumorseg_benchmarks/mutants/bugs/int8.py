@@ -79,7 +79,7 @@ MUTANTS = tuple(
     for name, fits, change in (
         ("INT8: zero points of activations lost", of_activations("_zero"), lambda one: one * 0),
         ("INT8: activations cut to a quarter", of_activations("_scale"), lambda one: one / 4),
-        ("INT8: scales of the activations for signed bytes", of_activations("_scale"), lambda one: one * 2),
+        ("INT8: activations in 4 bits", of_activations("_scale"), lambda one: one * 16),
         ("INT8: scales of the channels reversed", of_weights, lambda one: one[::-1]),
         ("INT8: one scale for all channels", of_weights, lambda one: np.full_like(one, one.max())),
         ("INT8: weights read as unsigned", codes, lambda one: np.abs(one.astype(np.int64)).clip(0, 127)),
