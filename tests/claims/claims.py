@@ -150,7 +150,7 @@ CLAIMS = (
         "**One page for all commands**": (TRAIN + "report/test_page.py",),
         "**A script of 80 lines**": (TRAIN + "report/test_page.py", "tests/browser/test_pages.py"),
         "**Commands are entry points**": (RUNTIME + "test_imports.py",),
-        "runs in a process of its own (MNN)": (
+        "holds the interpreter's lock, may hang": (
             RUNTIME + "backends/test_mnn.py::test_a_worker_that_hangs_is_ended_and_replaced",
             "make reliability worker",
         ),
@@ -198,6 +198,31 @@ CLAIMS = (
         ),
         "the minimum to the maximum of all such frames": (
             RUNTIME + "images/dicom/test_series.py::test_the_range_is_that_of_the_series_in_its_own_unit",
+        ),
+        "the background, then the class named first": (
+            RUNTIME + "processing/test_decision.py::"
+            "test_of_equal_logits_the_background_comes_first_then_the_classes_in_their_order",
+            "tests/gpu_null/test_masks.py::test_several_classes_are_decided_by_the_rule_ties_included",
+            EXPORT + "onnx/passes/test_deploy.py::"
+            "test_under_softmax_the_largest_logit_above_0_decides_and_ties_go_to_the_first",
+        ),
+        "by half of that to another class": (
+            RUNTIME + "processing/test_decision.py::"
+            "test_an_error_below_the_distance_changes_no_decision_and_one_above_can",
+        ),
+    }),
+    *_claims("docs/checkpoints.md", {
+        "its sigmoid is the softmax": (
+            EXPORT + "checkpoint/test_decision.py::test_two_classes_are_the_sigmoid_of_one_logit",
+        ),
+        "A head folded wrongly": (
+            EXPORT + "checkpoint/test_decision.py::test_a_head_that_was_folded_wrongly_is_refused",
+        ),
+        "several classes without a rule": (
+            EXPORT + "checkpoint/test_decision.py::test_what_cannot_be_known_is_refused_with_the_reason",
+        ),
+        "each golden image beside itself": (
+            EXPORT + "references/test_mask_shares.py::test_the_export_says_it_and_seals_the_sheet",
         ),
     }),
     *_claims("docs/data.md", {

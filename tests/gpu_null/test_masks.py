@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from fakes.mean_bundle import make_mean_bundle
-from gpu_null import masks
+from gpu_null import decisions, masks
 from gpu_null.floor import Floor
 from tumorseg_runtime.core.errors import BackendError, OutputError
 
@@ -41,9 +41,9 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Floor, Path
 
 
 @pytest.mark.parametrize("by_stream", [False, True])
-@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("logits", [False, True, "float16"])
 def test_a_batch_costs_what_docs_gpu_says(
-    network: tuple[Floor, Path | None], logits: bool, by_stream: bool
+    network: tuple[Floor, Path | None], logits: bool | str, by_stream: bool
 ) -> None:
     floor, copy = network
     before = floor.call(masks.before, BATCHES, copy).value["counts"]
@@ -51,13 +51,17 @@ def test_a_batch_costs_what_docs_gpu_says(
     after, trace = seen["counts"], seen["trace"]
     batches = after["uploads"]
     assert all(seen["right"])
-    assert set(seen["logits"]) == {logits}
+    assert set(seen["logits"]) == {bool(logits)}
+    assert set(seen["halves"]) == ({True} if logits == "float16" else set())
     assert batches == BATCHES or by_stream  # a stream takes what is ready
     waits, pageable = (2, 0) if copy is None else (3, 2)
     assert (before["synchronisations"], before["pageable_copies"]) == (waits * BATCHES, pageable * BATCHES)
-    assert after["synchronisations"] == after["downloads"] == after["graph_launches"] == batches
+    assert after["synchronisations"] == after["graph_launches"] == batches
+    assert after["downloads"] == batches * (2 if logits == "float16" else 1)
     assert after["pageable_copies"] == after["allocations"] == 0
-    if logits:
+    if logits == "float16":
+        assert after["bytes_down"] * 8 <= before["bytes_down"] * 5  # half of it, and the masks
+    elif logits:
         assert after["bytes_down"] == before["bytes_down"]
     else:
         assert after["bytes_down"] * 8 <= before["bytes_down"]
@@ -78,10 +82,10 @@ def test_a_row_of_the_benchmark_serves_and_is_timed_by_events(network: tuple[Flo
     assert (seen["counts"]["synchronisations"], seen["counts"]["allocations"]) == (1, 0)
 
 
-@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("logits", [False, True, "float16"])
 @pytest.mark.parametrize("network", ["onnxruntime"], indirect=True)
 def test_an_error_of_cuda_that_stays_is_survived_by_another_process(
-    network: tuple[Floor, Path | None], tmp_path: Path, logits: bool
+    network: tuple[Floor, Path | None], tmp_path: Path, logits: bool | str
 ) -> None:
     floor, copy = network
     fault = tmp_path / "fault"
@@ -108,7 +112,7 @@ def test_where_a_decision_hangs_on_rounding_the_logits_come_down(driver: Floor) 
 
 @pytest.mark.parametrize("rule", ["sigmoid", "softmax"])
 def test_several_classes_are_decided_by_the_rule_ties_included(driver: Floor, rule: str) -> None:
-    assert set(driver.call(masks.of_several_classes, rule).value) == {True}
+    assert set(driver.call(decisions.of_several_classes, rule).value) == {True}
 
 
 def test_logits_that_are_not_finite_become_no_mask(driver: Floor) -> None:
@@ -122,12 +126,12 @@ def test_batches_that_nobody_waits_for_block_nobody(driver: Floor) -> None:
 
 def test_a_gpu_that_decides_otherwise_is_refused_at_opening(driver: Floor) -> None:
     with pytest.raises(BackendError, match=r"otherwise than the CPU .* bring the logits down"):
-        driver.call(masks.kernels_that_differ)
+        driver.call(decisions.kernels_that_differ)
 
 
 def test_the_one_loop_holds_masks_and_margins_of_a_gpu(driver: Floor) -> None:
-    assert driver.call(masks.replayed, 0.0).value == []
-    assert any("margin is" in line for line in driver.call(masks.replayed, 0.5).value)
+    assert driver.call(decisions.replayed, 0.0).value == []
+    assert any("margin is" in line for line in driver.call(decisions.replayed, 0.5).value)
 
 
 def test_what_build_and_open_prove_and_serve_is_that_way(driver: Floor, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ COVER = (
 
 
 def whole() -> list[Case]:
-    """Every case; those of the cover come first."""
-    every = itertools.product(ARCHITECTURES, ENCODERS, CHANNELS, CLASSES)
-    return list(dict.fromkeys([*COVER, *(Case(*case) for case in every)]))
+    """Every case: those of the cover first, then each pair of architecture and encoder before another one."""
+    every = itertools.product(reversed(CHANNELS), CLASSES, ARCHITECTURES, ENCODERS)
+    cases = (Case(architecture, encoder, *numbers) for *numbers, architecture, encoder in every)
+    return list(dict.fromkeys([*COVER, *cases]))

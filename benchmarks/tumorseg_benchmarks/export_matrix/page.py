@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +13,7 @@ from tumorseg_benchmarks.export_matrix.checks import CHECKS, FAILED, NOT_MADE, P
 from tumorseg_train.networks.models import ARCHITECTURES
 from tumorseg_train.report.tables import Table
 
+REFUSAL = re.compile(r"^.* cannot be built on encoder '[^']*' \((.*)\): choose an encoder .*$", re.DOTALL)
 INTRODUCTION = """\
 # Export matrix
 
@@ -43,7 +45,7 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
     ]
     for title, status in (("Refused", REFUSED), ("Failed", FAILED)):
         if rows := _reasons(records, status):
-            parts += [f"## {title}", Table(("architecture", "encoder", "reason"), rows).to_markdown()]
+            parts += [f"## {title}", Table(("encoder", "architectures", "reason"), rows).to_markdown()]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -71,13 +73,10 @@ def _grid(records: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _reasons(records: Sequence[Mapping[str, Any]], status: str) -> tuple[tuple[str, str, str], ...]:
-    """One row for all cases of an architecture that have one reason."""
-    encoders: dict[tuple[str, str], list[str]] = {}
+    """One row for all cases of an encoder that have one reason; of smp's refusals only what smp says."""
+    architectures: dict[tuple[str, str], dict[str, None]] = {}
     for record in records:
         if record["status"] == status:
-            case = record["case"]
-            of = encoders.setdefault((case["architecture"], record["reason"]), [])
-            of += [] if case["encoder"] in of else [case["encoder"]]
-    return tuple(
-        (architecture, ", ".join(names), reason) for (architecture, reason), names in encoders.items()
-    )
+            case, reason = record["case"], REFUSAL.sub(r"\1", record["reason"])
+            architectures.setdefault((case["encoder"], reason), {})[case["architecture"]] = None
+    return tuple((encoder, ", ".join(names), reason) for (encoder, reason), names in architectures.items())

@@ -17,7 +17,7 @@ from tumorseg_export.onnx.passes.base import Pass
 from tumorseg_export.onnx.passes.choice import TRANSPOSED, write_folded
 from tumorseg_export.targets.converter_process import convert
 from tumorseg_runtime.bundle.bundle import Artefact
-from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.core.errors import BackendError, CheckFailedError
 from tumorseg_runtime.core.files import move
 
 GRAPH, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
@@ -35,12 +35,26 @@ def make(context: ExportContext, folder: Path) -> ExportResult:
         passes = write_folded(folder / onnx_export.FILE, scratch / onnx_export.FILE, PASSES)
         command = [str(program), onnx_export.FILE, f"inputshape={shape}f32", "fp16=0"]
         convert("pnnx", command, scratch, [GRAPH, WEIGHTS])
+        require_layers((scratch / GRAPH).read_text(encoding="utf-8"))
         for file in (GRAPH, WEIGHTS):
             move(scratch / file, folder / file)
     tools = {**onnx_export.tool_versions(), "pnnx": version("pnnx")}
     return ExportResult(
         Artefact(GRAPH, "ncnn", "fp32", None, tools, (), weights=WEIGHTS), {"ncnn": {"passes": passes}}
     )
+
+
+def require_layers(graph: str) -> None:
+    """Pass if ncnn has every layer that pnnx wrote, which leaves a name where it cannot translate."""
+    import ncnn
+
+    lines = graph.splitlines()[2:]  # magic number and counts; then each begins with the layer's type
+    kinds = dict.fromkeys(line.split()[0] for line in lines if line.strip())
+    if absent := [kind for kind in kinds if ncnn.layer_to_index(kind) == -1]:
+        raise CheckFailedError(
+            f"ncnn {version('ncnn')} has no layer {', '.join(absent)}, expected a graph of its layers: "
+            "this network does not run under ncnn, leave that out of --targets"
+        )
 
 
 def pnnx_program() -> Path:

@@ -14,6 +14,7 @@ from tumorseg_runtime.core.errors import BackendError, InputError, OutputError, 
 
 FloatArray = npt.NDArray[np.float32]
 LOGITS, MASKS = "logits", "masks"  # what a session gives
+HALVES = "float16"  # logits that a GPU rounds before they come down
 NO_DECISION = 255  # in a mask, where the network's answer was not finite
 HOST, DEVICE = "host", "device"
 STREAM = "stream"  # the session is a `device.on_stream.OnStream`

@@ -9,7 +9,8 @@ allocated.
 
 Masks and the share of close pixels are those of `tumorseg_runtime.processing.postprocess`, bit for bit: an
 image of which a decision hangs on the rounding of floats is decided on the host, from its logits, which come
-down for that alone. `logits=True` brings down the logits of all images instead, and the host decides.
+down for that alone. `logits=True` brings down the logits of all images instead, and the host decides;
+`logits="float16"` brings them as FP16 beside the masks.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError, OutputError, TumorsegError
-from tumorseg_runtime.core.session import LOGITS
+from tumorseg_runtime.core.session import HALVES, LOGITS
 from tumorseg_runtime.device.cuda import Gpu, Pair
 from tumorseg_runtime.device.on_stream import OnStream
 from tumorseg_runtime.processing.decide_cuda import FOUND, WORD, Decider
@@ -34,16 +35,18 @@ from tumorseg_runtime.processing.preprocess_cuda import CudaPreprocessor, requir
 
 SETS = 2
 PARTS = ("upload", "compute", "download")
+HALF = 2  # bytes of a logit in FP16
 CLOSE_WAIT_S = 1.0  # for a call that may hang: what it holds then goes with it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decided:
-    """An image whose logits stayed on the GPU. masks: bool (K, H, W) at its own size. close: share of its
-    decisions within the band, 0..1; None without a band."""
+    """An image that the GPU decided. masks: bool (K, H, W) at its own size. close: share of its decisions
+    within the band, 0..1; None without a band. logits: float32 (K, h, w) where FP16 came down."""
 
     masks: npt.NDArray[np.bool_]
     close: float | None
+    logits: npt.NDArray[np.float32] | None = None
 
 
 Answers = Sequence[Decided] | npt.NDArray[np.float32]
@@ -65,7 +68,7 @@ class _Set:
     """Buffers and marks of one batch that is under way."""
 
     def __init__(self, gpu: Gpu, in_bytes: int, logit_bytes: int, timed: bool) -> None:
-        self.up, self.back = Pair(gpu), Pair(gpu)
+        self.up, self.back, self.halves = Pair(gpu), Pair(gpu), Pair(gpu)
         self.tensor, self.logits = gpu.device_memory(in_bytes), gpu.device_memory(logit_bytes)
         self.marks = [gpu.event(timed=timed) for _ in range(4)]
         self.begun, self.uploaded, self.computed, self.done = self.marks
@@ -87,17 +90,19 @@ class GpuMasks:
         largest: int,
         *,
         band: float | None = None,
-        logits: bool = False,
+        logits: bool | str = False,
         cache: Path | None = None,
         timed: bool = False,
     ) -> None:
         """largest: batch that is submitted. band: around the threshold, in logits, for `Decided.close`.
-        logits: bring them down. cache: folder for the compiled kernels. timed: for `Ticket.parts`.
+        logits: bring them down, too: HALVES for FP16; True for FP32, of which the host decides.
+        cache: folder for the compiled kernels. timed: for `Ticket.parts`.
 
         Raises BackendError where the GPU gives other bits than the CPU, or has too little memory.
         """
         self._session, self._contract, self._gpu, self._band = session, contract, session.gpu, band
-        self.input, self.info, self._logits = session.input, session.info, logits
+        self.input, self.info, self._logits = session.input, session.info, logits is True
+        self._halves = logits == HALVES
         self._largest = largest
         self._preprocess = CudaPreprocessor(contract, self._gpu, session.input.dtype, cache)
         require_same_bits(self._preprocess)
@@ -112,6 +117,8 @@ class GpuMasks:
             sizes = (n * in_bytes, n * self._values * 4)
             self._sets = [_Set(self._gpu, *sizes, timed) for _ in range(SETS)]
             self._scratch = Pair(self._gpu)  # for logits of single images
+            for place in self._sets:
+                place.halves.require(n * self._values * HALF if self._halves else 0)
             if not logits:
                 self._decider.require_same_masks(self._sets[0].up, self._sets[0].logits, self._sets[0].back)
 
@@ -188,6 +195,9 @@ class GpuMasks:
         gpu.after(place.computed, on=self._down)
         source = place.logits if self._logits else place.back.device
         gpu.download(place.back.host.pointer, source.pointer, nbytes_down, on=self._down)
+        if self._halves:
+            pair, nbytes = place.halves, count * self._values * HALF
+            gpu.download(pair.host.pointer, pair.device.pointer, nbytes, on=self._down)
         gpu.record(place.done, on=self._down)
 
     def _compute(self, place: _Set, count: int) -> None:
@@ -199,6 +209,9 @@ class GpuMasks:
             if not self._logits:
                 outlines = place.up.device.pointer + self._preprocess.beside_at(count)
                 self._decider.launch(count, self._largest, place.logits.pointer, outlines, place.back)
+            if self._halves:
+                halves = place.halves.device.pointer
+                self._decider.launch_halves(count * self._values, place.logits.pointer, halves)
 
         if place.graphs_of != (now := (place.up.nbytes, place.back.nbytes)):  # they have moved
             place.graphs, place.graphs_of = {}, now
@@ -226,6 +239,8 @@ class GpuMasks:
                 ticket.answers = (
                     self._read_logits(place, ticket) if self._logits else self._read(place, ticket)
                 )
+                if self._halves and isinstance(ticket.answers, list):
+                    ticket.answers = self._with_halves(place, ticket.answers)
         except TumorsegError as error:
             ticket.error = error
 
@@ -247,6 +262,13 @@ class GpuMasks:
                 zip(masks, ticket.sizes, found.tolist(), strict=True)
             )
         ]
+
+    def _with_halves(self, place: _Set, answers: list[Decided]) -> list[Decided]:
+        contract = self._contract
+        flat = place.halves.host.array()[: len(answers) * self._values * HALF].view(np.float16)
+        shape = (len(answers), len(contract.classes), contract.height, contract.width)
+        logits = flat.reshape(shape).astype(np.float32)
+        return [dataclasses.replace(one, logits=own) for one, own in zip(answers, logits, strict=True)]
 
     def _by_host(self, place: _Set, index: int, size: tuple[int, int]) -> Decided:
         """Decide one image from its logits, which are still in the set's memory."""

@@ -79,7 +79,7 @@ def open_apart(
 
 
 def masks_of(
-    session: Any, contract: Contract, largest: int, band: Band | None, logits: bool, cache: Path | None
+    session: Any, contract: Contract, largest: int, band: Band | None, logits: bool | str, cache: Path | None
 ) -> GpuMasks | MasksApart:
     """What serves on a session of a GPU, in this process or apart; arguments as of `GpuMasks`."""
     width = None if band is None else band.logits
@@ -108,7 +108,7 @@ class GpuProcess:
         """(N, C, H, W) of `input.dtype` -> what the child's session gives for it, in host memory."""
         return np.array(self.ask({"do": "infer"}, batch)[1][0])
 
-    def masks(self, largest: int, band: float | None, logits: bool, cache: Path | None) -> MasksApart:
+    def masks(self, largest: int, band: float | None, logits: bool | str, cache: Path | None) -> MasksApart:
         """As `GpuMasks` of the child's session; raises what that raises."""
         folder = None if cache is None else str(cache.resolve())
         pipeline = {"largest": largest, "band": band, "logits": logits, "cache": folder}
@@ -159,7 +159,12 @@ class MasksApart:
         found, arrays = self._session.ask({"do": "collect", "ticket": sent.number})
         if "close" not in found:
             return np.array(arrays[0])  # logits
-        return [Decided(one.copy(), close) for one, close in zip(arrays, found["close"], strict=True)]
+        count = len(found["close"])
+        logits = arrays[count:] or [None] * count
+        return [
+            Decided(np.array(mask), close, None if own is None else np.array(own))
+            for mask, close, own in zip(arrays[:count], found["close"], logits, strict=True)
+        ]
 
     def infer(self, batch: Sequence[npt.NDArray[np.uint8]]) -> Any:
         """`submit` and `collect` of one batch."""

@@ -81,7 +81,9 @@ class GpuServer:
         pipeline, ticket = self._tickets.pop(values["ticket"])
         answers = pipeline.collect(ticket)
         if isinstance(answers, list):
-            return packed({"close": [one.close for one in answers]}, *(one.masks for one in answers))
+            logits = (one.logits for one in answers if one.logits is not None)
+            masks = (one.masks for one in answers)
+            return packed({"close": [one.close for one in answers]}, *masks, *logits)
         return packed({}, cast(Any, answers))
 
     def _pipeline(self, wanted: dict[str, Any]) -> GpuMasks:

@@ -17,7 +17,7 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.progress import Tell, silent
-from tumorseg_runtime.core.session import MASKS, STREAM, Session, SessionInfo
+from tumorseg_runtime.core.session import HALVES, MASKS, STREAM, Session, SessionInfo
 from tumorseg_runtime.images.frame import Frame, WindowedFile
 from tumorseg_runtime.inference.batches import predict_batches
 from tumorseg_runtime.inference.prediction import Image, Prediction
@@ -52,17 +52,17 @@ class Segmenter:
         band: Band | None = None,
         reopen: Callable[[], Session] | None = None,
         preprocess: str | None = None,
-        logits: bool = True,
+        logits: bool | str = True,
         kernel_cache: Path | None = None,
     ) -> None:
         """band: for `Prediction.margin`. reopen: opens a session in place of one that hung or died.
         preprocess, logits: as in `open`. kernel_cache: folder for the GPU's compiled kernels."""
+        if not isinstance(logits, bool) and logits != HALVES:
+            raise InputError(f"logits is {logits!r}, expected True, False or '{HALVES}'")
         limit = session.input.max_batch
         if batch_size < 1 or (limit is not None and batch_size > limit):
-            raise InputError(
-                f"batch size is {batch_size}, expected 1 to {limit or 'any number'} "
-                f"(what {session.info.backend} takes)"
-            )
+            most = f"{limit or 'any number'} (what {session.info.backend} takes)"
+            raise InputError(f"batch size is {batch_size}, expected 1 to {most}")
         self.contract = contract
         self.batch_size, self.band = batch_size, band
         self._info = session.info
@@ -78,7 +78,8 @@ class Segmenter:
             session, again = on_gpu(session), reopen
             reopen = None if again is None else lambda: on_gpu(again())
             self._form, self._gather = PixelForm(contract), None
-            self.gives_masks, self.ahead = not logits, 1  # batches under way beside the one waited for
+            self.gives_masks = logits is not True
+            self.ahead = 1  # batches under way beside the one waited for
         else:
             form = HostForm(contract, session.input)
             self._form, self._gather, self.ahead = form, form.gather, 0
@@ -98,7 +99,7 @@ class Segmenter:
         timeout_s: float | None = None,
         device_folder: str | Path | None = None,
         preprocess: str | None = None,
-        logits: bool = False,
+        logits: bool | str = False,
         public_key: str | Path | None = None,
         own_process: bool = True,
         tell: Tell = silent,
@@ -109,8 +110,7 @@ class Segmenter:
             were hashed, also where a session is opened again after a fault.
         backend: a name, or 'auto' for what is fastest here and passed parity (`backends.selection`).
         device, precision: None means 'cpu' and 'fp32', for 'auto' any.
-        device_folder: what was built and measured on this device; by default the one that is found
-            (`tumorseg_runtime.device.cache`).
+        device_folder: what was built and measured here; None for the one that is found (`device.cache`).
         self_test: 'quick' (or True) or 'full': before serving, push the conformance files and the golden
             images through this very door (docs/parity.md); a session that is opened in place of one that
             failed is tested, too.
@@ -118,7 +118,7 @@ class Segmenter:
         preprocess: where images are resized, 'cpu' or 'cuda'; None for 'cuda' where the session runs on a
             GPU's stream. Then pixels go up and masks come down (`inference.gpu_masks`), by kernels that are
             compiled for this GPU (a second) and kept in the device folder, if there is one.
-        logits: on 'cuda', bring them down, too, for `Prediction.logits`; elsewhere they always come.
+        logits: on 'cuda', bring them down, too: True, or 'float16' rounded; elsewhere they always come.
         public_key: a PEM file; only a bundle that its owner signed is opened. tell: how far the self-test is.
         own_process: a GPU's session runs in one (`inference.gpu_process`); False shares this one's context.
         Raises BundleError, BackendError, CheckFailedError for the signature, ParityError for the self-test.
@@ -142,7 +142,7 @@ class Segmenter:
             folder = find(opened)
 
         def door(
-            of: Bundle, session: Session, size: int | None = None, logits: bool = True,
+            of: Bundle, session: Session, size: int | None = None, logits: bool | str = True,
             band: Band | None = None, **options: Any,
         ) -> Segmenter:  # fmt: skip
             # only a self-test's rule runs on no stream although the session that serves does
@@ -217,9 +217,8 @@ class Segmenter:
 
         An image is a path, a Frame, or uint8 (H, W) gray or (H, W, 3) RGB; a file must hold one frame
         (`read_frames` gives those of a file that holds more).
-        timeout_s: most seconds that one inference, of a batch, may take
-        (`tumorseg_runtime.inference.session_guard`). Raises InputError for the first bad one, BackendError
-        where the backend fails or takes longer.
+        timeout_s: most seconds of one inference, of a batch (`inference.session_guard`). Raises InputError
+        for the first bad one, BackendError where the backend fails or takes longer.
         """
         if isinstance(images, (np.ndarray, str, Path, WindowedFile, Frame)):
             return next(self.predict_each([images], timeout_s=timeout_s))
@@ -247,7 +246,6 @@ class Segmenter:
         drop: what happens when that many wait: 'oldest' drops the one that waits longest (live images),
             'block' lets the source wait (files).
         batch_size: most images of one inference; it takes those that are ready and waits for none.
-        Further: `tumorseg_runtime.inference.stream`.
         """
         from tumorseg_runtime.inference.stream import run_stream
 
@@ -282,7 +280,7 @@ class Segmenter:
         if self.gives_masks and isinstance(answer, np.ndarray):
             masks = resize_masks(answer, self.contract, *size)
         elif self.gives_masks:
-            masks, close = answer.masks, answer.close
+            masks, close, logits = answer.masks, answer.close, answer.logits
         else:
             logits, masks = answer, masks_from_logits(answer, self.contract, *size)
         lesions = itertools.chain.from_iterable(
@@ -293,7 +291,7 @@ class Segmenter:
 
 
 def door_of(
-    bundle: Bundle, session: Session, batch_size: int | None = None, logits: bool = True
+    bundle: Bundle, session: Session, batch_size: int | None = None, logits: bool | str = True
 ) -> Segmenter:
     """The door that serves on a session, with the default batch size or the largest that it takes."""
     size = batch_size or min(BATCH_SIZE, session.input.max_batch or BATCH_SIZE)

@@ -108,7 +108,8 @@ class Decider:
     def __init__(self, contract: Contract, gpu: Gpu, band: float | None, cache: Path | None = None) -> None:
         """band: in logits; None counts no close pixels. The context is current. Raises BackendError."""
         self._contract, self._gpu, self._band = contract, gpu, band
-        self._function = gpu.function(cubin_of(gpu.capability, cache, DECIDE), "decide")
+        cubin = cubin_of(gpu.capability, cache, DECIDE)
+        self._function, self._to_half = (gpu.function(cubin, name) for name in ("decide", "to_half"))
 
     def outlines(self, sizes: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.uint8], int]:
         """`outlines` of images for this network."""
@@ -136,6 +137,11 @@ class Decider:
                 int(contract.rule == SOFTMAX),
             ),
         )  # fmt: skip
+
+    def launch_halves(self, values: int, logits: int, halves: int) -> None:
+        """Queue the rounding of so many logits to float16; what is larger becomes the largest of them."""
+        grid = (BLOCKS, 1, 1)
+        self._gpu.launch(self._to_half, grid, (THREADS, 1, 1), addresses=(logits, halves), numbers=(values,))
 
     def read(
         self, back: npt.NDArray[np.uint8], largest: int, sizes: Sequence[tuple[int, int]]

@@ -16,6 +16,10 @@ from tumorseg_benchmarks.export_matrix.checks import CHECKS
 from tumorseg_benchmarks.export_matrix.page import page
 from tumorseg_runtime.core.errors import CheckFailedError
 
+REFUSED = (
+    "{0} cannot be built on encoder 'mit_b0' ({1}): choose an encoder that smp offers for {0}, such as b"
+)
+
 
 def record(case: Case, status: str, reason: str = "", **checks: str) -> dict[str, Any]:
     made = {} if status == "refused" else {**dict.fromkeys(CHECKS, ""), **checks}
@@ -28,15 +32,15 @@ def test_page_counts_and_gives_one_reason_once() -> None:
         [
             record(Case("unet", "resnet18", 1, 3), "passed", lint=lint),
             record(Case("unet", "resnet18", 3, 1), "failed", "openvino: a|b", openvino="a|b", lint=lint),
-            record(Case("dpt", "resnet18", 3, 1), "refused", "no ViT"),
-            record(Case("dpt", "resnet18", 3, 3), "refused", "no ViT"),
-            record(Case("dpt", "mit_b0", 3, 3), "refused", "no ViT"),
+            record(Case("dpt", "mit_b0", 3, 1), "refused", REFUSED.format("dpt", "it has (no) ViT")),
+            record(Case("dpt", "mit_b0", 3, 3), "refused", REFUSED.format("dpt", "it has (no) ViT")),
+            record(Case("linknet", "mit_b0", 3, 3), "refused", REFUSED.format("linknet", "it has (no) ViT")),
         ]
     )
     assert "5 of 336 cases were run: 1 passed, 3 refused, 1 failed, in 2 minutes" in text
     assert "| unet | 1 passed, 1 failed | not run |" in text
-    assert "| dpt | resnet18, mit_b0 | no ViT |" in text
-    assert "| unet | resnet18 | openvino: a\\|b |" in text
+    assert "| mit_b0 | dpt, linknet | it has (no) ViT |" in text
+    assert "| resnet18 | unet | openvino: a\\|b |" in text
     assert "openvino 1, lint 0." in text
     assert text.count("lint: not made: polygraphy is not installed.") == 1
 

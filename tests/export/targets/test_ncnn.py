@@ -106,3 +106,13 @@ def test_session_of_the_bundle_has_the_contracts_shape(full_bundle: Bundle) -> N
         np.zeros((2, channels, height, width), np.float32)
     )
     assert logits.shape == (2, 1, height, width)
+
+
+def test_layers_that_ncnn_lacks_are_named() -> None:
+    known = "7767517\n2 2\nInput in0 0 1 in0\nConvolution conv 1 1 in0 out0 0=8\n"
+    ncnn_export.require_layers(known)
+    strange = known + "Tensor.reshape view 1 1 out0 a\nGatherND gather 1 1 a b\nGatherND other 1 1 b c\n"
+    with pytest.raises(
+        CheckFailedError, match=r"has no layer Tensor\.reshape, GatherND, expected .* leave that out"
+    ):
+        ncnn_export.require_layers(strange)

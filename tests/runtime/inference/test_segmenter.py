@@ -174,3 +174,9 @@ def test_a_damaged_bundle_never_opens(small_bundle: Path, tmp_path: Path) -> Non
     (copy / "golden/scene_0.png").unlink()
     with pytest.raises(BundleError, match=r"golden/scene_0.png is missing"):
         Segmenter.open(copy)
+
+
+def test_logits_come_as_they_are_rounded_or_not_at_all() -> None:
+    for word in ("float32", 1, None):
+        with pytest.raises(InputError, match=rf"logits is {word!r}, expected True, False or 'float16'"):
+            Segmenter(CONTRACT, FakeSession(), logits=word)  # type: ignore[arg-type]

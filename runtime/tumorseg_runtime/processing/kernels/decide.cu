@@ -47,6 +47,21 @@ __device__ __forceinline__ Sample resized(const float* plane, int width, const B
           larger(larger(magnitude(a), magnitude(b)), larger(magnitude(c), magnitude(d)))};
 }
 
+__device__ __forceinline__ unsigned short half_of(float value) {  // half to even; beyond its range the largest half
+  union { float value; Word bits; } both = {value};
+  const Word sign = both.bits >> 16 & 0x8000u, rest = both.bits & 0x7fffffffu;
+  if (rest >= 0x477ff000u) return sign | 0x7bffu;
+  if (rest >= 0x38800000u) return sign | ((rest + 0xfffu + (rest >> 13 & 1u) - 0x38000000u) >> 13);
+  both.bits = rest;  // subnormal: counted in units of 2^-24, those of a float from 0.5 to 1
+  both.value += 0.5f;
+  return sign | (both.bits - 0x3f000000u);
+}
+
+extern "C" __global__ void to_half(const float* logits, unsigned short* halves, int values) {
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < values; i += gridDim.x * blockDim.x)
+    halves[i] = half_of(logits[i]);
+}
+
 // blockIdx.y is the image; the blocks of x share its words. A band below 0 counts nothing.
 extern "C" __global__ void decide(const float* logits, const Outline* outlines, const Blend* blends, Found* found,
                                   Word* bits, int classes, int height, int width, int threshold_bits, int band_bits,

@@ -20,6 +20,7 @@ from tumorseg_export.targets.onnx_deploy import FILES, FORMAT, FORMAT_GRAY
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.conformance.network import conformance_bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import CheckFailedError, InputError, ParityError
 from tumorseg_runtime.device.engines import Profile
@@ -240,6 +241,15 @@ def test_tensorrt_rtx_builds_it(small_context: ExportContext, tmp_path: Path, gr
     options = BuildOptions(Profile(1, 2, 3), capabilities=(89,))
     built = build_engine(trt, model.SerializeToString(), contract, options, lambda line: None, name="deploy")
     assert built.data
+
+
+@pytest.mark.slow
+def test_tensorrt_rtx_builds_the_rule_softmax() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    bundle = conformance_bundle("gray", "softmax")
+    data = bundle.read(bundle.artefact(FORMAT, "fp32").file)
+    options = BuildOptions(Profile(1, 2, 3), capabilities=(89,))
+    assert build_engine(trt, data, bundle.contract, options, lambda line: None, name="deploy").data
 
 
 @pytest.mark.slow
