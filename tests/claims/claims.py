@@ -150,7 +150,7 @@ CLAIMS = (
         "**One page for all commands**": (TRAIN + "report/test_page.py",),
         "**A script of 80 lines**": (TRAIN + "report/test_page.py", "tests/browser/test_pages.py"),
         "**Commands are entry points**": (RUNTIME + "test_imports.py",),
-        "runs in a process of its own (MNN)": (
+        "holds the interpreter's lock, may hang": (
             RUNTIME + "backends/test_mnn.py::test_a_worker_that_hangs_is_ended_and_replaced",
             "make reliability worker",
         ),

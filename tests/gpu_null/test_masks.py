@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from fakes.mean_bundle import make_mean_bundle
-from gpu_null import masks
+from gpu_null import decisions, masks
 from gpu_null.floor import Floor
 from tumorseg_runtime.core.errors import BackendError, OutputError
 
@@ -112,7 +112,7 @@ def test_where_a_decision_hangs_on_rounding_the_logits_come_down(driver: Floor) 
 
 @pytest.mark.parametrize("rule", ["sigmoid", "softmax"])
 def test_several_classes_are_decided_by_the_rule_ties_included(driver: Floor, rule: str) -> None:
-    assert set(driver.call(masks.of_several_classes, rule).value) == {True}
+    assert set(driver.call(decisions.of_several_classes, rule).value) == {True}
 
 
 def test_logits_that_are_not_finite_become_no_mask(driver: Floor) -> None:
@@ -126,12 +126,12 @@ def test_batches_that_nobody_waits_for_block_nobody(driver: Floor) -> None:
 
 def test_a_gpu_that_decides_otherwise_is_refused_at_opening(driver: Floor) -> None:
     with pytest.raises(BackendError, match=r"otherwise than the CPU .* bring the logits down"):
-        driver.call(masks.kernels_that_differ)
+        driver.call(decisions.kernels_that_differ)
 
 
 def test_the_one_loop_holds_masks_and_margins_of_a_gpu(driver: Floor) -> None:
-    assert driver.call(masks.replayed, 0.0).value == []
-    assert any("margin is" in line for line in driver.call(masks.replayed, 0.5).value)
+    assert driver.call(decisions.replayed, 0.0).value == []
+    assert any("margin is" in line for line in driver.call(decisions.replayed, 0.5).value)
 
 
 def test_what_build_and_open_prove_and_serve_is_that_way(driver: Floor, tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ REFUSED_BY_ALL = (
 def test_bed(tmp_path_factory: pytest.TempPathFactory) -> TestBed:
     """The networks of the bugs, trained for a moment, exported to ONNX alone."""
     pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
-    size = Size(phantoms=10, passes=6, golden=4, targets=FOR_BUGS, networks=(UNET, DEEPLAB))
+    # of fewer passes the U-Net is so rough that INT8 moves its masks
+    size = Size(phantoms=10, passes=12, golden=4, targets=FOR_BUGS, networks=(UNET, DEEPLAB))
 
     def make(folder: Path) -> None:
         write_test_bed(make_test_bed(folder, size))

@@ -282,7 +282,7 @@ def test_card_warns_of_phantoms_and_keeps_to_figures(tiny_bundle: Bundle, copied
     training = {**tiny_bundle.training, "phantoms": True, "metrics": metrics}
     write_card(dataclasses.replace(tiny_bundle, root=copied_bundle, training=training))
     card = (copied_bundle / "MODEL_CARD.md").read_text()
-    assert "**The training images are phantoms**" in card
+    assert "- The training images are phantoms, drawn by a program." in card
     assert "- test.mean_dice: 0.8821\n- test.scores: 1 entries, in `bundle.json`\n" in card
     assert "Notes of the maker" not in card
     write_card(dataclasses.replace(tiny_bundle, root=copied_bundle), "\n## Notes of the maker\nCC0.\n\n")

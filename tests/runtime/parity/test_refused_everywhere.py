@@ -51,6 +51,7 @@ def test_masks_that_are_wrong_are_refused_by_all(
     refused_everywhere(small_bundle, tmp_path)
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_a_reversed_batch_is_refused_by_all(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_reversed_batch_is_refused_by_all(
     refused_everywhere(small_bundle, tmp_path)
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_a_lesion_of_five_pixels_made_up_by_a_deploy_form_is_refused_by_all(
     make_bundle: Callable[..., Path],
     convert_bundle: Callable[[Path, str], None],
