@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import signal
@@ -65,6 +66,15 @@ def _ctrl_c_is_heard() -> None:
     """A shell that starts tests in the background has Ctrl-C ignored, in their processes too: not here."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_read_once() -> None:
+    """torch reads its table of operators anew at each export: longer than a small network takes to export."""
+    if "torch" in sys.modules and "tumorseg_export.onnx.export" in sys.modules:
+        registration = importlib.import_module("torch.onnx._internal.exporter._registration")
+        registry = registration.ONNXRegistry
+        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
 
 
 @pytest.fixture
