@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -185,9 +186,10 @@ def spacing_rule(box: tuple[int, int, int, int], spacings: Sequence[Spacing]) ->
 
 def diameter_rule(lesion: RuleLesion, row_mm: float, column_mm: float) -> float:
     """Largest distance in mm between two corners of a lesion's pixels."""
-    points = lesion.corners * (column_mm, row_mm)
-    some = (points[start : start + CORNERS, None] for start in range(0, len(points), CORNERS))
-    return max(float(np.hypot(*np.moveaxis(points - one, 2, 0)).max()) for one in some)
+    x, y = (lesion.corners * (column_mm, row_mm)).T
+    some = (slice(start, start + CORNERS) for start in range(0, len(x), CORNERS))
+    squares = ((x - x[one, None]) ** 2 + (y - y[one, None]) ** 2 for one in some)
+    return math.sqrt(max(float(one.max()) for one in squares))
 
 
 def _runs(mask: BoolArray) -> list[Run]:

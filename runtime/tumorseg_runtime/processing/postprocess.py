@@ -53,7 +53,10 @@ def resize_logits(logits: FloatArray, height: int, width: int) -> FloatArray:
     """float32 (K, h, w) -> float32 (K, height, width), bilinear, half-pixel centres, no antialiasing."""
     if logits.shape[1:] == (height, width):
         return logits
-    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in logits])
+    resized = np.empty((len(logits), height, width), np.float32)
+    for plane, whole in zip(logits, resized, strict=True):
+        cv2.resize(plane, (width, height), dst=whole, interpolation=cv2.INTER_LINEAR)
+    return resized
 
 
 def masks_from_logits(logits: FloatArray, contract: Contract, height: int, width: int) -> BoolArray:
