@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from session_cache import kept
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images.read import read_image, write_png
-from tumorseg_runtime.parity.conformance import check_conformance
+from tumorseg_runtime.parity.conformance import Conformance, check_conformance
 
 if TYPE_CHECKING:
     import torch
@@ -77,11 +78,32 @@ def _operators_are_read_once() -> None:
         registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
 
 
+@pytest.fixture(scope="session")
+def conformance_cut_short() -> Callable[[], AbstractContextManager[None]]:
+    """Function whose context has `verify`, the full self-test and `parity` take the few conformance files of
+    the quick self-test: for tests of all else that they do."""
+
+    @contextmanager
+    def cut_short() -> Iterator[None]:
+        def quick(*arguments: Any, full: bool, **more: Any) -> Conformance:
+            return check_conformance(*arguments, full=False, **more)
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("tumorseg_runtime.parity.verify", "tumorseg_benchmarks.parity.parity"):
+                if name in sys.modules:
+                    patch.setattr(f"{name}.check_conformance", quick)
+            yield
+
+    return cut_short
+
+
 @pytest.fixture
-def few_conformance_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`verify` and the full self-test take the conformance files of the quick one, for tests of the rest."""
-    quick = lambda *arguments, full, **more: check_conformance(*arguments, full=False, **more)  # noqa: E731
-    monkeypatch.setattr("tumorseg_runtime.parity.verify.check_conformance", quick)
+def few_conformance_files(
+    conformance_cut_short: Callable[[], AbstractContextManager[None]],
+) -> Iterator[None]:
+    """`conformance_cut_short` for one test."""
+    with conformance_cut_short():
+        yield
 
 
 @pytest.fixture
