@@ -255,7 +255,9 @@ def _attention(state: State) -> Options:
 
 
 def _count(state: State, pattern: str) -> int:
-    return 1 + max((int(found[1]) for key in state if (found := re.match(pattern, key))), default=-1)
+    """How many numbers from 0 on the keys have; a stranger's may have others, and of any length."""
+    found = {match[1] for key in state if (match := re.match(pattern, key))}
+    return next(number for number in range(len(found) + 1) if str(number) not in found)
 
 
 def _filters(state: State, layer: str) -> int:

@@ -59,9 +59,8 @@ def fitting_network(
         )
     state = with_present_names(state, architecture)
     derived = derive(file, state, architecture, said)
-    classes = next(
-        (len(state[head]) for head in HEADS if head in state), 1
-    )  # load_exactly names a missing one
+    heads = [state[head].shape for head in HEADS if head in state]
+    classes = heads[0][0] if heads and heads[0] and heads[0][0] else 1  # load_exactly names a wrong one
 
     def build(depth: int, channels: int) -> torch.nn.Module:
         options = {"encoder_depth": depth, **output_scale(architecture, depth), **derived.options, **said}

@@ -136,6 +136,22 @@ def test_norms_of_inplace_abn_are_not_taken_for_batchnorm() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "tensor"),
+    [
+        ("decoder.blocks.2000000000.conv1.0.weight", torch.ones(1)),
+        (f"decoder.blocks.{'9' * 5000}.conv1.0.weight", torch.ones(1)),
+        ("decoder.blocks.0.conv1.0.weight", torch.ones(())),
+        ("segmentation_head.0.weight", torch.ones(())),
+        ("segmentation_head.0.weight", torch.ones(0, 16, 3, 3)),
+    ],
+)
+def test_strange_keys_and_shapes_are_one_line(key: str, tensor: torch.Tensor) -> None:
+    state = build_model("unet", "resnet18", channels=3, classes=1).state_dict()
+    with pytest.raises(InputError, match=r"for unet on resnet18 do not fit|cannot be built"):
+        fitting_network(Path("w.pth"), {**state, key: tensor}, "unet", "resnet18", {}, lambda line: None)
+
+
+@pytest.mark.parametrize(
     ("given", "encoder", "message"),
     [
         ({"decoder_use_norm": "inplace"}, "resnet18", "the norm of the package inplace_abn"),
