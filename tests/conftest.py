@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fakes.guard import guarded_in
 from session_cache import kept
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
@@ -37,21 +36,6 @@ CPU_TARGETS: dict[str, tuple[str, ...]] = {  # with the packages that they need
     "mnn": ("MNN",), "openvino": ("openvino",),
 }  # fmt: skip
 PARTS = ("train", "train", "test", "val", "train", "test", "train", "test")  # of image 0, 1, 2, ...
-
-GUARD = """
-import os, sys
-
-FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "os.system")
-
-def guard(event, arguments):
-    words = " ".join(map(str, arguments[1])).split() if event == "subprocess.Popen" else []
-    if event in FORBIDDEN or {os.path.basename(word) for word in words} & {"pip", "pip3"}:
-        with open(os.environ["GUARD_SEEN"], "a") as file:
-            print(event, arguments, file=file)
-        raise PermissionError(f"{event} is forbidden")
-
-sys.addaudithook(guard)
-"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m "not slow" is asked
@@ -108,31 +92,8 @@ def few_conformance_files(
 
 @pytest.fixture
 def run_guarded(tmp_path: Path) -> Callable[..., list[str]]:
-    """Function that runs Python code with arguments in a fresh process and returns what it did that a guard
-    forbids: a connection, a look-up of a name, a shell, pip, a file in the user's home folder or beside it.
-
-    Python processes that it starts are guarded, too. What is forbidden fails there.
-    """
-    guard, home, work, seen = (tmp_path / f"guard-{name}" for name in ("code", "home", "work", "seen"))
-    for folder in (guard, home, work):
-        folder.mkdir()
-    (guard / "sitecustomize.py").write_text(GUARD)
-
-    def run(code: str, *arguments: object) -> list[str]:
-        # Telemetry clients keep quiet where CI is set; a user's machine has no such variable.
-        inherited = {name: value for name, value in os.environ.items() if name != "CI"}
-        path = os.pathsep.join(filter(None, (str(guard), os.environ.get("PYTHONPATH"))))
-        variables = {**inherited, "PYTHONPATH": path, "HOME": str(home), "GUARD_SEEN": str(seen)}
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=work, env=variables, capture_output=True, text=True, timeout=300, check=False
-        )
-        forbidden = seen.read_text().splitlines() if seen.exists() else []
-        forbidden += [str(path) for folder in (home, work) for path in folder.rglob("*")]
-        assert forbidden or done.returncode == 0, done.stderr
-        return forbidden
-
-    return run
+    """The function of `fakes.guard.guarded_in`, for this test."""
+    return guarded_in(tmp_path)
 
 
 @pytest.fixture(scope="session")

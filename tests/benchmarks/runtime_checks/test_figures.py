@@ -98,7 +98,6 @@ def small_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(end_to_end, "WIDTH", 120)
 
 
-@pytest.mark.slow
 def test_end_to_end_has_a_control_gray_and_colour(tiny_bundle: Bundle, small_frame: None) -> None:
     control, gray, colour = measure_end_to_end(tiny_bundle, 1, PLAN, quiet)
     assert (gray.target, colour.target) == (Target(1.06), Target(1.10))
@@ -137,7 +136,6 @@ def test_peak_memory_is_that_of_the_process_that_is_asked(tiny_bundle: Bundle, t
         memory._run("1 / 0")
 
 
-@pytest.mark.slow
 def test_peak_and_growth_run_the_segmenter_and_a_bare_session(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +171,6 @@ def test_growth_is_the_slope_after_the_warm_up(tiny_bundle: Bundle, monkeypatch:
     assert figure.note == "102.0 MB at prediction 500, 110.0 MB at the end"
 
 
-@pytest.mark.slow
 def test_throughput_counts_every_file_once(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     predict_each = throughput.Segmenter.predict_each
@@ -265,7 +262,6 @@ def invoke(*arguments: str | Path) -> int:
     return code
 
 
-@pytest.mark.slow
 def test_command_writes_the_sections_that_were_asked_for(
     tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
