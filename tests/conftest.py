@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 
+from fakes.guard import guarded_in
 from session_cache import kept
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images.read import read_image, write_png
-from tumorseg_runtime.parity.conformance import check_conformance
+from tumorseg_runtime.parity.conformance import Conformance, check_conformance
 
 if TYPE_CHECKING:
     import torch
@@ -36,21 +36,6 @@ CPU_TARGETS: dict[str, tuple[str, ...]] = {  # with the packages that they need
     "mnn": ("MNN",), "openvino": ("openvino",),
 }  # fmt: skip
 PARTS = ("train", "train", "test", "val", "train", "test", "train", "test")  # of image 0, 1, 2, ...
-
-GUARD = """
-import os, sys
-
-FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "os.system")
-
-def guard(event, arguments):
-    words = " ".join(map(str, arguments[1])).split() if event == "subprocess.Popen" else []
-    if event in FORBIDDEN or {os.path.basename(word) for word in words} & {"pip", "pip3"}:
-        with open(os.environ["GUARD_SEEN"], "a") as file:
-            print(event, arguments, file=file)
-        raise PermissionError(f"{event} is forbidden")
-
-sys.addaudithook(guard)
-"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m "not slow" is asked
@@ -77,40 +62,38 @@ def _operators_are_read_once() -> None:
         registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
 
 
+@pytest.fixture(scope="session")
+def conformance_cut_short() -> Callable[[], AbstractContextManager[None]]:
+    """Function whose context has `verify`, the full self-test and `parity` take the few conformance files of
+    the quick self-test: for tests of all else that they do."""
+
+    @contextmanager
+    def cut_short() -> Iterator[None]:
+        def quick(*arguments: Any, full: bool, **more: Any) -> Conformance:
+            return check_conformance(*arguments, full=False, **more)
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("tumorseg_runtime.parity.verify", "tumorseg_benchmarks.parity.parity"):
+                if name in sys.modules:
+                    patch.setattr(f"{name}.check_conformance", quick)
+            yield
+
+    return cut_short
+
+
 @pytest.fixture
-def few_conformance_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`verify` and the full self-test take the conformance files of the quick one, for tests of the rest."""
-    quick = lambda *arguments, full, **more: check_conformance(*arguments, full=False, **more)  # noqa: E731
-    monkeypatch.setattr("tumorseg_runtime.parity.verify.check_conformance", quick)
+def few_conformance_files(
+    conformance_cut_short: Callable[[], AbstractContextManager[None]],
+) -> Iterator[None]:
+    """`conformance_cut_short` for one test."""
+    with conformance_cut_short():
+        yield
 
 
 @pytest.fixture
 def run_guarded(tmp_path: Path) -> Callable[..., list[str]]:
-    """Function that runs Python code with arguments in a fresh process and returns what it did that a guard
-    forbids: a connection, a look-up of a name, a shell, pip, a file in the user's home folder or beside it.
-
-    Python processes that it starts are guarded, too. What is forbidden fails there.
-    """
-    guard, home, work, seen = (tmp_path / f"guard-{name}" for name in ("code", "home", "work", "seen"))
-    for folder in (guard, home, work):
-        folder.mkdir()
-    (guard / "sitecustomize.py").write_text(GUARD)
-
-    def run(code: str, *arguments: object) -> list[str]:
-        # Telemetry clients keep quiet where CI is set; a user's machine has no such variable.
-        inherited = {name: value for name, value in os.environ.items() if name != "CI"}
-        path = os.pathsep.join(filter(None, (str(guard), os.environ.get("PYTHONPATH"))))
-        variables = {**inherited, "PYTHONPATH": path, "HOME": str(home), "GUARD_SEEN": str(seen)}
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=work, env=variables, capture_output=True, text=True, timeout=300, check=False
-        )
-        forbidden = seen.read_text().splitlines() if seen.exists() else []
-        forbidden += [str(path) for folder in (home, work) for path in folder.rglob("*")]
-        assert forbidden or done.returncode == 0, done.stderr
-        return forbidden
-
-    return run
+    """The function of `fakes.guard.guarded_in`, for this test."""
+    return guarded_in(tmp_path)
 
 
 @pytest.fixture(scope="session")

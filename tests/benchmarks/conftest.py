@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tumorseg_runtime.bundle.bundle import INDEX, INDEX_HASH, Bundle, FileRecord, index_hash_text, sha256_of
-from tumorseg_runtime.parity import verify
 
 if TYPE_CHECKING:
     import onnx
@@ -19,17 +18,13 @@ if TYPE_CHECKING:
 Edit = Callable[["onnx.ModelProto"], None]
 
 
-@pytest.fixture(autouse=True)
-def _small_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _small_peaks() -> Iterator[None]:
     """The peak of the machine is no point of these tests, and takes longer than the benchmark."""
-    monkeypatch.setattr("tumorseg_benchmarks.latency.roofline.SIDES", (64, 128))
-    monkeypatch.setattr("tumorseg_benchmarks.latency.roofline.COPY_BYTES", 2**20)
-
-
-@pytest.fixture
-def few_conformance_files(few_conformance_files: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`parity`, too."""
-    monkeypatch.setattr("tumorseg_benchmarks.parity.parity.check_conformance", verify.check_conformance)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tumorseg_benchmarks.latency.roofline.SIDES", (64, 128))
+        patch.setattr("tumorseg_benchmarks.latency.roofline.COPY_BYTES", 2**20)
+        yield
 
 
 @pytest.fixture

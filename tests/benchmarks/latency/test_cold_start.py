@@ -107,6 +107,7 @@ def test_however_a_process_ends_the_message_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_variant_that_cannot_be_opened_ends_its_process_with_the_reason(
     tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

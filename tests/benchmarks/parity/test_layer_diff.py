@@ -103,6 +103,7 @@ def test_a_missing_activation_is_seen_at_the_entrance_of_the_next_layer(measure:
     assert "look at Abs" in layer_diff.line
 
 
+@pytest.mark.slow
 def test_another_attribute_is_told_from_other_weights(measure: Measure) -> None:
     def edit(model: onnx.ModelProto) -> None:
         bias = convolutions(model)[3].input[2]

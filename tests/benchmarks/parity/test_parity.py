@@ -71,6 +71,8 @@ def invoke(*arguments: str | Path) -> click.testing.Result:
     return click.testing.CliRunner().invoke(parity, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_conformance_files")
 @pytest.mark.parametrize("bug", MUTANTS)
 def test_command_fails_on_every_mutant(bug: str, mutate: Callable[..., Path], tmp_path: Path) -> None:
     file, which, rule = MUTANTS[bug]
@@ -143,11 +145,14 @@ def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
     assert "all identical bit by bit" in page
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_json_output_is_the_file(tiny_bundle: Bundle, tmp_path: Path) -> None:
     result = invoke(tiny_bundle.root, "--out", tmp_path, "--device-folder", tmp_path / "device", "--json")
     assert json.loads(result.stdout) == json.loads((tmp_path / "parity.json").read_text())
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_conformance_files")
 def test_figures_that_are_not_finite_are_null_in_json(mutate: Callable[..., Path], tmp_path: Path) -> None:
     _, which, rule = MUTANTS["NaN in one weight"]
     invoke(mutate(change(which, rule)), "--out", tmp_path)
@@ -244,6 +249,7 @@ def test_compare_refuses_half_precision_logits(tiny_bundle: Bundle) -> None:
     assert all("returned float16" in image.breaches[0] for image in report.images)
 
 
+@pytest.mark.slow
 def test_an_artefact_that_does_not_open_is_a_breach(mutate: Callable[..., Path], tmp_path: Path) -> None:
     def cut(model: onnx.ModelProto) -> None:
         del model.graph.node[len(model.graph.node) // 2]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.networks.run import Run
 
+pytestmark = pytest.mark.slow
 SECTIONS = (
     "Choice", "Times faster than the reference", "Latency", "Stages", "Start and memory", "Roofline",
     "Parity",
@@ -24,13 +27,19 @@ SECTIONS = (
 
 
 @pytest.fixture(scope="module")
-def files(tiny_bundle: Bundle, tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def files(
+    tiny_bundle: Bundle,
+    tiny_run: Run,
+    tmp_path_factory: pytest.TempPathFactory,
+    conformance_cut_short: Callable[[], AbstractContextManager[None]],
+) -> tuple[Path, Path]:
     """bench.json and parity.json of the tiny bundle."""
     pytest.importorskip("onnxruntime")
     out = tmp_path_factory.mktemp("reports")
     given = [str(tiny_bundle.root), "--run", str(tiny_run.root), "--out", str(out)]
     given += ["--device-folder", str(out / "device")]
-    result = click.testing.CliRunner().invoke(parity, given)
+    with conformance_cut_short():
+        result = click.testing.CliRunner().invoke(parity, given)
     assert result.exit_code == 0, result.output
     given += ["--batches", "1", "--threads", "1", "--rounds", "8", "--no-cold", "--max-size-mb", "900"]
     result = click.testing.CliRunner().invoke(bench, [*given, "--parity", str(out / "parity.json")])
@@ -43,7 +52,6 @@ def other(values: dict[str, Any], name: str = "other", seal: str = "f" * 64) -> 
     return {**values, "bundle": {**values["bundle"], "name": name, "sha256": seal}}
 
 
-@pytest.mark.slow
 def test_the_page_of_one_bundle_has_every_section_and_the_parity_file(files: tuple[Path, Path]) -> None:
     page = (files[0].parent / "bench.html").read_text()
     assert re.findall(r"<summary><h3>(.*?)</h3>", page) == [

@@ -27,6 +27,7 @@ ON_CPU = [one for one in THIRD_PARTY_BASELINES if one.group == "cpu" and one.eng
 COMPILED = next(one for one in THIRD_PARTY_BASELINES if one.engine == "pytorch-compiled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ON_CPU, ids=lambda baseline: baseline.engine)
 def test_each_baseline_gives_the_networks_logits_within_the_budget_of_its_precision(
     baseline: Variant, tiny_bundle: Bundle, tiny_run: Run

@@ -56,6 +56,7 @@ def images(architecture: str = "unet") -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(3).normal(0, 1, (2, 3, size, size)).astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_folded_network_decides_by_the_originals_own_argmax(architecture: str) -> None:
     model = network(architecture)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from click.testing import CliRunner
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BundleError, CheckFailedError, InputError
-from tumorseg_runtime.parity.conformance import check_conformance
 from tumorseg_train.commands.demo import demo
 from tumorseg_train.demo import broken_copies
 from tumorseg_train.demo import demo as demo_module
@@ -42,11 +42,9 @@ assert not loaded, loaded
 
 
 @pytest.fixture(scope="module")
-def shown(tiny_bundle: Bundle) -> Demo:
+def shown(tiny_bundle: Bundle, conformance_cut_short: Callable[[], AbstractContextManager[None]]) -> Demo:
     """The demo of the tiny bundle, verified with few of the conformance files."""
-    with pytest.MonkeyPatch.context() as patch:
-        few = lambda *these, full, **more: check_conformance(*these, full=False, **more)  # noqa: E731
-        patch.setattr("tumorseg_runtime.parity.verify.check_conformance", few)
+    with conformance_cut_short():
         return run_demo(tiny_bundle.root)
 
 
