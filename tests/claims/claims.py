@@ -204,6 +204,13 @@ CLAIMS = (
         "dciodvfy (no errors)": (
             RUNTIME + "images/dicom/test_segmentation_frames.py::test_other_tools_read_the_object_and_find_no_error",
         ),
+        "gives one affine, and in each place the mask of the image there": (
+            RUNTIME + "images/dicom/test_segmentation_series.py::test_one_object_is_the_volume_of_the_series",
+        ),
+        "an earlier object is removed": (
+            RUNTIME + "images/dicom/test_segmentation_series.py::"
+            "test_a_series_with_a_hole_has_no_object_not_even_an_earlier_one",
+        ),
         "the minimum to the maximum of all such frames": (
             RUNTIME + "images/dicom/test_series.py::test_the_range_is_that_of_the_series_in_its_own_unit",
         ),
