@@ -135,7 +135,13 @@ def _validate(
     size = min(key.profile.largest, len(golden), max(BATCH_SIZE, key.profile.smallest))
     plan, budget = full_plan(size), BUDGETS[key.precision]
     first, *others = (
-        replay(door_of(bundle, session, size, logits, path.parent), golden, budget, plan, artefact=path.name)
+        replay(
+            door_of(bundle, session, size, logits, kernel_cache=path.parent),
+            golden,
+            budget,
+            plan,
+            artefact=path.name,
+        )  # fmt: skip
         for logits in ((True, False) if form == PLAIN else (True,))
     )
     images = itertools.chain(first.images, *(other.images for other in others))

@@ -12,8 +12,15 @@ import click
 
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.descriptions import describe, describe_volume
+from tumorseg_runtime.cli.descriptions import describe, describe_flag, describe_volume
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
+from tumorseg_runtime.cli.image_results import (
+    SERIES_FOLDER,
+    Outputs,
+    SegmentationResults,
+    SeriesResults,
+    make_line,
+)
 from tumorseg_runtime.cli.options import (
     PATH,
     Options,
@@ -23,15 +30,7 @@ from tumorseg_runtime.cli.options import (
     out_option,
     spoken,
 )
-from tumorseg_runtime.cli.results_log import (
-    FILE,
-    SUMMARY,
-    ResultsLog,
-    earlier_names,
-    output_name,
-    stamp,
-)
-from tumorseg_runtime.cli.segmentation_results import SegmentationResults
+from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, earlier_names
 from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.cli.volume_results import VolumeResults
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
@@ -40,7 +39,7 @@ from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.progress import Tell
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images import decoder_lines
-from tumorseg_runtime.images.dicom.segmentation import Maker, write_segmentation
+from tumorseg_runtime.images.dicom.segmentation import Maker
 from tumorseg_runtime.images.dicom.series import series_spans
 from tumorseg_runtime.images.frame import WindowedFile
 from tumorseg_runtime.images.frames import is_dicom
@@ -48,20 +47,10 @@ from tumorseg_runtime.images.nifti.names import is_volume
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
 
+FOLDERS = ("masks", "overlays", "probabilities")
 LOCK = ".predict.lock"
 IMAGE, SERIES = "image", "series"  # whose values a window is made of
 FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
-
-
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """Where and what to write. overlays, probabilities: whether those pictures are wanted. objects: the DICOM
-    SEG objects; None where none are wanted."""
-
-    out: Path
-    overlays: bool
-    probabilities: bool
-    objects: SegmentationResults | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +70,7 @@ class PredictOptions(Options):
     overlays: bool
     probabilities: bool
     dicom_seg: bool
+    series_seg: bool
     window: str
     resume: bool
 
@@ -90,7 +80,7 @@ class PredictOptions(Options):
     example="tumorseg predict bundles/breast scans/ --out masks",
     sections={
         "Backend": ("backend", "device", "precision", "threads", "batch", "preprocess", "timeout"),
-        "Pictures": ("overlays", "probabilities", "dicom_seg", "window"),
+        "Pictures": ("overlays", "probabilities", "dicom_seg", "series_seg", "window"),
     },
 )
 @bundle_argument
@@ -116,6 +106,9 @@ class PredictOptions(Options):
     "--dicom-seg", is_flag=True, help="Also NAME.seg.dcm beside the masks; holds patient data of the image."
 )
 @click.option(
+    "--series-seg", is_flag=True, help="Also series/UID.seg.dcm, one object of all FILES of a DICOM series."
+)
+@click.option(
     "--window",
     type=click.Choice((IMAGE, SERIES)),
     default=IMAGE,
@@ -131,10 +124,11 @@ def predict(options: PredictOptions) -> None:
     of the same grid, the overlay its slice with most tumour, and lesions are measured in mm3. Masks in
     folders are skipped, and so are DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...); one that is
     named itself is refused. With --dicom-seg, so is a file that is no DICOM image with patient and study; one
-    object holds all frames of a file. A file that cannot be read or is refused is listed at the end and does
-    not stop the rest; the exit status is then 1.
+    object holds all frames of a file. With --series-seg one holds those of all images of a series. A file
+    that cannot be read or is refused is listed at the end and does not stop the rest; the exit status is
+    then 1.
     """
-    check_apart(options.out, options.files)
+    check_apart(options.out, options.files, (*FOLDERS, *([SERIES_FOLDER] if options.series_seg else [])))
     if not any(path.exists() for path in options.files):
         require(options.files[0], "an image, a DICOM file, a NIfTI volume or a folder of them")
     paths = list_images(options.files, dicom=True, log=options.log)
@@ -149,17 +143,18 @@ def predict(options: PredictOptions) -> None:
             f"{segmenter.info.backend} gives masks alone, --probabilities expects logits: choose another "
             "backend, or leave it out"
         )
-    objects = None
-    if options.dicom_seg:
-        maker = Maker.of(bundle, tumorseg_runtime.__version__)
+    maker = Maker.of(bundle, tumorseg_runtime.__version__)
+    if options.dicom_seg or options.series_seg:
         maker.check()
-        objects = SegmentationResults(maker)
+    series = SeriesResults(paths, maker, options.log) if options.series_seg else None
+    objects = SegmentationResults(maker) if options.dicom_seg else None
     outputs = Outputs(options.out, options.overlays, options.probabilities, objects)
     settings = {
         "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
         "rule": segmenter.contract.rule,
         "threshold": segmenter.contract.threshold,
+        "temperature": segmenter.contract.temperature,
         "window": options.window,
         "outputs": {
             "overlays": options.overlays,
@@ -190,6 +185,8 @@ def predict(options: PredictOptions) -> None:
         volumes = VolumeResults(options.out, overlays=options.overlays, probabilities=options.probabilities)
         with contextlib.closing(results), volumes, options.progress("segmenting") as tell:
             segment(results, todo, names, outputs, volumes, results_log, tell, say_each=say_each)
+        if series:
+            series.write(results_log)
         report(results_log, paths, options)
 
 
@@ -218,7 +215,7 @@ def segment(
         else:
             line = make_line(result, path, names[str(path)], outputs, taken)
         results_log.append(line)
-        warn(result, path)
+        warn(result, path, line)
         faults = faults + 1 if isinstance(result.error, BackendError) else 0
         if faults == FAULTS_IN_A_ROW:
             raise BackendError(
@@ -230,46 +227,13 @@ def segment(
         tell((result.index + 1) / len(todo))
 
 
-def warn(result: StreamResult, path: Path) -> None:
-    """Say once for each file what in it could not be used."""
+def warn(result: StreamResult, path: Path, line: dict[str, Any]) -> None:
+    """Say once for each file what in it could not be used, and of each image what the input guard flags."""
     if result.prediction is not None and result.prediction.frame.index == 0:
         for warning in result.prediction.frame.warnings:
             say(f"warning: {path}: {warning}", err=True)
-
-
-def make_line(
-    result: StreamResult, path: Path, name: str, outputs: Outputs, taken: set[str]
-) -> dict[str, Any]:
-    """Write the outputs of one result; its line for the ledger."""
-    segmentation = None
-    if outputs.objects is not None:
-        try:
-            segmentation = outputs.objects.add(result, path)
-        except InputError as error:
-            return {"image": str(path), "file": str(path), "error": str(error)}
-    if result.prediction is None:
-        return {"image": result.name, "file": str(path), "error": str(result.error)}
-    frame = result.prediction.frame
-    output = output_name(name, frame.index, frame.count)
-    if frame.count > 1 and output.casefold() in taken:
-        clash = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
-        return {"image": result.name, "file": str(path), "error": clash}
-    written = result.prediction.write(
-        outputs.out, output, overlay=outputs.overlays, probabilities=outputs.probabilities
-    )
-    if segmentation is not None:
-        written["dicom_seg"] = f"masks/{name}.seg.dcm"
-        written["pictures"].append(written["dicom_seg"])  # --resume looks for these
-        write_segmentation(outputs.out / written["dicom_seg"], segmentation)
-    return {
-        **result.prediction.to_dict(),
-        **written,
-        "file": str(path),
-        "stamp": stamp(path),
-        "frame": frame.index,
-        "frames": frame.count,
-        "output": output,
-    }
+    if flag := describe_flag(line):
+        say(f"warning: {flag}", err=True)
 
 
 def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) -> None:
@@ -281,13 +245,16 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
                 say_text(piece, nl=False)
     count, whole = (sum(1 for _ in lines) for lines in (results_log.images(), results_log.volumes()))
     counts = f"{count} images, {whole} volumes" if whole else f"{count} images"
+    if flagged := sum(describe_flag(line) is not None for line in results_log.lines()):
+        counts += f" ({flagged} flagged by the input guard)"
     options.verdict(f"{counts} -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
-    failed, of_this_run = 0, set(map(str, paths))
-    for line in results_log.failed():
-        if line["file"] in of_this_run:
-            failed += 1
-            say(f"error: {line['error']}", err=True)
-    if failed:
+    of_this_run = set(map(str, paths))
+    lines = [line for line in results_log.failed() if line["file"] in of_this_run]
+    for line in lines:
+        say(f"error: {line['error']}", err=True)
+    if lines:
+        series = sum("series" in line for line in lines)
         raise CheckFailedError(
-            f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"
+            f"{len(lines) - series} of {len(paths)} files could not be segmented"
+            f"{f', {series} series have no object' if series else ''}: see above or {SUMMARY}"
         )

@@ -55,7 +55,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     monkeypatch.setattr(backend, "why_unavailable", lambda device: None)
     monkeypatch.setattr(backend, "open_gpu", lambda ordinal=0: Gpu(driver))
 
-    def door(bundle: Bundle, session: Any, size: int, logits: bool, cache: Path) -> Segmenter:
+    def door(bundle: Bundle, session: Any, size: int, logits: bool, kernel_cache: Path) -> Segmenter:
         return Segmenter(bundle.contract, session, size, preprocess="cpu")  # the fake has no streams
 
     monkeypatch.setattr(build_module, "door_of", door)

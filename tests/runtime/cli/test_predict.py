@@ -145,7 +145,7 @@ def test_the_lines_hold_what_the_summary_holds(
     run_predict(small_bundle, image_folder, "--out", tmp_path / "out")
     report = json.loads((tmp_path / "out/predictions.json").read_text())
     settings, *lines = lines_in(tmp_path / "out")
-    kept = report.keys() - {"images", "volumes", "failed"}
+    kept = report.keys() - {"images", "volumes", "series", "failed"}
     assert settings["settings"] == {name: report[name] for name in kept}
     assert [line for line in lines if "error" not in line] == report["images"]
     assert [line for line in lines if "error" in line] == report["failed"]

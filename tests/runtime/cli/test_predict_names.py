@@ -15,7 +15,7 @@ import pytest
 from tumorseg_runtime import Contract, Lesion, Prediction
 from tumorseg_runtime.cli.descriptions import describe
 from tumorseg_runtime.cli.image_files import list_images, unique_names
-from tumorseg_runtime.cli.predict import Outputs, make_line
+from tumorseg_runtime.cli.image_results import Outputs, make_line
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.read import write_png
