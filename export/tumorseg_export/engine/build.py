@@ -35,7 +35,7 @@ from tumorseg_runtime.device.engines import (
 from tumorseg_runtime.device.trust import PRIVATE
 from tumorseg_runtime.inference.segmenter import BATCH_SIZE, door_of
 from tumorseg_runtime.parity.budget import BUDGETS
-from tumorseg_runtime.parity.compare import summary
+from tumorseg_runtime.parity.compare import ParityReport, summary
 from tumorseg_runtime.parity.reference import load_golden
 from tumorseg_runtime.parity.replay import full_plan, replay
 
@@ -134,16 +134,12 @@ def _validate(
     golden = load_golden(bundle)
     size = min(key.profile.largest, len(golden), max(BATCH_SIZE, key.profile.smallest))
     plan, budget = full_plan(size), BUDGETS[key.precision]
-    first, *others = (
-        replay(
-            door_of(bundle, session, size, logits, kernel_cache=path.parent),
-            golden,
-            budget,
-            plan,
-            artefact=path.name,
-        )  # fmt: skip
-        for logits in ((True, False) if form == PLAIN else (True,))
-    )
+
+    def proven(logits: bool) -> ParityReport:
+        door = door_of(bundle, session, size, logits, kernel_cache=path.parent)
+        return replay(door, golden, budget, plan, artefact=path.name)
+
+    first, *others = map(proven, (True, False) if form == PLAIN else (True,))
     images = itertools.chain(first.images, *(other.images for other in others))
     report = dataclasses.replace(first, images=tuple(images))
     if report.breaches:

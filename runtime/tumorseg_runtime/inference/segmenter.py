@@ -294,8 +294,7 @@ class Segmenter:
 def door_of(
     bundle: Bundle, session: Session, batch_size: int | None = None, logits: bool | str = True, **more: Any
 ) -> Segmenter:
-    """The door that serves on a session, with the default batch size or the largest that it takes. more:
-    as of `Segmenter`."""
+    """The door that serves on a session, with the default batch size or the largest that it takes."""
     size = batch_size or min(BATCH_SIZE, session.input.max_batch or BATCH_SIZE)
     options: Any = {"band": CONFORMANCE_BAND, "guard": read_guard(bundle), "logits": logits, **more}
     return Segmenter(bundle.contract, session, size, **options)
