@@ -136,6 +136,14 @@ CLAIMS = (
             RUNTIME + "processing/test_preprocess.py::test_the_tensor_is_the_plain_formula_bit_for_bit",
         ),
         "**Parity is judged on decisions**": (RUNTIME + "parity/test_compare.py",),
+        "**The temperature divides logits where probabilities are reported": (
+            RUNTIME + "inference/test_input_check.py::"
+            "test_masks_are_the_same_bit_for_bit_and_probabilities_are_scaled",
+        ),
+        "**The input guard flags and never refuses**": (
+            RUNTIME + "inference/test_input_check.py::"
+            "test_the_self_test_holds_guard_and_temperature_against_their_rules",
+        ),
         "**One loop decides**": (
             RUNTIME + "parity/test_refused_everywhere.py::test_masks_that_are_wrong_are_refused_by_all",
         ),

@@ -12,7 +12,7 @@ import click
 
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.descriptions import describe, describe_volume
+from tumorseg_runtime.cli.descriptions import describe, describe_flag, describe_volume
 from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
 from tumorseg_runtime.cli.image_results import (
     SERIES_FOLDER,
@@ -154,6 +154,7 @@ def predict(options: PredictOptions) -> None:
         "session": dataclasses.asdict(segmenter.info),
         "rule": segmenter.contract.rule,
         "threshold": segmenter.contract.threshold,
+        "temperature": segmenter.contract.temperature,
         "window": options.window,
         "outputs": {
             "overlays": options.overlays,
@@ -214,7 +215,7 @@ def segment(
         else:
             line = make_line(result, path, names[str(path)], outputs, taken)
         results_log.append(line)
-        warn(result, path)
+        warn(result, path, line)
         faults = faults + 1 if isinstance(result.error, BackendError) else 0
         if faults == FAULTS_IN_A_ROW:
             raise BackendError(
@@ -226,11 +227,13 @@ def segment(
         tell((result.index + 1) / len(todo))
 
 
-def warn(result: StreamResult, path: Path) -> None:
-    """Say once for each file what in it could not be used."""
+def warn(result: StreamResult, path: Path, line: dict[str, Any]) -> None:
+    """Say once for each file what in it could not be used, and of each image what the input guard flags."""
     if result.prediction is not None and result.prediction.frame.index == 0:
         for warning in result.prediction.frame.warnings:
             say(f"warning: {path}: {warning}", err=True)
+    if flag := describe_flag(line):
+        say(f"warning: {flag}", err=True)
 
 
 def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) -> None:
@@ -242,6 +245,8 @@ def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) 
                 say_text(piece, nl=False)
     count, whole = (sum(1 for _ in lines) for lines in (results_log.images(), results_log.volumes()))
     counts = f"{count} images, {whole} volumes" if whole else f"{count} images"
+    if flagged := sum(describe_flag(line) is not None for line in results_log.lines()):
+        counts += f" ({flagged} flagged by the input guard)"
     options.verdict(f"{counts} -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
     of_this_run = set(map(str, paths))
     lines = [line for line in results_log.failed() if line["file"] in of_this_run]
