@@ -18,13 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from reliability.bundles import make_bundle, write_pictures
-from reliability.environments import PLACE, RESOLUTIONS, SHIPPED, have_uv, plain
+from reliability.environments import PLACE, RESOLUTIONS, SHIPPED, have_uv, plain, requirements
 from reliability.row import CLI, ROOT, NotPossibleError, Settings, Tally
 
 DISTRIBUTION, PYTHON = "bookworm", "3.11"  # Debian's release and its Python
 PACKAGES = "python3,libgomp1,libstdc++6"
 TOOLS = {"qemu-aarch64-static": "qemu-user-static", "debootstrap": "debootstrap", "dpkg-deb": "dpkg"}
 EXTRAS = ("cpu", "ncnn")
+ENTER = """
+for place in proc sys dev; do mount --rbind /$place "$1/$place"; done  # in a namespace that ends with this
+root=$1; shift
+exec chroot "$root" /qemu "$@"
+"""
 PROBE = """
 import hashlib, json, sys
 from pathlib import Path
@@ -137,10 +142,9 @@ def put_packages(uv: Path, root: Path, resolution: str) -> None:
     target = root / "packages"
     shutil.rmtree(target, ignore_errors=True)
     for words in (
-        ["--only-binary", ":all:", "--resolution", resolution,
-         *(word for extra in EXTRAS for word in ("--extra", extra)), "-r", str(ROOT / "pyproject.toml")],
+        requirements(resolution, EXTRAS),
         ["--no-deps", str(ROOT)],
-    ):  # fmt: skip
+    ):
         command = [
             str(uv), "pip", "install", "--quiet", "--target", str(target),
             "--python-platform", "aarch64-manylinux_2_36", "--python-version", PYTHON, *words,
@@ -152,8 +156,12 @@ def put_packages(uv: Path, root: Path, resolution: str) -> None:
 
 def run_there(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Python under qemu, in the root."""
-    command = ["chroot", str(root), "/qemu", f"/usr/bin/python{PYTHON}", *words]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": "/packages", "HOME": "/work", "LC_ALL": "C.UTF-8"}
+    python = f"/usr/bin/python{PYTHON}"
+    command = ["unshare", "--mount", "sh", "-ec", ENTER, "sh", str(root), python, *words]
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": "/packages", "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/work", "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
     return subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, env=environment, timeout=3600
     )
