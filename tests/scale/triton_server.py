@@ -85,6 +85,11 @@ class Server:
         servers = _children({self.process.pid})
         return sorted(_children(set(servers), STUB))
 
+    def processes(self) -> set[int]:
+        """The server and its instances."""
+        servers = _children({self.process.pid})
+        return {*servers, *_children(servers, STUB)}
+
     def stop(self) -> None:
         self.process.terminate()
         try:

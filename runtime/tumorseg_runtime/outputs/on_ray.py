@@ -15,8 +15,9 @@ import logging
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from tumorseg_runtime.core.errors import BackendError, TumorsegError
 from tumorseg_runtime.core.files import write_text
@@ -26,7 +27,7 @@ from tumorseg_runtime.outputs.writer import Written
 
 FILES_OF_A_ROW, ROWS_OF_AN_ACTOR = 16, 8  # most of a row; of few files every actor still gets some rows
 MOST_BLOCKS = 4096  # of rows, each of which is a task of Ray's
-PASSES = 3  # in a row in which nothing came back, after which the cluster is taken for broken
+T = TypeVar("T")
 
 
 class Actor:
@@ -47,7 +48,7 @@ class Actor:
         """Rows of tasks in, rows of results out."""
         answers = []
         for number, tasks in map(pickle.loads, batch["row"]):
-            written = self._worker(tasks) if self._worker else self._fault
+            written = self._worker.row(number, tasks) if self._worker else self._fault
             answers.append(pickle.dumps((number, written)))
         return {"row": answers}
 
@@ -57,51 +58,52 @@ def results_on_ray(
 ) -> Iterator[Written]:
     """Results of all tasks, those of a file together, in order. workers: most actors; None for what fits.
 
-    A pass through Ray Data ends where a worker or its machine dies; the next one has what is left, on what
-    the cluster has then. Raises BackendError where that leads nowhere.
+    Ray starts a worker that died again, as soon as there is room for it, and gives it what it had in hand.
+    Raises BackendError where a worker cannot serve, or Ray gives up.
     """
+    if not tasks:
+        return
     with _connected() as ray, _marked(job):
-        lost = (
-            ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.WorkerCrashedError,
-            ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError,
-        )  # fmt: skip
-        reference = ray.put(job)
-        size = min(FILES_OF_A_ROW, max(1, len(tasks) // (ROWS_OF_AN_ACTOR * _actors(ray, job, workers))))
+        actors = _actors(ray, job, workers)
+        size = min(FILES_OF_A_ROW, max(1, len(tasks) // (ROWS_OF_AN_ACTOR * actors)))
         rows = [*enumerate(tasks[start : start + size] for start in range(0, len(tasks), size))]
+        log(f"{len(tasks)} files in {len(rows)} rows for {actors} workers")
         done: set[int] = set()
-        idle = 0
-        while len(done) < len(rows):
-            before = len(done)
-            left = [row for row in rows if row[0] not in done]
-            try:
-                for number, written in _one_pass(ray, reference, left, _actors(ray, job, workers), job):
-                    if isinstance(written, str):
-                        raise BackendError(written)
-                    if number not in done:
-                        done.add(number)
-                        yield from written
-            except lost as error:
-                idle = 0 if len(done) > before else idle + 1
-                if idle == PASSES:
-                    raise BackendError(
-                        f"workers died {PASSES} times in a row before anything came back "
-                        f"({_first_line(error)}): look at the cluster's logs, then go on with --resume"
-                    ) from error
-                log(f"a worker died; {len(rows) - len(done)} of {len(rows)} rows of files are left, going on")
+        answers = _answers(ray, job, rows, actors)
+        try:
+            while (answer := _quietly(answers)) is not None:
+                number, written = answer
+                if isinstance(written, str):
+                    raise BackendError(written)
+                if number not in done:
+                    done.add(number)
+                    yield from written
+        except ray.exceptions.RayError as error:
+            raise BackendError(
+                f"the Ray cluster gave up ({_first_line(error)}), expected it to start workers again: "
+                "look at its logs, then go on with --resume"
+            ) from error
 
 
-def _one_pass(
-    ray: Any, reference: Any, rows: Sequence[tuple[int, Sequence[Task]]], actors: int, job: Job
+def _answers(
+    ray: Any, job: Job, rows: Sequence[tuple[int, Sequence[Task]]], actors: int
 ) -> Iterator[tuple[int, list[Written] | str]]:
     """The rows through a pool of actors, in order."""
     items = [{"row": pickle.dumps(row)} for row in rows]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(rows), MOST_BLOCKS))
     answers = dataset.map_batches(
-        Actor, fn_constructor_args=[reference], batch_size=1, batch_format="numpy",
+        Actor, fn_constructor_args=[ray.put(job)], batch_size=1, batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=actors), num_cpus=job.opening["threads"],
     )  # fmt: skip
     for answer in answers.iter_rows():
         yield pickle.loads(answer["row"])
+
+
+def _quietly(answers: Iterator[T]) -> T | None:
+    """The next one, None behind the last. What Ray prints meanwhile goes to standard error: standard output
+    is the result's."""
+    with contextlib.redirect_stdout(sys.stderr):
+        return next(answers, None)
 
 
 def _actors(ray: Any, job: Job, workers: int | None) -> int:
@@ -153,12 +155,13 @@ def _connected() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _marked(job: Job) -> Iterator[None]:
-    """A file in OUT by which workers know the folder."""
+    """A file in OUT by which workers know the folder; it goes with what they noted beside it."""
     write_text(job.out / job.token, "")
     try:
         yield
     finally:
-        (job.out / job.token).unlink(missing_ok=True)
+        for path in job.out.glob(f"{job.token}*"):
+            path.unlink(missing_ok=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import tumorseg_runtime
 from tumorseg_runtime.bundle.archive import pack, unpack
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.core.files import make_folder, write_bytes
+from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
 from tumorseg_runtime.core.session import SessionInfo
 from tumorseg_runtime.core.text import printable
 from tumorseg_runtime.images import decoder_lines
@@ -29,6 +29,7 @@ from tumorseg_runtime.outputs.object_store import StoredFile, fetch
 from tumorseg_runtime.outputs.segmentation_results import SegmentationResults
 from tumorseg_runtime.outputs.writer import Outputs, Written, write_results
 
+TRIES = 3  # of a row that ended its worker
 _OF_A_FRAME = re.compile(r".*\[\d+\]", re.DOTALL)
 File = Path | WindowedFile | StoredFile
 
@@ -97,6 +98,19 @@ class Worker:
         self._segmenter.close()
         self._folder.cleanup()
 
+    def row(self, number: int, tasks: Sequence[Task]) -> list[Written]:
+        """The results of a row, unless it ended its worker again and again: an image that ends a process must
+        not end every one. How often it was begun is noted beside the token."""
+        note = self.job.out / f"{self.job.token}.{number}"
+        begun = len(note.read_bytes()) if note.exists() else 0
+        if begun >= TRIES:
+            said = f"its worker died {begun} times in a row with it in hand, expected none: segment it alone"
+            return [_failed(task, f"{task.shown}: {said}") for task in tasks]
+        write_text(note, "x" * (begun + 1), durable=False)
+        written = self(tasks)
+        note.unlink(missing_ok=True)
+        return written
+
     def __call__(self, tasks: Sequence[Task]) -> list[Written]:
         """Segment the files of a row and write their outputs."""
         done: list[Written] = []
@@ -114,8 +128,7 @@ class Worker:
                             make_folder(own)
                             read, stamp = fetch(read, own)
                         except InputError as error:
-                            line = {"image": task.shown, "file": task.shown, "error": str(error)}
-                            done.append(Written(task.index, line, "", ()))
+                            done.append(_failed(task, str(error)))
                             continue
                     begun.append(_Begun(task, Path(read), stamp))
                     paths.append(Path(read))
@@ -153,6 +166,10 @@ class _Begun:
             return value
         shown, path = self.task.shown, str(self.path)
         return value.replace(path, shown).replace(printable(path), printable(shown))
+
+
+def _failed(task: Task, error: str) -> Written:
+    return Written(task.index, {"image": task.shown, "file": task.shown, "error": error}, "", ())
 
 
 def _told(info: SessionInfo) -> str:

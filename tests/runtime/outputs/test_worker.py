@@ -13,7 +13,7 @@ from click.testing import Result
 
 from tumorseg_runtime import Segmenter
 from tumorseg_runtime.core.errors import BackendError
-from tumorseg_runtime.outputs.worker import Job, Worker, job_of, tasks_of
+from tumorseg_runtime.outputs.worker import TRIES, Job, Worker, job_of, tasks_of
 from tumorseg_runtime.outputs.writer import Outputs
 
 OPENING: dict[str, Any] = {
@@ -58,3 +58,17 @@ def test_another_folder_and_another_session_are_refused(job: Job) -> None:
     other = dataclasses.replace(job.info, versions={"onnxruntime": "0.1"})
     with pytest.raises(BackendError, match=r"expected onnxruntime cpu fp32 \(onnxruntime 0\.1\)"):
         Worker(dataclasses.replace(job, info=other))
+
+
+def test_what_ends_its_worker_again_and_again_is_an_error(job: Job, image_folder: Path) -> None:
+    (task,) = tasks_of([image_folder / "a" / "1.png"], {}, ["1"])
+    worker = Worker(job)
+    note = job.out / f"{job.token}.7"
+    note.write_text("x" * (TRIES - 1))  # as workers leave it that died
+    assert "error" not in worker.row(7, [task])[0].line
+    assert not note.exists()
+    note.write_text("x" * TRIES)
+    (one,) = worker.row(7, [task])
+    worker.close()
+    assert "its worker died 3 times in a row with it in hand" in one.line["error"]
+    assert one.line["file"] == task.shown
