@@ -4,8 +4,8 @@
     build/scale/triton/bin/python tests/scale/triton_throughput.py BUNDLE IMAGES --precision fp16 [--rounds 5]
 
 Rounds in turn, each of all images: 8 clients by gRPC on the server; then as many processes of the runtime as
-the server has instances, by `predict_each` with the same batch. Beside the time, the CPU seconds of each image:
-they say the same on a machine that others use.
+the server has instances, by `predict_each` with the same batch. Beside the time, the CPU seconds of an image,
+which say the same on a machine that others use.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scale.triton_server import serving
 from tumorseg_runtime import Segmenter
 
 CLIENTS, TICK = 8, os.sysconf("SC_CLK_TCK")
-COMMAND = [sys.executable, "-c", "from tumorseg_runtime.cli.main import main; main()"]
+WRITE = "from tumorseg_runtime.cli.serve_repository import serve_repository; serve_repository()"
 segmenter: Segmenter | None = None
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     count, instances = len(paths), options.instances
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder, "repository")
-        command = [*COMMAND, "serve-repository", options.bundle, "--out", str(repository), "--threads", "1"]
+        command = [sys.executable, "-c", WRITE, options.bundle, "--out", str(repository), "--threads", "1"]
         command += [
             "--precision",
             options.precision,
@@ -105,9 +105,7 @@ def main() -> None:
                     )
                     print(f"runtime {count / own:.2f}, {own_cpu / count:.3f}", flush=True)
     ratio, of_cpu = (statistics.median(row[place] for row in rows) for place in (2, 3))
-    print(
-        f"throughput of the runtime's own, median of {options.rounds} rounds: {ratio:.3f}; by CPU time: {of_cpu:.3f}"
-    )
+    print(f"Triton's throughput / the runtime's, median: {ratio:.3f}; by CPU time {of_cpu:.3f}")
 
 
 if __name__ == "__main__":
