@@ -136,6 +136,14 @@ CLAIMS = (
             RUNTIME + "processing/test_preprocess.py::test_the_tensor_is_the_plain_formula_bit_for_bit",
         ),
         "**Parity is judged on decisions**": (RUNTIME + "parity/test_compare.py",),
+        "**The temperature divides logits where probabilities are reported": (
+            RUNTIME + "inference/test_input_check.py::"
+            "test_masks_are_the_same_bit_for_bit_and_probabilities_are_scaled",
+        ),
+        "**The input guard flags and never refuses**": (
+            RUNTIME + "inference/test_input_check.py::"
+            "test_the_self_test_holds_guard_and_temperature_against_their_rules",
+        ),
         "**One loop decides**": (
             RUNTIME + "parity/test_refused_everywhere.py::test_masks_that_are_wrong_are_refused_by_all",
         ),
@@ -195,6 +203,13 @@ CLAIMS = (
         ),
         "dciodvfy (no errors)": (
             RUNTIME + "images/dicom/test_segmentation_frames.py::test_other_tools_read_the_object_and_find_no_error",
+        ),
+        "gives one affine, and in each place the mask of the image there": (
+            RUNTIME + "images/dicom/test_segmentation_series.py::test_one_object_is_the_volume_of_the_series",
+        ),
+        "an earlier object is removed": (
+            RUNTIME + "images/dicom/test_segmentation_series.py::"
+            "test_a_series_with_a_hole_has_no_object_not_even_an_earlier_one",
         ),
         "the minimum to the maximum of all such frames": (
             RUNTIME + "images/dicom/test_series.py::test_the_range_is_that_of_the_series_in_its_own_unit",

@@ -72,4 +72,14 @@ ROWS = {
         "no script, no handler, nothing that a terminal obeys",
         "outputs:pages",
     ),
+    "versions": Row(
+        "the oldest and the newest packages that pyproject.toml allows",
+        "every backend passes, the same masks",
+        "environments:oldest_and_newest",
+    ),
+    "arm": Row(
+        "the runtime on 64-bit Arm, under qemu-user",
+        "the same bits as on x86-64, or counted",
+        "arm:on_arm",
+    ),
 }

@@ -108,6 +108,38 @@ def test_the_command_prints_the_table(tmp_path: Path, monkeypatch: pytest.Monkey
     assert json.loads((out / "worker.json").read_text())["status"] in (PASSED, NOT_POSSIBLE)
 
 
+def test_pieces_are_kept_and_their_counts_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import reliability.__main__ as program
+
+    ran: list[int] = []
+
+    def run_row(name: str, form: str, seed: int, scale: float, out: Path) -> dict[str, object]:
+        ran.append(seed)
+        status = FAILED if seed == 8 and ran.count(8) == 1 else PASSED
+        record = {
+            "row": name,
+            "form": form,
+            "seed": seed,
+            "scale": scale,
+            "status": status,
+            "reason": "no" * (status == FAILED),
+        }
+        record |= {"counts": {"inputs": 10, "readers": 3}, "faults": [], "seconds": 1.5, "cpu_seconds": 1}
+        (out / f"{name}.json").write_text(json.dumps(record))
+        return record
+
+    monkeypatch.setattr(program, "run_row", run_row)
+    arguments = ("fuzzed", "long", 7, 0.4, 4, tmp_path)
+    first, second = program.run_pieces(*arguments), program.run_pieces(*arguments)
+    assert (first["status"], first["reason"], second["status"]) == (FAILED, "no", PASSED)
+    assert ran == [7, 8, 9, 10, 8]  # of the second run only what had failed
+    assert second["counts"] == {"inputs": 40, "readers": 3}
+    assert (second["seed"], second["scale"], second["seconds"]) == ("7-10", 0.4, 6.0)
+    assert json.loads((tmp_path / "fuzzed.json").read_text()) == second
+    program.run_pieces("fuzzed", "long", 7, 0.8, 4, tmp_path)
+    assert ran[5:] == [7, 8, 9, 10]  # another count is another run
+
+
 def test_a_row_that_dies_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from reliability.__main__ import run_row
 

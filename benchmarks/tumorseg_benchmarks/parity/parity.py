@@ -8,6 +8,7 @@ as well, and the masks at the image's own size are those that a user gets.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,7 +235,8 @@ def check_provenance(bundle: Bundle, run: Run) -> None:
             f"{bundle.root}: was exported from checkpoint {exported}, {run.root} holds "
             f"{run.checkpoint_sha256}: give the run that it was made from, or export again"
         )
-    if bundle.contract != run.contract:
+    logits_of = dataclasses.replace(run.contract, temperature=bundle.contract.temperature)
+    if bundle.contract != logits_of:  # a run may be calibrated later: that moves no logit and no mask
         raise BundleError(
             f"{bundle.root}: has another contract than {run.root}, expected the same: export again"
         )

@@ -36,6 +36,7 @@ THIRD_PARTY_BASELINES = (
     Variant("stock OpenVINO, its own precision", STOCK, "stock-openvino", "cpu", "fp32"),
     Variant("stock ncnn, FP16 weights", STOCK, "stock-ncnn", "cpu", "fp16"),
     Variant("stock MNN", STOCK, "stock-mnn", "cpu", "fp32"),
+    Variant("stock OpenCV", STOCK, "stock-opencv", "cpu", "fp32"),
     Variant("PyTorch channels_last CUDA", "module", "pytorch-channels-last", "cuda", "fp32"),
     Variant("torch.compile CUDA", "module", "pytorch-compiled", "cuda", "fp32"),
     Variant("PyTorch CUDA graph", "module", "pytorch-cuda-graph", "cuda", "fp32"),
@@ -76,6 +77,7 @@ def why_no_baseline(variant: Variant, run: Run | None) -> str | None:
     needed = {
         "stock-onnxruntime": ("onnxruntime", "onnxscript"), "stock-openvino": ("openvino", "onnxscript"),
         "stock-ncnn": ("ncnn", "pnnx", "onnxscript"), "stock-mnn": ("MNN", "onnxscript"),
+        "stock-opencv": ("onnxscript",),
     }.get(variant.engine, ())  # fmt: skip
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     return f"{', '.join(missing)} is not installed (extra third-party)" if missing else None
@@ -87,7 +89,7 @@ def open_baseline(variant: Variant, run: Run, threads: int | None) -> Session:
         return open_pytorch(variant, run)
     opener = {
         "stock-onnxruntime": _open_onnxruntime, "stock-openvino": _open_openvino,
-        "stock-ncnn": _open_ncnn, "stock-mnn": _open_mnn,
+        "stock-ncnn": _open_ncnn, "stock-mnn": _open_mnn, "stock-opencv": _open_opencv,
     }[variant.engine]  # fmt: skip
     return opener(_plain_export(run), run.contract, threads or 0)
 
@@ -213,6 +215,23 @@ def _open_mnn(file: Path, contract: Contract, threads: int) -> Session:
         return np.array(host.getNumpyData(), np.float32)
 
     return StockSession(infer, "stock-mnn", str(MNN.version()), one_by_one=True)
+
+
+def _open_opencv(file: Path, contract: Contract, threads: int) -> Session:
+    import cv2
+
+    net = cv2.dnn.readNetFromONNX(str(file))
+
+    def infer(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        before = cv2.getNumThreads()
+        cv2.setNumThreads(threads or before)  # of the whole process: what else OpenCV does is not timed here
+        try:
+            net.setInput(image)
+            return np.array(net.forward(), np.float32)
+        finally:
+            cv2.setNumThreads(before)
+
+    return StockSession(infer, "stock-opencv", cv2.__version__, one_by_one=True)
 
 
 def _convert(command: list[str], made: Path) -> None:

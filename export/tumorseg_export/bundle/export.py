@@ -48,6 +48,7 @@ from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.yardstick import Yardstick
+from tumorseg_runtime.processing.input_guard import FILE as GUARD
 from tumorseg_train.networks.models import count_parameters
 from tumorseg_train.networks.run import Run
 
@@ -100,6 +101,8 @@ def export_checkpoint(
         context, judged, model_facts = _load(checkpoint, golden, calibration, rtx, log, judged=asked)
         with _step(log, f"{len(context.golden)} golden images"):
             write_golden(context.golden, folder)
+        if checkpoint.guard is not None:
+            write_text(folder / GUARD, checkpoint.guard.to_text(), durable=False)
         if warning := implausible(shares_of((*context.golden, *context.calibration), context.contract)):
             write_png(folder / SHEET, contact_sheet(context.golden, context.contract), durable=False)
             log(f"warning: {warning}: look at {SHEET} in the bundle before you use it")

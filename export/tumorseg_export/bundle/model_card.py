@@ -11,6 +11,7 @@ from tumorseg_export.targets import onnx_int8 as int8
 from tumorseg_export.targets.validate_parity import worst_figures
 from tumorseg_runtime.bundle.bundle import INDEX, Artefact, Bundle
 from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.processing.input_guard import FILE as GUARD
 
 FILE = "MODEL_CARD.md"
 
@@ -86,7 +87,13 @@ def limits(bundle: Bundle) -> Iterator[str]:
             "The golden images are phantoms: that the artefacts decide as PyTorch does is shown on "
             "drawn images alone."
         )
-    yield "What it was not trained on (other organs, devices, ages) it may get wrong without a sign."
+    if (bundle.root / GUARD).is_file():
+        yield (
+            "Images unlike its training images are flagged by the input guard, as far as simple statistics "
+            "tell; what looks alike (another device, another disease) it may get wrong without a sign."
+        )
+    else:
+        yield "What it was not trained on (other organs, devices, ages) it may get wrong without a sign."
     yield "A mask comes without a measure of its certainty."
     yield "An image with another aspect ratio than the input's is stretched to it."
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tumorseg_export.checkpoint.provenance import origin_of, training_facts
 from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.processing.input_guard import InputGuard
 from tumorseg_train.data.split import Manifest
 from tumorseg_train.networks.run import Run
 
@@ -28,6 +29,7 @@ class Checkpoint:
     golden_from: where the golden images come from, in words, for `bundle.json`.
     load: gives the network in evaluation mode, float32 (N, C, height, width) -> logits (N, K, height, width).
     images: opens the images from which golden ones are chosen; what they need is gone when it is closed.
+    guard: the input guard, None where there is none.
     """
 
     architecture: str
@@ -40,6 +42,7 @@ class Checkpoint:
     golden_from: str
     load: Callable[[], torch.nn.Module]
     images: Callable[[], AbstractContextManager[Manifest]]
+    guard: InputGuard | None = None
 
 
 def from_run(run: Run) -> Checkpoint:
@@ -55,4 +58,5 @@ def from_run(run: Run) -> Checkpoint:
         golden_from="phantoms of the run's split" if run.data["phantoms"] else "images of the run's split",
         load=run.model,
         images=lambda: contextlib.nullcontext(run.manifest()),
+        guard=run.guard(),
     )

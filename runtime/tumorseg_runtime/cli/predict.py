@@ -33,14 +33,16 @@ from tumorseg_runtime.images.dicom.series import series_spans
 from tumorseg_runtime.images.frame import WindowedFile
 from tumorseg_runtime.images.frames import is_dicom
 from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.outputs.descriptions import describe_flag
 from tumorseg_runtime.outputs.image_files import check_apart, list_images, unique_names
-from tumorseg_runtime.outputs.object_store import PathOrUri, StoredFile, list_stored
+from tumorseg_runtime.outputs.image_results import SERIES_FOLDER, Outputs, SegmentationResults, SeriesResults
+from tumorseg_runtime.outputs.object_store import PathOrUri, StoredFile, check_stores, list_stored
 from tumorseg_runtime.outputs.results_log import FILE, SUMMARY, ResultsLog, earlier_names
-from tumorseg_runtime.outputs.segmentation_results import SegmentationResults
 from tumorseg_runtime.outputs.table import write_table
-from tumorseg_runtime.outputs.writer import Outputs, Written, write_results
+from tumorseg_runtime.outputs.writer import Written, write_results
 
 File = Path | StoredFile
+FOLDERS = ("masks", "overlays", "probabilities")
 LOCK = ".predict.lock"
 IMAGE, SERIES = "image", "series"  # whose values a window is made of
 LOCAL, RAY = "local", "ray"
@@ -65,6 +67,7 @@ class PredictOptions(Options):
     overlays: bool
     probabilities: bool
     dicom_seg: bool
+    series_seg: bool
     window: str
     resume: bool
     engine: str
@@ -76,7 +79,7 @@ class PredictOptions(Options):
     example="tumorseg predict bundles/breast scans/ --out masks",
     sections={
         "Backend": ("backend", "device", "precision", "threads", "batch", "preprocess", "timeout"),
-        "Pictures": ("overlays", "probabilities", "dicom_seg", "window"),
+        "Pictures": ("overlays", "probabilities", "dicom_seg", "series_seg", "window"),
         "Many machines": ("engine", "workers"),
     },
 )
@@ -101,6 +104,9 @@ class PredictOptions(Options):
 @click.option("--probabilities", is_flag=True, help="Also maps as 16-bit PNG: 65535 is probability 1.")
 @click.option(
     "--dicom-seg", is_flag=True, help="Also NAME.seg.dcm beside the masks; holds patient data of the image."
+)
+@click.option(
+    "--series-seg", is_flag=True, help="Also series/UID.seg.dcm, one object of all FILES of a DICOM series."
 )
 @click.option(
     "--window",
@@ -129,8 +135,9 @@ def predict(options: PredictOptions) -> None:
     of the same grid, the overlay its slice with most tumour, and lesions are measured in mm3. Masks in
     folders are skipped, and so are DICOM files that are no images (SR, PR, SEG, RTDOSE, KO, ...); one that is
     named itself is refused. With --dicom-seg, so is a file that is no DICOM image with patient and study; one
-    object holds all frames of a file. A file that cannot be read or is refused is listed at the end and does
-    not stop the rest; the exit status is then 1.
+    object holds all frames of a file. With --series-seg one holds those of all images of a series. A file
+    that cannot be read or is refused is listed at the end and does not stop the rest; the exit status is
+    then 1.
     """
     paths = find(options)
     bundle = Bundle.open(options.bundle)
@@ -144,17 +151,19 @@ def predict(options: PredictOptions) -> None:
             f"{segmenter.info.backend} gives masks alone, --probabilities expects logits: choose another "
             "backend, or leave it out"
         )
-    objects = None
-    if options.dicom_seg:
-        maker = Maker.of(bundle, tumorseg_runtime.__version__)
+    maker = Maker.of(bundle, tumorseg_runtime.__version__)
+    if options.dicom_seg or options.series_seg:
         maker.check()
-        objects = SegmentationResults(maker)
+    whole = [path for path in paths if isinstance(path, Path)]
+    series = SeriesResults(whole, maker, options.log) if options.series_seg else None
+    objects = SegmentationResults(maker) if options.dicom_seg else None
     outputs = Outputs(options.out, options.overlays, options.probabilities, objects)
     settings = {
         "bundle": {"name": bundle.name, "sha256": bundle.digest()},
         "session": dataclasses.asdict(segmenter.info),
         "rule": segmenter.contract.rule,
         "threshold": segmenter.contract.threshold,
+        "temperature": segmenter.contract.temperature,
         "window": options.window,
         "outputs": {
             "overlays": options.overlays,
@@ -182,6 +191,8 @@ def predict(options: PredictOptions) -> None:
         results = RUNS[options.engine](options, segmenter, todo, names, outputs, spans_of(options, paths))
         with contextlib.closing(results), options.progress("segmenting") as tell:
             follow(results, todo, results_log, tell, say_each=say_each)
+        if series:
+            series.write(results_log)
         if options.engine == RAY:
             write_table(results_log)
         report(results_log, paths, options)
@@ -191,21 +202,12 @@ def find(options: PredictOptions) -> list[File]:
     """The files and objects of a run; raises InputError."""
     files = tuple(one for one in options.files if isinstance(one, Path))
     uris = [one for one in options.files if not isinstance(one, Path)]
-    if uris and options.engine != RAY:
-        raise InputError(
-            f"{uris[0].partition('?')[0]}: is in an object store, expected --engine ray for that"
-        )
-    if uris and options.window == SERIES:
-        raise InputError(
-            f"--window {SERIES} reads every file before, expected no object store: copy the series"
-        )
-    check_apart(options.out, files)
+    check_stores(uris, ray=options.engine == RAY, series=options.window == SERIES or options.series_seg)
+    check_apart(options.out, files, (*FOLDERS, *([SERIES_FOLDER] if options.series_seg else [])))
     if not uris and not any(path.exists() for path in files):
         require(files[0], "an image, a DICOM file, a NIfTI volume or a folder of them")
-    found: list[File] = [*list_images(files, dicom=True, log=options.log)]
-    for uri in uris:
-        found += list_stored(uri, options.log)
-    return found
+    images = list_images(files, dicom=True, log=options.log)
+    return [*images, *(one for uri in uris for one in list_stored(uri, options.log))]
 
 
 def spans_of(options: PredictOptions, paths: Sequence[File]) -> dict[Path, Span]:
@@ -260,7 +262,7 @@ def follow(
     for one in results:
         results_log.append(one.line)
         for warning in one.warnings:
-            say(f"warning: {todo[one.index]}: {warning}", err=True)
+            say(f"warning: {warning}", err=True)
         faults = faults + 1 if one.fault else 0
         if faults == FAULTS_IN_A_ROW:
             raise BackendError(
@@ -281,13 +283,16 @@ def report(results_log: ResultsLog, paths: list[File], options: PredictOptions) 
                 say_text(piece, nl=False)
     count, whole = (sum(1 for _ in lines) for lines in (results_log.images(), results_log.volumes()))
     counts = f"{count} images, {whole} volumes" if whole else f"{count} images"
+    if flagged := sum(describe_flag(line) is not None for line in results_log.lines()):
+        counts += f" ({flagged} flagged by the input guard)"
     options.verdict(f"{counts} -> {results_log.out}: masks/, {SUMMARY}, {FILE}")
-    failed, of_this_run = 0, set(map(str, paths))
-    for line in results_log.failed():
-        if line["file"] in of_this_run:
-            failed += 1
-            say(f"error: {line['error']}", err=True)
-    if failed:
+    of_this_run = set(map(str, paths))
+    lines = [line for line in results_log.failed() if line["file"] in of_this_run]
+    for line in lines:
+        say(f"error: {line['error']}", err=True)
+    if lines:
+        series = sum("series" in line for line in lines)
         raise CheckFailedError(
-            f"{failed} of {len(paths)} files could not be segmented: see above or {SUMMARY}"
+            f"{len(lines) - series} of {len(paths)} files could not be segmented"
+            f"{f', {series} series have no object' if series else ''}: see above or {SUMMARY}"
         )

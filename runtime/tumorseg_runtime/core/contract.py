@@ -19,6 +19,7 @@ RESIZE_RULES = ("linear-exact",)
 SIGMOID, SOFTMAX = "sigmoid", "softmax"
 MAX_SIDE = 8192  # pixels: a float32 input of three channels then takes 0.8 GB
 MAX_CLASSES = 256
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.05, 20.0
 SIZE_DIVISOR = 32  # five stride-2 stages in the encoder; an exported graph no longer checks it
 
 
@@ -35,6 +36,9 @@ class Contract:
     rule: how logits become masks (`tumorseg_runtime.processing.decision`): 'sigmoid', each class for itself,
         or 'softmax', one class per pixel or the background, which is not among the classes and whose logit
         is 0. Files from before there were two rules lack it.
+    temperature: what logits are divided by where probabilities are reported
+        (`tumorseg_runtime.processing.decision`). Masks do not depend on it: `threshold`, and the logit that
+        it stands for, are those of the network itself, at temperature 1. Files from before lack it.
     """
 
     height: int = 512
@@ -45,6 +49,7 @@ class Contract:
     classes: tuple[str, ...] = ("tumour",)
     threshold: float | None = 0.5
     rule: str = dataclasses.field(default=SIGMOID, metadata=MAY_LACK)
+    temperature: float = dataclasses.field(default=1.0, metadata=MAY_LACK)
 
     def __post_init__(self) -> None:
         for name, pixels in (("height", self.height), ("width", self.width)):
@@ -79,6 +84,11 @@ class Contract:
                 f"class name '{unfit[0][:100]}' cannot be part of a file name, expected at most 100 letters, "
                 "digits, blanks, dots, - and _: rename it"
             )
+        if not LEAST_TEMPERATURE <= self.temperature <= MOST_TEMPERATURE:
+            raise InputError(
+                f"temperature is {self.temperature}, expected {LEAST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}: "
+                "fit it again with `tumorseg calibrate`"
+            )
         self._check_rule()
 
     def _check_rule(self) -> None:
@@ -110,16 +120,26 @@ class Contract:
         return 0.0 if self.threshold is None else math.log(self.threshold / (1 - self.threshold))
 
     @property
+    def reported_threshold(self) -> float | None:
+        """The threshold on the scale of the probabilities that are reported: there a mask's border lies."""
+        if self.threshold is None or self.temperature == 1:
+            return self.threshold
+        return 1 / (1 + math.exp(-self.logit_threshold / self.temperature))
+
+    @property
     def decision(self) -> str:
         """The rule in words."""
+        scale = "" if self.temperature == 1 else f"; reported at temperature {self.temperature:.4g}"
         if self.threshold is None:
             return (
                 f"{SOFTMAX}: a pixel belongs to the class of the largest logit where it is above 0, the "
-                "background's, else to none"
+                f"background's, else to none{scale}"
             )
+        if scale:
+            scale += f" as probability {self.reported_threshold:.3g}"
         return (
             f"{SIGMOID}: a pixel belongs to a class from probability {self.threshold:g} on, a logit of "
-            f"{self.logit_threshold:g}"
+            f"{self.logit_threshold:g}{scale}"
         )
 
     def to_dict(self) -> dict[str, Any]:

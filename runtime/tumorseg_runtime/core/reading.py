@@ -39,6 +39,13 @@ def open_regular(path: str | Path, *, follow: bool = False) -> BinaryIO:
     return os.fdopen(handle, "rb", buffering=0)
 
 
+def state_of(path: str | Path) -> tuple[int, ...]:
+    """What differs between two states of a file, to keep what was read of one: device, inode, size, times of
+    the last change of its content and of its inode in ns (the latter nobody can set back); raises OSError."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def read_regular(path: str | Path, limit: int, *, follow: bool = False) -> bytes:
     """All bytes of a regular file of at most `limit`; raises OSError, UnfitFileError where it has more."""
     with open_regular(path, follow=follow) as file:

@@ -17,6 +17,7 @@ from tumorseg_runtime.images.frame import Frame, WindowedFile
 from tumorseg_runtime.images.frames import read_frame
 from tumorseg_runtime.images.read import check_image, encode_png, write_png
 from tumorseg_runtime.parity.margin import Band
+from tumorseg_runtime.processing.input_guard import InputCheck, InputGuard
 from tumorseg_runtime.processing.overlay import draw_overlay
 from tumorseg_runtime.processing.postprocess import Lesion, close_share, probabilities
 
@@ -33,6 +34,7 @@ class Prediction:
     own_logits: float32 (K, h, w) at the network's own size; None where masks alone came (a deploy form, or
         a GPU that decided).
     contract, band: what `margin` needs to know. close: the margin, where the GPU counted it.
+    guard: the bundle's, None where it has none.
     """
 
     frame: Frame
@@ -42,6 +44,7 @@ class Prediction:
     contract: Contract
     band: Band | None
     close: float | None = None
+    guard: InputGuard | None = None
 
     def __repr__(self) -> str:
         height, width = self.masks.shape[1:]
@@ -113,7 +116,8 @@ class Prediction:
         return self.own_logits
 
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """By the contract's rule, float32 (K, H, W) at the image's own size; computed at each call.
+        """By the contract's rule and temperature, float32 (K, H, W) at the image's own size; computed at each
+        call.
 
         Raises InputError where there are no logits.
         """
@@ -134,6 +138,12 @@ class Prediction:
         height, width = self.masks.shape[1:]
         return close_share(logits, self.contract, height, width, self.band.logits)
 
+    @functools.cached_property
+    def input_check(self) -> InputCheck | None:
+        """Whether the image looks like those that the network was trained on; None where the bundle has no
+        input guard. The masks are the same, whatever it says."""
+        return None if self.guard is None else self.guard.check(self.image)
+
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """bool (H, W): pixels that belong to any class."""
@@ -151,6 +161,7 @@ class Prediction:
             "spacings": [dataclasses.asdict(spacing) for spacing in self.frame.spacings],
             "sop_instance": self.frame.sop_instance,
             "warnings": list(self.frame.warnings),
+            "input_check": None if self.input_check is None else self.input_check.to_dict(),
             "lesions": lesions,
         }
 

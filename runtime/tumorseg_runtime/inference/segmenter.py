@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.backends import FOLDER_BACKENDS, files_of
+from tumorseg_runtime.backends import files_of, uses_folder
 from tumorseg_runtime.backends.selection import AUTO, Opener, Selection, open_auto, open_choice
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
@@ -24,6 +24,7 @@ from tumorseg_runtime.inference.prediction import Image, Prediction
 from tumorseg_runtime.inference.session_guard import SessionKeeper, check_timeout, run_within
 from tumorseg_runtime.parity.margin import Band, read_band
 from tumorseg_runtime.processing.batching import Form, HostForm, PixelForm, place_of
+from tumorseg_runtime.processing.input_guard import InputGuard, read_guard
 from tumorseg_runtime.processing.postprocess import find_lesions, masks_from_logits, resize_masks
 from tumorseg_runtime.processing.spacing import measure
 
@@ -54,18 +55,18 @@ class Segmenter:
         preprocess: str | None = None,
         logits: bool | str = True,
         kernel_cache: Path | None = None,
+        guard: InputGuard | None = None,
     ) -> None:
-        """band: for `Prediction.margin`. reopen: opens a session in place of one that hung or died.
-        preprocess, logits: as in `open`. kernel_cache: folder for the GPU's compiled kernels."""
+        """band, guard: for `Prediction.margin` and `input_check`. reopen: opens a session in place of one
+        that hung or died. preprocess, logits: as in `open`. kernel_cache: the GPU's compiled kernels."""
         if not isinstance(logits, bool) and logits != HALVES:
             raise InputError(f"logits is {logits!r}, expected True, False or '{HALVES}'")
         limit = session.input.max_batch
         if batch_size < 1 or (limit is not None and batch_size > limit):
             most = f"{limit or 'any number'} (what {session.info.backend} takes)"
             raise InputError(f"batch size is {batch_size}, expected 1 to {most}")
-        self.contract = contract
-        self.batch_size, self.band = batch_size, band
-        self._info = session.info
+        self.contract, self._info = contract, session.info
+        self.batch_size, self.band, self.guard = batch_size, band, guard
         self.gives_masks = self.resizes_masks = session.output == MASKS
         self.channels = session.input.shape(contract)[0]
         self._form: Form
@@ -77,8 +78,8 @@ class Segmenter:
 
             session, again = on_gpu(session), reopen
             reopen = None if again is None else lambda: on_gpu(again())
-            self._form, self._gather = PixelForm(contract), None
-            self.gives_masks = logits is not True
+            self.gives_masks = self.resizes_masks or logits is not True
+            self._form, self._gather = PixelForm(contract, session.input), None
             self.ahead = 1  # batches under way beside the one waited for
         else:
             form = HostForm(contract, session.input)
@@ -116,8 +117,8 @@ class Segmenter:
             failed is tested, too.
         timeout_s: most seconds that opening the session and its self-test may take.
         preprocess: where images are resized, 'cpu' or 'cuda'; None for 'cuda' where the session runs on a
-            GPU's stream. Then pixels go up and masks come down (`inference.gpu_masks`), by kernels that are
-            compiled for this GPU (a second) and kept in the device folder, if there is one.
+            GPU's stream. Then pixels go up and masks come down, by kernels that are compiled for this GPU
+            and kept in the device folder, if there is one (`inference.gpu_masks`).
         logits: on 'cuda', bring them down, too: True, or 'float16' rounded; elsewhere they always come.
         public_key: a PEM file; only a bundle that its owner signed is opened. tell: how far the self-test is.
         own_process: a GPU's session runs in one (`inference.gpu_process`); False shares this one's context.
@@ -136,7 +137,7 @@ class Segmenter:
         else:
             opened = Bundle.open(bundle, public_key, lambda one: files_of(one, backend, choice.precision))
         folder = None if device_folder is None else Path(device_folder)
-        if folder is None and (backend in (AUTO, *FOLDER_BACKENDS) or device == "tensorrt"):
+        if folder is None and (backend == AUTO or uses_folder(backend, choice.device)):
             from tumorseg_runtime.device.cache import find
 
             folder = find(opened)
@@ -149,7 +150,7 @@ class Segmenter:
             place = preprocess if of is opened or STREAM in session.input.memory else "cpu"
             return cls(
                 of.contract, session, size or batch_size, band=band or CONFORMANCE_BAND, preprocess=place,
-                logits=logits, kernel_cache=folder, **options,
+                logits=logits, kernel_cache=folder, guard=read_guard(of), **options,
             )  # fmt: skip
 
         def tested(session: Session) -> Session:
@@ -183,8 +184,8 @@ class Segmenter:
         return segmenter
 
     def __repr__(self) -> str:
-        info, size = self._info, f"{self.contract.height}x{self.contract.width}"
-        classes = ", ".join(self.contract.classes)
+        info, of = self._info, self.contract
+        size, classes = f"{of.height}x{of.width}", ", ".join(of.classes)
         return f"<Segmenter {info.backend} {info.device} {info.precision}, {size}, {classes}>"
 
     def __enter__(self) -> Segmenter:
@@ -253,7 +254,7 @@ class Segmenter:
             self, images, max_pending=max_pending, drop=drop, batch_size=batch_size, timeout_s=timeout_s
         )
 
-    # The three stages of a prediction; `stream` runs them on threads of their own.
+    # The stages of a prediction; `stream` runs them on threads of their own.
 
     def prepare(self, frame: Frame) -> npt.NDArray[Any]:
         """What is made of one frame alone: the network's input (C, h, w), or pixels for the GPU."""
@@ -287,12 +288,13 @@ class Segmenter:
             find_lesions(mask, label) for mask, label in zip(masks, self.contract.classes, strict=True)
         )
         measured = tuple(measure(lesion, frame.spacings) for lesion in lesions)
-        return Prediction(frame, masks, measured, logits, self.contract, self.band, close)
+        return Prediction(frame, masks, measured, logits, self.contract, self.band, close, self.guard)
 
 
 def door_of(
-    bundle: Bundle, session: Session, batch_size: int | None = None, logits: bool | str = True
+    bundle: Bundle, session: Session, batch_size: int | None = None, logits: bool | str = True, **more: Any
 ) -> Segmenter:
     """The door that serves on a session, with the default batch size or the largest that it takes."""
     size = batch_size or min(BATCH_SIZE, session.input.max_batch or BATCH_SIZE)
-    return Segmenter(bundle.contract, session, size, band=CONFORMANCE_BAND, logits=logits)
+    options: Any = {"band": CONFORMANCE_BAND, "guard": read_guard(bundle), "logits": logits, **more}
+    return Segmenter(bundle.contract, session, size, **options)

@@ -41,5 +41,14 @@ def describe_volume(line: dict[str, Any]) -> str:
     )
 
 
+def describe_flag(line: dict[str, Any]) -> str | None:
+    """What the input guard flags, of an image's or a volume's line for the log; None where it is nothing."""
+    if flagged := line.get("slices_flagged"):
+        return f"{line['image']}: {flagged} slices are unlike the training images"
+    if (check := line.get("input_check")) and check["flagged"]:
+        return f"{line['image']}: unlike the training images: {check['reason']}"
+    return None
+
+
 def _filled(lesion: Lesion3D) -> str:
     return f"{lesion.label} {lesion.voxels} voxels ({lesion.volume_mm3:.1f} mm3)"

@@ -25,9 +25,9 @@ MASK = re.compile(r".+_mask(_\d+)?")
 MASK_VOLUME = re.compile(r".+[_-](mask|seg|segmentation|label)")
 
 
-def check_apart(out: Path, files: tuple[Path, ...]) -> None:
-    """Raise InputError where pictures would be written among those that are read, or over them."""
-    for target in (out / "masks", out / "overlays", out / "probabilities"):
+def check_apart(out: Path, files: tuple[Path, ...], folders: tuple[str, ...]) -> None:
+    """Raise InputError where one of the folders in `out` would be written among files that are read."""
+    for target in map(out.joinpath, folders):
         written = target.resolve()
         for path in files:
             read = path.resolve()

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,6 +48,15 @@ class PathOrUri(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A path unless it is a URI."""
         return value if isinstance(value, str) and is_uri(value) else super().convert(value, param, ctx)
+
+
+def check_stores(uris: Sequence[str], *, ray: bool, series: bool) -> None:
+    """Raise InputError for stores where the engine is not Ray, or whole series are wanted."""
+    shown = [uri.partition("?")[0] for uri in uris]
+    if uris and not ray:
+        raise InputError(f"{shown[0]}: is in an object store, expected --engine ray for that")
+    if uris and series:
+        raise InputError(f"{shown[0]}: is a store, whole series are read from folders: copy them")
 
 
 def list_stored(root: str, log: Callable[[str], None]) -> list[StoredFile]:

@@ -55,12 +55,15 @@ class ResultsLog:
         head = _line({"settings": settings})
         self.settings: dict[str, Any] = _FORMAT.parse(head, "settings")["settings"]  # as read back
         self.done: set[str] = set()
+        self.series: list[dict[str, Any]] = []  # the objects of whole series, for the summary
         make_folder(out)
         path = out / FILE
         if resume and path.exists():
             self.done = self._complete(names)
             kept = (
-                _line(line) for line in self.lines() if line["file"] in self.done or self._other(line, names)
+                _line(line)
+                for line in self.lines()
+                if ("error" not in line and line["file"] in self.done) or self._other(line, names)
             )
             write_text(path, itertools.chain([head], kept))
         else:
@@ -99,14 +102,15 @@ class ResultsLog:
         return (line for line in self.lines() if "voxels" in line)
 
     def write_summary(self) -> None:
-        """Write `predictions.json`: the settings, then all `images`, `volumes` and `failed`."""
+        """Write `predictions.json`: the settings, then all `images`, `volumes`, `series` and `failed`."""
         write_text(self.out / SUMMARY, self.summary())
 
     def summary(self) -> Iterator[str]:
         """The text of `predictions.json`, in pieces."""
         yield json.dumps(self.settings, indent=2).removesuffix("\n}")
         for name, lines in (
-            ("images", self.images()), ("volumes", self.volumes()), ("failed", self.failed()),
+            ("images", self.images()), ("volumes", self.volumes()), ("series", self.series),
+            ("failed", self.failed()),
         ):  # fmt: skip
             yield f',\n  "{name}": ['
             for index, line in enumerate(lines):

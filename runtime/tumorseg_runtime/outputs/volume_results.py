@@ -77,6 +77,7 @@ class _Outputs:
         self.pictures: list[str] = []
         self.components = [Components() for _ in classes]
         self.shown: Prediction | None = None
+        self.flagged: int | None = None
         self._stack = contextlib.ExitStack()
         self._writers: list[tuple[SliceWriter, SliceWriter | None]] = []
         suffix = suffix_of(volume.path).lower()
@@ -108,6 +109,8 @@ class _Outputs:
                 if probability is not None and maps is not None:
                     probability.add(np.rint(maps[index] * np.float32(_PROBABILITY)))
             failing.pop_all()
+        if (check := prediction.input_check) is not None:
+            self.flagged = (self.flagged or 0) + check.flagged
         if self.overlay and (self.shown is None or _rank(prediction) > _rank(self.shown)):
             self.shown = prediction
 
@@ -130,6 +133,7 @@ class _Outputs:
             "voxels": list(self.volume.shape[:3]),
             "voxel_mm3": self.volume.voxel_mm3,
             "spacing": self.volume.spacing.source,
+            "slices_flagged": self.flagged,
             "lesion_count": len(lesions),
             "lesions": [lesion.to_dict() for lesion in largest],
             "masks": self.masks,

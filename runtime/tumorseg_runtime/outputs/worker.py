@@ -25,9 +25,9 @@ from tumorseg_runtime.images.dicom.lookup_tables import Span
 from tumorseg_runtime.images.dicom.segmentation import Maker
 from tumorseg_runtime.images.frame import WindowedFile
 from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.outputs.image_results import Outputs, SegmentationResults
 from tumorseg_runtime.outputs.object_store import StoredFile, fetch
-from tumorseg_runtime.outputs.segmentation_results import SegmentationResults
-from tumorseg_runtime.outputs.writer import Outputs, Written, write_results
+from tumorseg_runtime.outputs.writer import Written, write_results
 
 TRIES = 3  # of a row that ended its worker
 _OF_A_FRAME = re.compile(r".*\[\d+\]", re.DOTALL)

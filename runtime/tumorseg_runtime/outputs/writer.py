@@ -7,25 +7,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.images.dicom.segmentation import write_segmentation
+from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.images.nifti.names import is_volume
 from tumorseg_runtime.inference.stream import StreamResult
-from tumorseg_runtime.outputs.descriptions import describe, describe_volume
-from tumorseg_runtime.outputs.results_log import output_name, stamp
-from tumorseg_runtime.outputs.segmentation_results import SegmentationResults
+from tumorseg_runtime.outputs.descriptions import describe, describe_flag, describe_volume
+from tumorseg_runtime.outputs.image_results import Outputs, make_line
 from tumorseg_runtime.outputs.volume_results import VolumeResults
-
-
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """Where and what to write. overlays, probabilities: whether those pictures are wanted. objects: the DICOM
-    SEG objects; None where none are wanted."""
-
-    out: Path
-    overlays: bool
-    probabilities: bool
-    objects: SegmentationResults | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +20,8 @@ class Written:
     """An image or volume whose outputs are complete, or that has failed.
 
     index: place of its file among those of the run. line: what the log says of it. said: one line for people,
-    '' of a failure. warnings: of its file, with the first frame. fault: what the backend said, '' where it
-    did not fail.
+    '' of a failure. warnings: of its file, with the first frame, and of the input guard.
+    fault: what the backend said, '' where it did not fail.
     """
 
     index: int
@@ -68,44 +55,12 @@ def write_results(
             )
             if line is None:
                 continue
-            said, warnings = "", tuple[str, ...]()
+            said, warnings = "", list[str]()
             if result.prediction is not None:
+                frame = result.prediction.frame
                 said = describe_volume(line) if whole else describe(result.prediction)
-                warnings = result.prediction.frame.warnings if result.prediction.frame.index == 0 else ()
+                warnings += [f"{path}: {one}" for one in frame.warnings if frame.index == 0]
+            if flag := describe_flag(line):
+                warnings.append(flag)
             fault = str(result.error) if isinstance(result.error, BackendError) else ""
-            yield Written(result.index, line, said, warnings, fault)
-
-
-def make_line(
-    result: StreamResult, path: Path, name: str, outputs: Outputs, taken: Collection[str]
-) -> dict[str, Any]:
-    """Write the outputs of one result; its line for the log."""
-    segmentation = None
-    if outputs.objects is not None:
-        try:
-            segmentation = outputs.objects.add(result, path)
-        except InputError as error:
-            return {"image": str(path), "file": str(path), "error": str(error)}
-    if result.prediction is None:
-        return {"image": result.name, "file": str(path), "error": str(result.error)}
-    frame = result.prediction.frame
-    output = output_name(name, frame.index, frame.count)
-    if frame.count > 1 and output.casefold() in taken:
-        clash = f"{result.name}: its outputs would be named {output}, like another file's: run it apart"
-        return {"image": result.name, "file": str(path), "error": clash}
-    written = result.prediction.write(
-        outputs.out, output, overlay=outputs.overlays, probabilities=outputs.probabilities
-    )
-    if segmentation is not None:
-        written["dicom_seg"] = f"masks/{name}.seg.dcm"
-        written["pictures"].append(written["dicom_seg"])  # --resume looks for these
-        write_segmentation(outputs.out / written["dicom_seg"], segmentation)
-    return {
-        **result.prediction.to_dict(),
-        **written,
-        "file": str(path),
-        "stamp": stamp(path),
-        "frame": frame.index,
-        "frames": frame.count,
-        "output": output,
-    }
+            yield Written(result.index, line, said, tuple(warnings), fault)

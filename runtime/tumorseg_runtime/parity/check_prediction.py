@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tumorseg_runtime.conformance.guard_rule import Guarded, guard_breaches
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.images.frame import Frame, Spacing
@@ -45,7 +46,7 @@ FloatArray = npt.NDArray[np.float32]
 Answer = TypeVar("Answer")
 
 
-class Predicted(Written, Protocol):
+class Predicted(Written, Guarded, Protocol):
     """What the door gives for one image (`tumorseg_runtime.Prediction`)."""
 
     band: Band | None
@@ -131,6 +132,7 @@ class Checker:
             )  # fmt: skip
             if found.own_logits.shape == item.logits.shape and found.masks.shape[1:] == (height, width):
                 lines += _own_breaches(found, contract)
+        lines += guard_breaches(found)
         if not np.array_equal(found.mask, found.masks.any(axis=0)):
             lines.append("the mask of all classes is not their union")
         if self.door.gives_masks != (found.own_logits is None):
@@ -224,7 +226,7 @@ def _own_breaches(found: Predicted, contract: Contract) -> list[str]:
             error = np.maximum(error, np.abs(probabilities[:, rows] - right).max())  # keeps NaN
     if wrong:
         lines.append(f"{wrong} pixels of the mask are not what the logits say, expected 0")
-    allowed = PROBABILITY_SLOPES[contract.rule] * rounding + FLOAT_ROUNDING
+    allowed = PROBABILITY_SLOPES[contract.rule] * rounding / contract.temperature + FLOAT_ROUNDING
     if alike and not error <= allowed:
         lines.append(f"probabilities err by {error:.2g}, expected at most {allowed:.1g}")
     if found.band is not None:

@@ -101,13 +101,13 @@ def distance_rule(logits: npt.NDArray[np.floating[Any]], contract: Contract) -> 
     return found
 
 
-# By how much a probability may err where every logit errs by 1.
+# By how much a probability may err where every logit errs by 1, at temperature 1.
 PROBABILITY_SLOPES = {SIGMOID: 0.25, SOFTMAX: 0.5}
 
 
 def probability_rule(logits: npt.NDArray[np.floating[Any]], contract: Contract) -> npt.NDArray[np.float64]:
-    """Probabilities of logits (K, ...)."""
-    powers = np.exp(np.clip(logits.astype(np.float64), -700, 700))
+    """Probabilities of logits (K, ...), at the contract's temperature."""
+    powers = np.exp(np.clip(logits.astype(np.float64) / contract.temperature, -700, 700))
     if contract.rule == SOFTMAX:
         return np.asarray(powers / (1 + powers.sum(axis=0)))
     return np.asarray(powers / (1 + powers))

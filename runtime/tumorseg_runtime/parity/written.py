@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tumorseg_runtime.conformance.guard_rule import Guarded
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.processing.postprocess import Lesion
 
@@ -21,7 +22,7 @@ LESION = tuple(field.name for field in dataclasses.fields(Lesion))
 UInt8Array = npt.NDArray[np.uint8]
 
 
-class Written(Protocol):
+class Written(Guarded, Protocol):
     """What is asked of a prediction (`tumorseg_runtime.Prediction`)."""
 
     frame: Frame
@@ -94,6 +95,7 @@ def _line(found: Written) -> dict[str, Any]:
         "spacings": [dataclasses.asdict(spacing) for spacing in found.frame.spacings],
         "sop_instance": found.frame.sop_instance,
         "warnings": list(found.frame.warnings),
+        "input_check": None if found.input_check is None else dataclasses.asdict(found.input_check),
         "lesions": [{name: getattr(lesion, name) for name in LESION} for lesion in found.lesions],
     }
 

@@ -7,6 +7,9 @@
 A network whose softmax has a background channel is exported with that channel subtracted from the others
 (`tumorseg_export.checkpoint.background`): nothing else about softmax needs to be known on a device. Resizing
 is linear, and 0 stays 0: logits of either rule are resized alike, and decided then.
+
+The contract's temperature divides logits where probabilities are reported, and nowhere else: it moves no
+decision.
 """
 
 from __future__ import annotations
@@ -43,7 +46,10 @@ def distances(logits: FloatArray, contract: Contract) -> FloatArray:
 
 
 def to_probabilities(logits: FloatArray, contract: Contract) -> FloatArray:
-    """Sigmoid of each logit, or softmax over them and the background's 0; what is missing to 1 is its own."""
+    """Sigmoid of each logit, or softmax over them and the background's 0; what is missing to 1 is its own.
+    Logits are divided by the contract's temperature first."""
+    if contract.temperature != 1:
+        logits = logits / np.asarray(contract.temperature, logits.dtype)
     if contract.rule == SIGMOID:
         small = np.exp(-np.abs(logits))  # exp(-x) itself overflows for very negative x
         return np.asarray(np.where(logits >= 0, 1, small) / (1 + small))

@@ -1,7 +1,8 @@
 """OpenSSF Model Signing's own tool accepts what `tumorseg sign --model-signing` writes, and no change of it.
 
 The tool runs in an environment of its own: `python -m venv build/model-signing`, there
-`pip install model-signing pyopenssl`; TUMORSEG_MODEL_SIGNING names another one.
+`pip install model-signing pyopenssl`; TUMORSEG_MODEL_SIGNING names another one. Its packages on PyPI hold no
+vectors; the kinds of the conformance suite's failing cases are made here of a signature of ours.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -128,9 +131,35 @@ def test_the_public_tool_accepts_it_and_refuses_every_change(root: Path, key: Pa
         copied = Path(shutil.copytree(root, tmp_path / name))
         (copied / name).write_bytes(data)
         assert not verified(copied), name
-    values = json.loads(out.read_text())
-    payload = json.loads(base64.b64decode(values["dsseEnvelope"]["payload"]))
-    payload["predicate"]["resources"].pop()
-    values["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(payload).encode()).decode()
-    (tmp_path / "forged.sig").write_text(json.dumps(values))
-    assert not verified(root, tmp_path / "forged.sig")
+    copied = Path(shutil.copytree(root, tmp_path / "missing"))
+    (copied / "model.onnx").unlink()
+    assert not verified(copied)
+    for name, text in damaged(out.read_text()).items():
+        (tmp_path / "damaged.sig").write_text(text)
+        assert not verified(root, tmp_path / "damaged.sig"), name
+
+
+def damaged(text: str) -> dict[str, str]:
+    """The kinds of the format's published conformance cases that must fail, made of a signature of ours."""
+
+    def changed(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> str:
+        values = json.loads(text)
+        statement = json.loads(base64.b64decode(values["dsseEnvelope"]["payload"]))
+        change(values, statement)
+        values["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(statement).encode()).decode()
+        return json.dumps(values)
+
+    return {
+        "a file less in the statement": changed(
+            lambda _, statement: statement["predicate"]["resources"].pop()
+        ),
+        "other hashes": changed(
+            lambda _, statement: statement["subject"][0]["digest"].update(sha256="0" * 64)
+        ),
+        "no signature": changed(lambda values, _: values["dsseEnvelope"].update(signatures=[])),
+        "another media type": changed(lambda values, _: values.update(mediaType="application/json")),
+        "no envelope": json.dumps({"mediaType": json.loads(text)["mediaType"]}),
+        "cut off": text[: len(text) // 2],
+        "empty": "",
+        "no JSON": "x" * 100,
+    }

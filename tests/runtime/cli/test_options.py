@@ -19,9 +19,9 @@ from tumorseg_runtime.cli.options import Options, command, out_option
 from tumorseg_runtime.core import progress
 
 ALL = {
-    "bench", "build", "bundle pack", "bundle unpack", "compare", "data audit", "data import", "data phantoms",
-    "data prepare", "demo", "deploy", "doctor", "evaluate", "export", "install", "parity", "predict",
-    "rollback", "serve-repository", "sign", "train", "unfold", "verify",
+    "bench", "build", "bundle pack", "bundle unpack", "calibrate", "compare", "data audit", "data import",
+    "data phantoms", "data prepare", "demo", "deploy", "doctor", "evaluate", "export", "install", "parity",
+    "predict", "rollback", "serve-repository", "sign", "train", "unfold", "verify",
 }  # fmt: skip
 SHARED = ("--json", "--quiet", "--out", "--run", "--device-folder", "--public-key")
 

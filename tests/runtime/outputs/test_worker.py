@@ -13,8 +13,8 @@ from click.testing import Result
 
 from tumorseg_runtime import Segmenter
 from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.outputs.image_results import Outputs
 from tumorseg_runtime.outputs.worker import TRIES, Job, Worker, job_of, tasks_of
-from tumorseg_runtime.outputs.writer import Outputs
 
 OPENING: dict[str, Any] = {
     "backend": "onnxruntime", "device": None, "precision": None, "threads": 1, "batch_size": 1,

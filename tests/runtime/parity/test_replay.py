@@ -258,7 +258,7 @@ def test_a_gray_form_needs_a_gray_image(
 def test_a_prediction_keeps_what_is_checked() -> None:
     """A field that a user can read and that nobody checks would be a gap: add it to `check_prediction`."""
     assert {field.name for field in dataclasses.fields(Prediction)} == {
-        "frame", "masks", "lesions", "own_logits", "contract", "band", "close",
+        "frame", "masks", "lesions", "own_logits", "contract", "band", "close", "guard",
     }  # fmt: skip
     assert {field.name for field in dataclasses.fields(Lesion)} == {
         "label", "area_px", "box", "centroid", "contour", "area_mm2", "box_mm", "diameter_mm",

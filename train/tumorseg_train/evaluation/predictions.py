@@ -48,13 +48,14 @@ class Answer:
     """One image at the scale of the evaluation.
 
     image: uint8 (H, W[, 3]). truth, predicted: bool (H, W), the union of the classes. probability: float32
-    (H, W), the largest of the classes.
+    (H, W), the largest of the classes. logits: float32 (K, H, W).
     """
 
     image: npt.NDArray[np.uint8]
     truth: BoolArray
     predicted: BoolArray
     probability: FloatArray
+    logits: FloatArray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,7 +164,7 @@ def answer(infer: Infer, contract: Contract, manifest: Manifest, item: Item, sca
     predicted = np.asarray(decide(logits, contract).any(axis=0))
     shares = probabilities(logits, contract, *truth.shape)
     tumour = shares.max(axis=0) if contract.rule == SIGMOID else shares.sum(axis=0)
-    return Answer(image, truth, predicted, np.asarray(tumour))
+    return Answer(image, truth, predicted, np.asarray(tumour), logits)
 
 
 def score_part(

@@ -41,6 +41,7 @@ def choose_threshold(
 
     infer, tell: as `score_part` takes them. Raises InputError where no image of the part has a tumour.
     """
+    contract = dataclasses.replace(contract, temperature=1.0)  # a threshold is one of the network's own
     dice, sick = np.zeros(len(GRID)), 0
     both, total = np.zeros(len(GRID)), np.zeros(len(GRID))  # pixels over all images
     edges = np.asarray(GRID, np.float32)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.reading import state_of
 from tumorseg_runtime.images.nifti.header import open_volume
 from tumorseg_runtime.images.nifti.names import is_volume, slice_of
 
@@ -37,8 +38,7 @@ def content_hash(path: Path) -> str:
     found = slice_of(path)
     if found is None:
         return sha256_of(path)
-    status = found[0].stat()
-    whole = _hash(found[0], status.st_size, status.st_mtime_ns)
+    whole = _hash(found[0], state_of(found[0]))
     return hashlib.sha256(f"{whole}[{found[1]}]".encode()).hexdigest()
 
 
@@ -57,5 +57,5 @@ def check_grid(image: Path, mask: Path) -> None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _hash(path: Path, size: int, changed: int) -> str:
+def _hash(path: Path, state: tuple[int, ...]) -> str:
     return sha256_of(path)

@@ -5,6 +5,7 @@ split.json               the manifest of the data: every file, its hash, its par
 (`tumorseg_train.data.split`) run.json                 this class
 curves.csv, curves.png   loss, Dice and learning rate per epoch
 test_scores.csv          figures of every test image
+guard.json               the input guard, where `tumorseg calibrate` fitted one
 plan.json, recipe.toml   what was asked for (`tumorseg_train.config.plan`)
 resume.ckpt              the last whole epoch (`tumorseg_train.training.checkpointing`)
 tensorboard/             loss of every step, loss and Dice of every epoch
@@ -23,6 +24,9 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.core.files import write_text
 from tumorseg_runtime.core.records import Fields, Format, Sha256, to_json
+from tumorseg_runtime.processing.input_guard import FILE as GUARD
+from tumorseg_runtime.processing.input_guard import FORMAT as GUARD_FORMAT
+from tumorseg_runtime.processing.input_guard import InputGuard
 from tumorseg_train.data.split import SPLIT, Manifest
 from tumorseg_train.networks.mirrored import Mirrored
 from tumorseg_train.networks.models import build_model, load_exactly
@@ -99,6 +103,16 @@ class Run:
         if self.training["recipe"].get("mirror"):
             model = Mirrored(model)
         return model.eval()
+
+    def guard(self) -> InputGuard | None:
+        """The input guard that `tumorseg calibrate` left, None where it did not; raises BundleError for one
+        of another split."""
+        guard = GUARD_FORMAT.read_if_there(self.root / GUARD, InputGuard)
+        if guard is not None and guard.split_sha256 != self.data["split_sha256"]:
+            raise BundleError(
+                f"{self.root / GUARD}: is of another split than {INDEX} names: run `tumorseg calibrate` again"
+            )
+        return guard
 
     def manifest(self) -> Manifest:
         """The split that the run was trained on; raises BundleError where it is not the one in `run.json`."""

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.files import make_folder, write_bytes
-from tumorseg_runtime.images.dicom.frame_places import places_of
-from tumorseg_runtime.images.dicom.read import MAX_FILE_BYTES
+from tumorseg_runtime.images.dicom.frame_places import FramePlaces
+from tumorseg_runtime.images.dicom.read import MAX_FILE_BYTES, told
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.read import read_file
 
@@ -47,7 +47,6 @@ _NEEDED = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime",
 )  # fmt: skip
-_GEOMETRY = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +83,28 @@ class Maker:
                 )
 
 
+class PackedMasks:
+    """Masks as the bits of an object's pixel data: frames follow one another without a gap."""
+
+    def __init__(self) -> None:
+        self._packed, self._rest = bytearray(), np.zeros(0, np.bool_)
+
+    def add(self, masks: npt.NDArray[np.bool_]) -> None:
+        """bool (K, H, W): a frame of the object for each class."""
+        bits = np.concatenate((self._rest, masks.ravel()))
+        whole = bits.size // 8 * 8
+        self._packed += np.packbits(bits[:whole], bitorder="little").tobytes()
+        self._rest = bits[whole:]
+
+    def encode(self, made: Dataset) -> bytes:
+        """The bytes of an object that has these masks."""
+        data = bytes(self._packed) + np.packbits(self._rest, bitorder="little").tobytes()
+        made.PixelData = data + b"\0" * (len(data) % 2)
+        buffer = io.BytesIO()
+        made.save_as(buffer, enforce_file_format=True)
+        return buffer.getvalue()
+
+
 class SegmentationBuilder:
     """A SEG object of one image file, to which the masks of its frames are added in their order.
 
@@ -92,45 +113,62 @@ class SegmentationBuilder:
     """
 
     def __init__(self, path: Path, frame: Frame, maker: Maker) -> None:
-        import pydicom
-
-        self._path, self._instance, self._count = path, frame.sop_instance, frame.count
+        self._path, self._instance = path, frame.sop_instance
         if frame.sop_instance is None:
-            raise _refused(path, "it is no DICOM image with a SOP Instance UID", "one")
-        data = io.BytesIO(read_file(path, MAX_FILE_BYTES, "a DICOM file", "split it"))
-        source = pydicom.dcmread(data, stop_before_pixels=True)
-        lacking = [name for name in _NEEDED if name not in source]
-        several = frame.count > 1 or "PerFrameFunctionalGroupsSequence" in source
-        self._places = places_of(source, frame.count) if several else None
-        if "FrameOfReferenceUID" in source:  # else the object says no geometry, as its source
-            lacking += self._places.lacking if self._places else [n for n in _GEOMETRY if not source.get(n)]
-        if lacking:
-            raise _refused(path, f"it lacks {', '.join(lacking)}", "them, if need be empty")
+            raise refused(path, "it is no DICOM image with a SOP Instance UID", "one")
+        source = header_of(path)
+        self._made = made_without_masks(path, source, places_of(path, source, frame.count), maker)
         self._shape = (len(maker.classes), source.Rows, source.Columns)
-        try:
-            if self._places is None:
-                self._made = _one_frame(source, self._shape, maker)
-            else:
-                self._made = _one_frame(self._places.first_alone(source), self._shape, maker)
-                self._places.extend(self._made, source)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _refused(path, " ".join(str(error).split()), "an image that highdicom takes") from error
-        self._packed, self._rest, self._next = bytearray(), np.zeros(0, np.bool_), 0
+        self._masks, self._next = PackedMasks(), 0
 
     def add(self, frame: Frame, masks: npt.NDArray[np.bool_]) -> None:
         """The masks of the next frame: bool (K, H, W) at the image's own size, a binary segment per class,
         empty ones kept. Raises InputError where the file is not the one that was begun with."""
         if (frame.sop_instance, frame.index, masks.shape) != (self._instance, self._next, self._shape):
-            raise _refused(self._path, "it has changed since it was read", "the same")
-        bits = np.concatenate((self._rest, masks.ravel()))  # frames follow one another without a gap
-        whole = bits.size // 8 * 8 if self._next + 1 < self._count else bits.size
-        self._packed += np.packbits(bits[:whole], bitorder="little").tobytes()
-        self._rest, self._next = bits[whole:], self._next + 1
+            raise refused(self._path, "it has changed since it was read", "the same")
+        self._masks.add(masks)
+        self._next += 1
 
     def encode(self) -> bytes:
         """The bytes of the object, when all frames were added."""
-        self._made.PixelData = bytes(self._packed) + b"\0" * (len(self._packed) % 2)
-        return _to_bytes(self._made)
+        return self._masks.encode(self._made)
+
+
+def header_of(path: Path) -> Dataset:
+    """All of a DICOM image but its pixels; raises InputError where it lacks what an object must copy."""
+    import pydicom
+
+    data = io.BytesIO(read_file(path, MAX_FILE_BYTES, "a DICOM file", "split it"))
+    with told(path, "header"):
+        source = pydicom.dcmread(data, stop_before_pixels=True)
+        lacking = [name for name in _NEEDED if name not in source]
+    if lacking:
+        raise refused(path, f"it lacks {', '.join(lacking)}", "them, if need be empty")
+    return source
+
+
+def places_of(path: Path, source: Dataset, count: int) -> FramePlaces:
+    """The places of an image's frames; raises InputError where their geometry lacks an element."""
+    with told(path, "header"):
+        places = FramePlaces.of(source, count)
+    if places.lacking:
+        raise refused(path, f"it lacks {', '.join(places.lacking)}", "them where it has a frame of reference")
+    return places
+
+
+def made_without_masks(path: Path, source: Dataset, places: FramePlaces, maker: Maker) -> Dataset:
+    """An object for frames of an image, or of a series that it belongs to, which still lacks the pixels.
+
+    Raises InputError for what highdicom does not take.
+    """
+    try:
+        made = _one_frame(
+            places.first_alone(source), (len(maker.classes), source.Rows, source.Columns), maker
+        )
+        places.extend(made)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise refused(path, " ".join(str(error).split()), "an image that highdicom takes") from error
+    return made
 
 
 def _one_frame(source: Dataset, shape: tuple[int, int, int], maker: Maker) -> Dataset:
@@ -198,14 +236,9 @@ def _segments(maker: Maker) -> list[SegmentDescription]:
     ]
 
 
-def _to_bytes(dataset: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def _refused(path: Path, got: str, expected: str) -> InputError:
+def refused(path: Path, got: str, expected: str) -> InputError:
+    """The error of an image that no object can be made of."""
     return InputError(
         f"{path}: cannot be referenced by a DICOM SEG: {got}, expected {expected}: segment it in a run "
-        "without --dicom-seg"
+        "without --dicom-seg and --series-seg"
     )

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.core.reading import state_of
 from tumorseg_runtime.images.frame import Spacing
 from tumorseg_runtime.images.header import MAX_PIXELS
 from tumorseg_runtime.images.nifti.stream import reading, told, unreadable
@@ -94,14 +95,14 @@ def open_volume(path: Path) -> Volume:
     What was read of a file is kept until it changes.
     """
     try:
-        status = path.stat()
+        state = state_of(path)
     except OSError as error:
         raise unreadable(path, error) from error
-    return _open(path, status.st_size, status.st_mtime_ns)
+    return _open(path, state)
 
 
 @functools.lru_cache(maxsize=4096)
-def _open(path: Path, size: int, changed: int) -> Volume:
+def _open(path: Path, state: tuple[int, ...]) -> Volume:
     try:
         import nibabel
         from nibabel.spatialimages import HeaderDataError

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.reading import state_of
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.nifti.header import Volume, open_volume
 from tumorseg_runtime.images.nifti.stream import open_stream, reading, told
@@ -65,12 +66,11 @@ def read_label_slice(path: Path, index: int) -> npt.NDArray[np.uint8] | npt.NDAr
 
 def value_range(volume: Volume) -> tuple[float, float]:
     """The least and the greatest value, scaled; reads the whole file, once until it changes."""
-    status = volume.path.stat()
-    return _range(volume.path, status.st_size, status.st_mtime_ns)
+    return _range(volume.path, state_of(volume.path))
 
 
 @functools.lru_cache(maxsize=4096)
-def _range(path: Path, size: int, changed: int) -> tuple[float, float]:
+def _range(path: Path, state: tuple[int, ...]) -> tuple[float, float]:
     low, high = np.inf, -np.inf
     for values in _every_slice(open_volume(path)):
         low, high = min(low, float(values.min())), max(high, float(values.max()))
@@ -91,8 +91,7 @@ def _every_slice(volume: Volume) -> Iterator[npt.NDArray[Any]]:
 
 def _one_slice(volume: Volume, index: int) -> npt.NDArray[Any]:
     """A slice as stored, from a file that this thread keeps open at the slice after its last."""
-    status = volume.path.stat()
-    key = (os.getpid(), volume.path, status.st_size, status.st_mtime_ns)
+    key = (os.getpid(), volume.path, state_of(volume.path))
     with told(volume.path):
         file = _kept.files.pop(key, None) or open_stream(volume.path)
         try:
@@ -139,7 +138,7 @@ class _Files(dict[tuple[Any, ...], BinaryIO]):
 
 
 class _Kept(threading.local):
-    """Files that a thread has open, by process, path, size and time."""
+    """Files that a thread has open, by process, path and state."""
 
     def __init__(self) -> None:
         self.files = _Files()

@@ -110,7 +110,7 @@ def test_what_cannot_be_referenced_is_refused_with_one_line_and_the_rest_goes_on
     reasons = (
         "lacks ImagePositionPatient",
         "lacks StudyInstanceUID, ",
-        "lacks PixelSpacing, ",
+        "lacks ImagePositionPatient, ",
         "it is no DICOM image",
     )
     assert len(errors) == len(reasons)

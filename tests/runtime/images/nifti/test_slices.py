@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from collections.abc import Callable
 from itertools import product
@@ -14,6 +15,7 @@ import pytest
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.frames import read_frame, read_frames
+from tumorseg_runtime.images.nifti.header import open_volume
 from tumorseg_runtime.images.nifti.names import is_volume, slice_of, stem_of
 from tumorseg_runtime.images.nifti.slices import read_label_slice, read_slice
 from tumorseg_runtime.images.read import to_uint8
@@ -116,3 +118,22 @@ def test_names() -> None:
     assert not is_volume(Path("x.gz"))
     assert slice_of(Path("a/b.nii.gz[12]")) == (Path("a/b.nii.gz"), 12)
     assert slice_of(Path("a/b.dcm[12]")) is None
+
+
+@pytest.mark.parametrize("way", ["renamed over it", "written into it"])
+def test_a_file_of_the_same_size_and_time_is_read_anew(way: str, volume: Volume, tmp_path: Path) -> None:
+    path = volume(tmp_path / "a.nii", np.arange(24, dtype=np.uint8).reshape(4, 3, 2), np.diag((1, 1, 3, 1)))
+    other = volume(tmp_path / "b.nii", np.arange(24, dtype=np.uint8)[::-1].reshape(4, 3, 2))
+    before = path.stat()
+    first = [frame.pixels for frame in read_frames(path)], read_slice(path, 0), open_volume(path).voxel_mm3
+    if way == "renamed over it":
+        other.replace(path)
+    else:
+        path.write_bytes(other.read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    second = [frame.pixels for frame in read_frames(path)], read_slice(path, 0), open_volume(path).voxel_mm3
+    assert not np.array_equal(first[0], second[0])
+    assert not np.array_equal(first[1], second[1])
+    np.testing.assert_array_equal(second[1], second[0][0])
+    assert (round(first[2], 6), round(second[2], 6)) == (3, 1)
