@@ -10,8 +10,7 @@ import numpy as np
 from gpu_null.engines import CONTRACT
 from gpu_null.masks import BATCH, OWN, SIZES, door, images, session
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.device.cuda import open_gpu
-from tumorseg_runtime.device.memory import Pair
+from tumorseg_runtime.device.cuda import Pair, open_gpu
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.reference import Golden

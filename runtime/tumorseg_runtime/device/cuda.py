@@ -219,6 +219,26 @@ class Gpu:
         return values[0] if values else None
 
 
+class Pair:
+    """Pinned and device memory of one size, which grows: what a batch is copied from and to."""
+
+    host: Memory
+    device: Memory
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self.nbytes = 0
+
+    def require(self, nbytes: int) -> None:
+        """Make it at least so large; the context is current. Raises BackendError for want of memory."""
+        if self.nbytes < nbytes:
+            if self.nbytes:
+                del self.host, self.device  # the old goes first: both may not fit
+                self.nbytes = 0
+            self.host, self.device = self._gpu.pinned_memory(nbytes), self._gpu.device_memory(nbytes)
+            self.nbytes = nbytes
+
+
 def _release(process: int, driver: Any, device: Any, context: Any, stream: Any) -> None:
     if os.getpid() != process:
         return

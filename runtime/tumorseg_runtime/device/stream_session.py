@@ -13,8 +13,7 @@ import numpy.typing as npt
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.session import MASKS, InProcess, InputForm, SessionInfo
-from tumorseg_runtime.device.cuda import Gpu
-from tumorseg_runtime.device.memory import Pair
+from tumorseg_runtime.device.cuda import Gpu, Pair
 from tumorseg_runtime.device.tensor import interface_of
 
 ALIGNMENT = 256  # bytes, of an address that a network reads

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import OutputError
 from tumorseg_runtime.core.session import SessionInfo, said_of_masks
-from tumorseg_runtime.device.cuda import Gpu
-from tumorseg_runtime.device.memory import Handle, Memory, Pair
+from tumorseg_runtime.device.cuda import Gpu, Pair
+from tumorseg_runtime.device.memory import Handle, Memory
 from tumorseg_runtime.processing.decide_cuda import FOUND, WORD, Decider, words_of
 from tumorseg_runtime.processing.postprocess import close_share, masks_from_logits
 

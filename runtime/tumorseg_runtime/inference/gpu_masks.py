@@ -27,9 +27,9 @@ import numpy.typing as npt
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError, TumorsegError
 from tumorseg_runtime.core.session import HALVES, MASKS
-from tumorseg_runtime.device.cuda import Gpu
+from tumorseg_runtime.device.cuda import Gpu, Pair
 from tumorseg_runtime.device.graphs import capture
-from tumorseg_runtime.device.memory import Handle, Pair
+from tumorseg_runtime.device.memory import Handle
 from tumorseg_runtime.device.on_stream import OnStream
 from tumorseg_runtime.device.stream_session import CLOSE_WAIT_S
 from tumorseg_runtime.inference.gpu_answers import Answer, Answers, Decisions, LogitsDown, NetworkMasks

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import SOFTMAX, Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.device.cuda import Gpu
-from tumorseg_runtime.device.memory import Memory, Pair
+from tumorseg_runtime.device.cuda import Gpu, Pair
+from tumorseg_runtime.device.memory import Memory
 from tumorseg_runtime.processing.kernels import DECIDE, cubin_of
 from tumorseg_runtime.processing.postprocess import close_share, masks_from_logits
 

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.device.cuda import Gpu, open_gpu
-from tumorseg_runtime.device.memory import Memory, Pair
+from tumorseg_runtime.device.cuda import Gpu, Pair, open_gpu
+from tumorseg_runtime.device.memory import Memory
 from tumorseg_runtime.device.tensor import DeviceTensor, interface_of
 from tumorseg_runtime.images.read import check_image
 from tumorseg_runtime.processing.kernels import cubin_of
