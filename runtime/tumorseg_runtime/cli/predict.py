@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -221,7 +221,7 @@ def spans_of(options: PredictOptions, paths: Sequence[File]) -> dict[Path, Span]
 def run_here(
     options: PredictOptions, segmenter: Segmenter, todo: list[File], names: dict[str, str],
     outputs: Outputs, spans: dict[Path, Span],
-) -> Iterator[Written]:  # fmt: skip
+) -> Generator[Written, None, None]:  # fmt: skip
     """Results of this process."""
     files = [path for path in todo if isinstance(path, Path)]  # all: `find` has looked
     read = [WindowedFile(path, spans[path]) if path in spans else path for path in files]
@@ -234,7 +234,7 @@ def run_here(
 def run_on_ray(
     options: PredictOptions, segmenter: Segmenter, todo: list[File], names: dict[str, str],
     outputs: Outputs, spans: dict[Path, Span],
-) -> Iterator[Written]:  # fmt: skip
+) -> Generator[Written, None, None]:  # fmt: skip
     """Results of a Ray cluster's workers; the segmenter of this process says what theirs must be."""
     from tumorseg_runtime.outputs.on_ray import results_on_ray  # zipfile, pickle: only who asks for it
     from tumorseg_runtime.outputs.worker import job_of, tasks_of

@@ -16,7 +16,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 from tumorseg_runtime.core.errors import BackendError, TumorsegError
@@ -55,7 +55,7 @@ class Actor:
 
 def results_on_ray(
     job: Job, tasks: Sequence[Task], workers: int | None, log: Callable[[str], None]
-) -> Iterator[Written]:
+) -> Generator[Written, None, None]:
     """Results of all tasks, those of a file together, in order. workers: most actors; None for what fits.
 
     Ray starts a worker that died again, as soon as there is room for it, and gives it what it had in hand.

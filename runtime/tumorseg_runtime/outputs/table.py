@@ -33,15 +33,14 @@ def write_table(log: ResultsLog) -> None:
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
     """area_px: of all lesions; null for volumes and failures, as is all that such a line does not hold."""
-    lesions = line.get("lesions")
-    plane = lesions is not None and "voxels" not in line
+    lesions: list[dict[str, Any]] | None = line.get("lesions")
     row = {
         key: line.get(key)
         for key in ("file", "image", "error", "frame", "frames", "height", "width", "margin")
     }
     row |= {
         "lesions": None if lesions is None else line.get("lesion_count", len(lesions)),
-        "area_px": sum(lesion["area_px"] for lesion in lesions) if plane else None,
+        "area_px": None if lesions is None or "voxels" in line else sum(one["area_px"] for one in lesions),
         "masks": json.dumps(line["masks"]) if "masks" in line else None,
         "line": json.dumps(line),
     }
