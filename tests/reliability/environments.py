@@ -1,7 +1,7 @@
 """The runtime as a wheel with the oldest packages that pyproject.toml allows, and with the newest there are.
 
 uv resolves, without torch: `lowest-direct` takes the lowest of every bound in pyproject.toml (and of what
-those need in turn the newest that fits), `highest` the newest of all. Each Python of 3.10 to 3.14 that is in
+those need in turn the newest that fits), `highest` the newest of all. Each Python of 3.10 to 3.13 that is in
 PATH or pyenv's has both. Training and export need the torch of constraints.txt and are not tried.
 """
 
@@ -23,7 +23,7 @@ from reliability.row import ROOT, NotPossibleError, Settings, Tally, tumorseg
 from tumorseg_runtime.conformance.scenes import scene
 
 PLACE = ROOT / "build/reliability/environments"
-PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+PYTHONS = ("3.10", "3.13", "3.11", "3.12")
 RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 EVERY = ("cpu", "ncnn", "mnn", "openvino", "dicom-jpeg", "dicom-seg", "nifti", "sign", "pages")
 # What is installed. Extras hold each other's packages up: NumPy at its oldest goes with few of them.
@@ -49,7 +49,7 @@ def oldest_and_newest(settings: Settings, tally: Tally) -> None:
         given: predicted(tumorseg, root, given, settings.folder / f"here {given.name}")
         for given in (inputs, pictures)
     }
-    for python in PYTHONS:
+    for python in PYTHONS[: settings.count(1, len(PYTHONS))]:
         interpreter = find(python)
         if interpreter is None:
             tally.add(f"Python {python} not here")
