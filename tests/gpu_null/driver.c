@@ -10,13 +10,17 @@
 #include <string.h>
 
 enum { FILL = 0xA5, FENCE = 0x5C, FENCE_BYTES = 256, FILLED_AT_MOST = 1 << 26 };
-static const size_t TOTAL = (size_t)16 << 30;
 
 uint64_t null_counted[COUNT];
 static Context contexts[DEVICES];
 static _Thread_local Context *stack[16];
 static _Thread_local int depth; /* the current context is stack[depth] */
 static Block *blocks;
+static int setting(const char *name, int otherwise) {
+  const char *text = getenv(name);
+  return text ? atoi(text) : otherwise;
+}
+static size_t total(void) { return (size_t)setting("NULL_CUDA_MB", 16 << 10) << 20; } /* of memory */
 static size_t block_count, block_room, in_use;
 static pthread_mutex_t mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static char violations[1 << 16], trace[1 << 20];
@@ -72,10 +76,6 @@ const uint64_t *null_counts(void) { return null_counted; }
 void null_break(int device, int error) { contexts[device].broken = error; }
 /* ---- Devices and contexts ---- */
 
-static int setting(const char *name, int otherwise) {
-  const char *text = getenv(name);
-  return text ? atoi(text) : otherwise;
-}
 int cuInit(unsigned flags) { return flags ? INVALID_VALUE : OK; }
 int cuDriverGetVersion(int *version) { return *version = setting("NULL_CUDA_VERSION", 13000), OK; }
 int cuDeviceGetCount(int *count) { return *count = DEVICES, OK; }
@@ -84,7 +84,7 @@ int cuDeviceGet(int *device, int ordinal) {
   return ordinal >= 0 && ordinal < DEVICES ? OK : 101;
 }
 int cuDeviceGetName(char *name, int room, int device) { return snprintf(name, room, "Null GPU %d", device), OK; }
-int cuDeviceTotalMem_v2(size_t *bytes, int device) { return *bytes = TOTAL, OK; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { return *bytes = total(), OK; }
 int cuDeviceGetUuid_v2(unsigned char *uuid, int device) { return memset(uuid, 0x10 + device, 16), OK; }
 int cuDeviceGetPCIBusId(char *text, int room, int device) {
   return snprintf(text, room, "0000:%02X:00.0", device + 1), OK;
@@ -148,7 +148,7 @@ int cuCtxGetDevice(int *device) {
 static size_t whole_of(size_t bytes) { return (bytes + FENCE_BYTES + 511) / 512 * 512; }
 static int take(uintptr_t *pointer, size_t bytes, int device) {
   if (!bytes) return INVALID_VALUE;
-  if (device >= 0 && in_use + bytes > TOTAL) return OUT_OF_MEMORY;
+  if (device >= 0 && in_use + bytes > total()) return OUT_OF_MEMORY;
   if (null_captures) return null_violation("memory is taken inside of a capture"), CAPTURE_UNSUPPORTED;
   size_t whole = whole_of(bytes);
   unsigned char *memory = aligned_alloc(512, whole);
@@ -205,7 +205,7 @@ int cuMemFreeHost(uintptr_t pointer) {
   if (!status) status = give(pointer, 1);
   LEAVE
 }
-int cuMemGetInfo_v2(size_t *unused, size_t *total) { return *total = TOTAL, *unused = TOTAL - in_use, OK; }
+int cuMemGetInfo_v2(size_t *unused, size_t *whole) { return *whole = total(), *unused = total() - in_use, OK; }
 int cuPointerGetAttribute(void *answer, int attribute, uintptr_t pointer) {
   Block *block = null_block(pointer, 1);
   if (!block) return INVALID_VALUE;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import tempfile
@@ -22,6 +23,7 @@ from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
 CONTRACT = Contract(height=64, width=96)
 SHAPE = (3, 64, 96)
+PROFILE = Profile(1, 2, 4)
 
 
 class Tensor:
@@ -39,22 +41,28 @@ class Tensor:
         }  # fmt: skip
 
 
-def open_stand_in(folder: Path, rtx: bool) -> tuple[FakeTensorRt, tensorrt.TensorRtSession]:
-    """A session on an 'engine' whose logit is the channels' mean."""
+def open_stand_in(
+    folder: Path,
+    rtx: bool = False,
+    form: str = tensorrt.PLAIN,
+    profile: Profile = PROFILE,
+    ordinal: int = 0,
+) -> tuple[FakeTensorRt, tensorrt.TensorRtSession]:
+    """A session on an 'engine' whose logit is the channels' mean; one of a deploy form decides."""
     trt = FakeTensorRt(Null(), rtx=rtx, size=SHAPE[1:])
     tensorrt.load_tool = lambda tool: trt  # type: ignore[assignment]
     (folder / "model.onnx").write_bytes(b"graph")
-    profile = Profile(1, 2, 4)
+    masks, planes = form != tensorrt.PLAIN, 1 if form == tensorrt.GRAY else 3
     graph = hashlib.sha256(b"graph").hexdigest()
     key = EngineKey(graph, None, "fp32", trt.__name__, trt.__version__, (89,), None, profile, None)
-    shapes = [(size, *SHAPE) for size in (1, 2, 4)]
-    facts = [trt.__version__, 3, 1, SHAPE[1:], 1.0, [shapes]]
+    shapes = [(size, planes, *SHAPE[1:]) for size in dataclasses.astuple(profile)]
+    facts = [trt.__version__, planes, 1, SHAPE[1:], 1.0, [shapes], masks]
     path = folder / "engine"
     path.write_bytes(MAGIC + json.dumps(facts).encode())
-    artefact = Artefact("model.onnx", "onnx", "fp32", None, {}, ())
+    artefact = Artefact("model.onnx", form, "fp32", None, {}, ())
     bundle = Bundle(folder, "small", CONTRACT, (artefact,), (), {}, {}, {}, {})
     return trt, tensorrt.open_engine(
-        Engine(path, key, path.read_bytes()), bundle, open_gpu(), folder / "device"
+        Engine(path, key, path.read_bytes()), bundle, open_gpu(ordinal), folder / "device", form
     )
 
 

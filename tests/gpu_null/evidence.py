@@ -12,3 +12,11 @@ def kernel_stage() -> dict[str, Any]:
     from tumorseg_benchmarks.gpu_evidence.stage import Options, run_stage
 
     return run_stage("kernel", "", kernel.run, Options(True, None, Path()), lambda line: None)
+
+
+def providers_stage() -> dict[str, Any]:
+    """The record of the stage `onnxruntime` as it is on a machine with a GPU, whose kernels do nothing."""
+    from tumorseg_benchmarks.gpu_evidence import providers
+    from tumorseg_benchmarks.gpu_evidence.stage import Options, run_stage
+
+    return run_stage("onnxruntime", "", providers.run, Options(False, None, Path()), lambda line: None)

@@ -52,6 +52,7 @@ int cuGraphMemcpyNodeGetParams(const Operation *node, char *parameters) {
 int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long long flags) {
   ENTER
   if (!status) {
+    null_counted[live_graphs]++;
     *executable = calloc(1, sizeof **executable);
     for (Operation *one = graph->head; one; one = one->next) {
       Operation *copy = memcpy(calloc(1, sizeof *copy), one, sizeof *one);
@@ -70,7 +71,10 @@ int cuGraphLaunch(Graph *executable, void *handle) {
   if (!status && !stream) status = INVALID_HANDLE;
   for (Operation *one = status ? NULL : executable->head; one; one = one->next) {
     if (one->kind == HOST) null_violation("a graph runs a host function again, with what its first run has given back");
-    else if (one->work || one->count)
+    for (int i = 0; i < one->count; i++)
+      if (one->ranges[i].bytes && !null_block(one->ranges[i].start, one->ranges[i].bytes))
+        null_violation("a graph uses %zu bytes that were given back", one->ranges[i].bytes);
+    if (one->kind != HOST && (one->work || one->count))
       null_enqueue(handle, one->kind, one->work, one->data, one->bytes, one->ranges, one->count);
   }
   null_counted[graph_launches]++;
@@ -85,4 +89,9 @@ static int destroy_graph(Graph *graph) {
   LEAVE
 }
 int cuGraphDestroy(Graph *graph) { return destroy_graph(graph); }
-int cuGraphExecDestroy(Graph *executable) { return destroy_graph(executable); }
+int cuGraphExecDestroy(Graph *executable) {
+  null_lock();
+  null_counted[live_graphs]--;
+  null_unlock();
+  return destroy_graph(executable);
+}

@@ -253,7 +253,7 @@ def taken_by_turns() -> list[bool]:
         ]
 
 
-def built_and_opened(root: Path, folder: Path) -> dict[str, Any]:
+def built_and_opened(root: Path, folder: Path, device: str) -> dict[str, Any]:
     """`build`, then `Segmenter.open` with a full self-test, on a bundle of the stand-in's network: counts of
     four further batches of one, and what the predictions hold."""
     null, bundle = Null(), Bundle.open(root)
@@ -261,10 +261,11 @@ def built_and_opened(root: Path, folder: Path) -> dict[str, Any]:
     trt = FakeTensorRt(null, size=size)
     build.load_tool = tensorrt.load_tool = lambda tool: trt  # type: ignore[assignment]
     tensorrt.why_unavailable = lambda device: None  # type: ignore[assignment]
-    options = build.DeviceOptions(profile=Profile(1, 2, 4))
+    options = build.DeviceOptions(profile=Profile(1, 2, 4), device=device)
     build.build_for_device(bundle, folder, options, lambda line: None)
+    before = set(folder.iterdir())
     segmenter = Segmenter.open(
-        bundle, backend="tensorrt", device="cuda", precision="fp16", batch_size=1, self_test="full",
+        bundle, backend="tensorrt", device=device, precision="fp16", batch_size=1, self_test="full",
         device_folder=folder, own_process=False,
     )  # fmt: skip
     given = images(8, [size])
@@ -277,4 +278,6 @@ def built_and_opened(root: Path, folder: Path) -> dict[str, Any]:
         "masks_alone": [one.own_logits is None and one.margin is not None for one in found],
         "counts": counts,
         "repr": repr(segmenter),
+        "gpu": segmenter.info.versions["gpu"],
+        "kernels were there": set(folder.iterdir()) == before,
     }

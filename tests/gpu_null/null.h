@@ -24,7 +24,7 @@ typedef struct Block { /* memory that was handed out */
 
 #define COUNTS(X) X(calls) X(allocations) X(allocated) X(freed) X(uploads) X(bytes_up) X(downloads) X(bytes_down) \
   X(pageable_copies) X(launches) X(synchronisations) X(graph_launches) X(live_blocks) X(live_streams) X(live_events) \
-  X(live_modules) X(live_contexts)
+  X(live_graphs) X(live_modules) X(live_contexts)
 #define X(name) name,
 enum { COUNTS(X) COUNT };
 #undef X

@@ -16,6 +16,7 @@ from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.core.session import LOGITS, MASKS, InputForm, SessionInfo
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
 from tumorseg_runtime.device.driver import gpu_uuid
+from tumorseg_runtime.device.graphs import capture
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_runtime.processing.preprocess_cuda import open_preprocessor
 
@@ -50,7 +51,7 @@ def _serve_graph(path: Path) -> dict[str, int]:
         graphs = []
         for work in works:
             work()
-            graphs.append(gpu.capture(work))
+            graphs.append(capture(gpu, work))
         null.reset()
         for index in (0, 1, 0):
             works[index]()
@@ -82,7 +83,7 @@ class Foreign:
         with gpu.current():
             self.memory = gpu.device_memory(pixels.nbytes)
             gpu.upload(self.memory.pointer, pixels.ctypes.data, pixels.nbytes)
-            if changes.get("version") != 2:  # an older interface makes its reader wait
+            if changes["version"] == 3 and changes["stream"] is None:  # else its reader waits
                 gpu.synchronise()
         self.__cuda_array_interface__ = {
             "version": 3, "shape": pixels.shape, "typestr": "|u1", "data": (self.memory.pointer, True),
@@ -90,12 +91,13 @@ class Foreign:
         }  # fmt: skip
 
 
-def preprocess_foreign(ordinal: int, version: int) -> tuple[bool, int]:
+def preprocess_foreign(ordinal: int, version: int, names_stream: bool = False) -> tuple[bool, int]:
     """Preprocess another library's tensor of a device: has it the CPU's bits, and how often was waited?"""
     contract = Contract(height=64, width=96)
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70), np.uint8)
     on_gpu = open_preprocessor(contract)
-    image = Foreign(open_gpu(ordinal), pixels, version=version)
+    gpu = open_gpu(ordinal)
+    image = Foreign(gpu, pixels, version=version, stream=gpu.stream if names_stream else None)
     null = Null()
     null.reset()
     tensor = on_gpu([image])

@@ -26,7 +26,7 @@ typedef struct Stream {
 typedef struct Event { int alive, timed, recorded, stream; uint64_t tick; Clock known; } Event;
 typedef struct Graph { Operation *head, *tail; int broken; } Graph;
 
-extern int null_captures;                               /* streams that are in a capture */
+extern _Thread_local int null_captures;                 /* of this thread: what is refused in it (mode THREAD_LOCAL) */
 Stream *null_stream(void *handle);                      /* NULL for a handle that is none */
 void null_append(Operation **head, Operation **tail, Operation *operation);
 void null_release(Operation *operation);

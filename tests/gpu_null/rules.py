@@ -119,8 +119,8 @@ def _poke(address: int) -> None:
 def freed_twice() -> None:
     gpu = _open()
     pointer = _call("cuMemAlloc", SIZE)
-    gpu._free("cuMemFree", pointer)
-    gpu._free("cuMemFree", pointer)
+    gpu._give_back("cuMemFree", pointer)
+    gpu._give_back("cuMemFree", pointer)
 
 
 def leaks() -> None:

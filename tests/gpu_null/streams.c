@@ -12,7 +12,7 @@
 static Stream streams[STREAMS];
 static int used = DEVICES; /* the first ones are the devices' legacy default streams */
 static Clock host;
-int null_captures;
+_Thread_local int null_captures;
 
 static void merge(Clock *into, const Clock *from) {
   for (int i = 0; i < used; i++) if (into->at[i] < from->at[i]) into->at[i] = from->at[i];

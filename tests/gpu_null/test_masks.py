@@ -26,6 +26,11 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Floor, Path
     """The stand-in for TensorRT; the real ONNX Runtime on a graph that copies images to logits."""
     if request.param == "tensorrt":
         return request.getfixturevalue("driver"), None
+    return request.getfixturevalue("toolkit"), copy_graph(tmp_path)
+
+
+def copy_graph(folder: Path) -> Path:
+    """A network that copies images to logits."""
     contract = masks.CONTRACT
     shape = ["N", contract.channels, contract.height, contract.width]
     image, logits = (
@@ -35,9 +40,9 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Floor, Path
     node = onnx.helper.make_node("Identity", ["image"], ["logits"])
     graph = onnx.helper.make_graph([node], "copy", [image], [logits])
     opset = onnx.helper.make_opsetid("", 18)
-    path = tmp_path / "copy.onnx"
+    path = folder / "copy.onnx"
     onnx.save(onnx.helper.make_model(graph, ir_version=10, opset_imports=[opset]), str(path))
-    return request.getfixturevalue("toolkit"), path
+    return path
 
 
 @pytest.mark.parametrize("by_stream", [False, True])
@@ -134,10 +139,13 @@ def test_the_one_loop_holds_masks_and_margins_of_a_gpu(driver: Floor) -> None:
     assert any("margin is" in line for line in driver.call(decisions.replayed, 0.5).value)
 
 
-def test_what_build_and_open_prove_and_serve_is_that_way(driver: Floor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_what_build_and_open_prove_and_serve_is_that_way(driver: Floor, tmp_path: Path, device: str) -> None:
     bundle = make_mean_bundle(tmp_path / "bundle")
-    seen = driver.call(masks.built_and_opened, bundle.root, tmp_path / "device").value
+    seen = driver.call(masks.built_and_opened, bundle.root, tmp_path / "device", device).value
     assert set(seen["masks_alone"]) == {True}
     assert seen["counts"]["synchronisations"] == seen["counts"]["graph_launches"] == 4
     assert seen["counts"]["pageable_copies"] == seen["counts"]["allocations"] == 0
-    assert seen["repr"].startswith("<Segmenter tensorrt cuda fp16")
+    assert seen["repr"].startswith(f"<Segmenter tensorrt {device} fp16")
+    assert seen["gpu"] == f"Null GPU {device.count(':')}"
+    assert seen["kernels were there"]

@@ -28,9 +28,10 @@ def test_a_batch_has_the_cpus_bits_and_leaves_nothing(driver: Floor, dtype: str)
 
 
 def test_an_interface_that_names_no_stream_is_waited_for(driver: Floor) -> None:
-    """Version 2 is PyTorch's: what it has queued may still run. Version 3 says that nothing does."""
+    """Version 2 is PyTorch's: what it has queued may still run. Version 3 says whether, and where."""
     assert driver.call(programs.preprocess_foreign, 0, 2).value == (True, 2)
     assert driver.call(programs.preprocess_foreign, 0, 3).value == (True, 1)
+    assert driver.call(programs.preprocess_foreign, 0, 3, True).value == (True, 2)
 
 
 def test_a_tensor_on_another_device_is_refused(driver: Floor) -> None:

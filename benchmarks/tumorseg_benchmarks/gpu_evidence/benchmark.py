@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tumorseg_benchmarks.gpu_evidence.network import networks
+from tumorseg_benchmarks.gpu_evidence.providers import PRECISIONS
 from tumorseg_benchmarks.gpu_evidence.pytorch import LIMITS, SIZE, cuda_or_dry
 from tumorseg_benchmarks.gpu_evidence.stage import Findings, Options
 from tumorseg_benchmarks.latency.cpu_frequency import cpu_frequency_state
@@ -24,6 +25,7 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.session import STREAM
 from tumorseg_runtime.device.cache import find
+from tumorseg_runtime.inference.gpu_masks import SETS
 from tumorseg_runtime.parity.reference import load_golden
 
 BATCHES = (1, 8)
@@ -71,34 +73,38 @@ def modes(
 
 
 def served(bundle: Bundle, found: Findings) -> None:
-    """Every artefact that runs on a GPU's stream, as `Segmenter` serves with it."""
-    folder, golden = find(bundle), load_golden(bundle)
+    """Every artefact that runs on a GPU's stream, as `Segmenter` serves with it; whether as a CUDA graph."""
+    folder, golden = find(bundle), [one.pixels for one in load_golden(bundle)]
     for batch in BATCHES:
         calls: dict[str, Call] = {}
-        images = [golden[index % len(golden)].pixels for index in range(batch)]
+        what = f"{bundle.name}, batch {batch}, pixels to masks"
         for backend, spec in BACKENDS.items():
             if "cuda" not in spec.devices or why_unavailable(backend, "cuda"):
                 continue
-            for precision in spec.precisions:
+            for precision in PRECISIONS:
                 if not has_artefact(bundle, backend, precision, folder):
                     continue
                 try:
                     session = open_session(
                         bundle, backend=backend, device="cuda", precision=precision, device_folder=folder
                     )
-                    if STREAM in session.input.memory:
+                    fitting = [one for one in golden if one.ndim == 2 or session.input.channels != 1]
+                    if STREAM in session.input.memory and fitting:
                         on_gpu = ServedOnGpu(cast(Any, session), bundle.contract)
+                        images = [fitting[index % len(fitting)] for index in range(batch)]
+                        on_gpu.serve(images)
+                        found.figures[f"{what}, {backend} {precision}, CUDA graph"] = on_gpu.has_graph(batch)
                         calls[f"{backend} {precision}"] = _timed(on_gpu, images)
                 except TumorsegError as error:
                     found.check(f"{bundle.name}, {backend} {precision}", False, str(error))
-        note(calls, f"{bundle.name}, batch {batch}, pixels to masks", ROUNDS, found)
+        note(calls, what, ROUNDS, found)
 
 
 def note(calls: dict[str, Call], what: str, rounds: int, found: Findings) -> None:
     """Medians of milliseconds by stage."""
     if not calls:
         return
-    for call in calls.values():
+    for call in [*calls.values()] * SETS:
         call(0)  # what is compiled and captured for a size is no part of its time
     plan = TimingPlan(rounds=rounds, settle_s=0.0)
     for name, samples in measure(calls, plan, prime=False).items():

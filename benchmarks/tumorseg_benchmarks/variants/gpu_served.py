@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.session import InProcess
 from tumorseg_runtime.device.on_stream import OnStream
 from tumorseg_runtime.inference.gpu_masks import GpuMasks
+from tumorseg_runtime.processing.postprocess import resize_masks
 
 
 class ServedOnGpu(InProcess):
@@ -30,9 +30,16 @@ class ServedOnGpu(InProcess):
             self._largest = len(images)
             self._masks = GpuMasks(self._session, self._contract, self._largest, timed=True)
         ticket = self._masks.submit(images)
-        answers: Any = self._masks.collect(ticket)
+        answers = self._masks.collect(ticket)
         self.parts = ticket.parts
-        return [one.masks for one in answers]
+        if not isinstance(answers, np.ndarray):
+            return [one.masks for one in answers]
+        sizes = [image.shape[:2] for image in images]
+        return [resize_masks(one, self._contract, *size) for one, size in zip(answers, sizes, strict=True)]
+
+    def has_graph(self, count: int) -> bool:
+        """Whether batches of so many images, of which one was served, are queued as a CUDA graph."""
+        return self._masks is not None and self._masks.has_graph(count)
 
     def close(self) -> None:
         """Give the buffers and the session back."""

@@ -58,6 +58,12 @@ extern "C" void launch_float16(const unsigned* sizes, const Image* images, const
   every_thread({sizes[0], sizes[1], sizes[2]}, {sizes[3], sizes[4], sizes[5]},
                [&] { preprocess_float16(images, taps, table, out, planes, height, width); });
 }
+
+extern "C" void launch_uint8(const unsigned* sizes, const Image* images, const Tap* taps, const Byte* table,
+                             Byte* out, int planes, int height, int width) {
+  every_thread({sizes[0], sizes[1], sizes[2]}, {sizes[3], sizes[4], sizes[5]},
+               [&] { preprocess_uint8(images, taps, table, out, planes, height, width); });
+}
 """
 
 

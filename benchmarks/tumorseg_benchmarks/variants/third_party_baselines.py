@@ -77,7 +77,7 @@ def why_no_baseline(variant: Variant, run: Run | None) -> str | None:
     needed = {
         "stock-onnxruntime": ("onnxruntime", "onnxscript"), "stock-openvino": ("openvino", "onnxscript"),
         "stock-ncnn": ("ncnn", "pnnx", "onnxscript"), "stock-mnn": ("MNN", "onnxscript"),
-        "stock-opencv": ("cv2", "onnxscript"),
+        "stock-opencv": ("onnxscript",),
     }.get(variant.engine, ())  # fmt: skip
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     return f"{', '.join(missing)} is not installed (extra third-party)" if missing else None

@@ -26,6 +26,7 @@ class BuildOptions(Options):
     batch: str
     precision: str | None
     form: str
+    device: str
 
 
 @command(BuildOptions, example="tumorseg build bundles/breast --device-folder engines --batch 1,8,8")
@@ -48,13 +49,14 @@ class BuildOptions(Options):
     show_default=True,
     help="The bundle's ONNX file that it is built from; a deploy form takes resized pixels and gives masks.",
 )
+@click.option("--device", default="cuda", show_default=True, help="The GPU; cuda:1 is the second.")
 def build(options: BuildOptions) -> None:
     """Build a TensorRT engine of BUNDLE on this device, prove it on the golden images, keep it.
 
     Exit status 1 where the engine decides other than PyTorch; it is not kept then.
     """
     engine_options = DeviceOptions(
-        options.precision, options.form, Profile.parse(options.batch), options.workspace
+        options.precision, options.form, Profile.parse(options.batch), options.workspace, options.device
     )
     results = build_for_device(
         Bundle.open(options.bundle), options.device_folder, engine_options, options.step

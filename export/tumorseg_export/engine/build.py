@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tumorseg_export.engine.tensorrt_build import PROFILE, BuildOptions, build_engine
-from tumorseg_runtime.backends.tensorrt import GRAY, PLAIN, load_tool, open_engine
+from tumorseg_runtime.backends.tensorrt import DEVICES, GRAY, PLAIN, load_tool, open_engine
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle
-from tumorseg_runtime.core.errors import BackendError, ParityError
+from tumorseg_runtime.core.backend import split_device
+from tumorseg_runtime.core.errors import BackendError, InputError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_bytes, write_text
 from tumorseg_runtime.core.records import to_json
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
@@ -34,9 +35,9 @@ from tumorseg_runtime.device.engines import (
 from tumorseg_runtime.device.trust import PRIVATE
 from tumorseg_runtime.inference.segmenter import BATCH_SIZE, door_of
 from tumorseg_runtime.parity.budget import BUDGETS
-from tumorseg_runtime.parity.compare import summary
+from tumorseg_runtime.parity.compare import ParityReport, summary
 from tumorseg_runtime.parity.reference import load_golden
-from tumorseg_runtime.parity.replay import IN_ONE_LIST, full_plan, replay
+from tumorseg_runtime.parity.replay import full_plan, replay
 
 TOOL = "tensorrt"
 Log = Callable[[str], None]
@@ -45,12 +46,14 @@ Log = Callable[[str], None]
 @dataclasses.dataclass(frozen=True)
 class DeviceOptions:
     """What is to be built. form, precision: of the bundle's ONNX file; no precision means fp16, of a deploy
-    form fp32, which is all that it has. workspace_mb: in MiB, None for no limit."""
+    form fp32, which is all that it has. workspace_mb: in MiB, None for no limit. device: the GPU, 'cuda:1' is
+    the second."""
 
     precision: str | None = None
     form: str = PLAIN
     profile: Profile = PROFILE
     workspace_mb: int | None = None
+    device: str = "cuda"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,18 +71,21 @@ def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, log: 
     """Build, prove on the golden images, and keep; an engine of the very same key is proven and used again.
 
     Raises BackendError (no driver, no TensorRT, build failed, out of memory), BundleError (no such ONNX
-    file), InputError (the folder cannot be written), ParityError (the engine decides other than PyTorch and
-    was removed).
+    file), InputError (no GPU's name, or the folder cannot be written), ParityError (the engine decides other
+    than PyTorch and was removed).
     """
     precision = options.precision or ("fp16" if options.form == PLAIN else "fp32")
     artefact = bundle.artefact(options.form, precision)
     build = BuildOptions(options.profile, workspace_mb=options.workspace_mb, smallest_too=True)
-    if reason := why_no_driver():
+    kind, ordinal = split_device(options.device)
+    if kind not in DEVICES:
+        raise InputError(f"device is '{options.device}', expected cuda, or cuda:1 for the second GPU")
+    if reason := why_no_driver(ordinal):
         raise BackendError(
             f"an engine is built on the GPU that runs it, here: {reason}; expected an NVIDIA driver that "
             "works: run this on the device (for RTX cards the export target tensorrt-rtx needs no GPU)"
         )
-    trt, gpu = load_tool(TOOL), open_gpu()
+    trt, gpu = load_tool(TOOL), open_gpu(ordinal)
     key = EngineKey(
         onnx_sha256=bundle.files[artefact.file].sha256,
         bundle_sha256=bundle.digest(),
@@ -98,7 +104,8 @@ def build_for_device(bundle: Bundle, folder: Path, options: DeviceOptions, log: 
     else:
         log(f"building for {gpu.name} (sm_{gpu.capability}) with TensorRT {key.tool_version}, for minutes")
         started = time.perf_counter()
-        _build(trt, bundle, artefact, path, key, build, log)
+        with gpu.current():  # TensorRT builds for the GPU whose context that is
+            _build(trt, bundle, artefact, path, key, build, log)
         seconds = time.perf_counter() - started
     return _validate(path, key, bundle, gpu, seconds, options.form)
 
@@ -124,21 +131,15 @@ def _validate(
 ) -> DeviceEngine:
     """Replay the golden images in several batch sizes; keep the certificate, or remove the engine."""
     session = open_engine(read_engine(path), bundle, gpu, path.parent, form)
-    smallest, largest = key.profile.smallest, min(key.profile.largest, len(bundle.golden))
-    if smallest > largest:
-        raise ParityError(
-            f"{path.name}: takes {smallest} images or more, the bundle has {len(bundle.golden)} golden ones "
-            "to prove it with: build with a smaller --batch"
-        )
-    size = min(largest, max(BATCH_SIZE, smallest))
-    plan = full_plan(size) if smallest == 1 else IN_ONE_LIST
     golden = load_golden(bundle)
-    first, *others = (
-        replay(
-            door_of(bundle, session, size, logits), golden, BUDGETS[key.precision], plan, artefact=path.name
-        )
-        for logits in ((True, False) if form == PLAIN else (True,))
-    )
+    size = min(key.profile.largest, len(golden), max(BATCH_SIZE, key.profile.smallest))
+    plan, budget = full_plan(size), BUDGETS[key.precision]
+
+    def proven(logits: bool) -> ParityReport:
+        door = door_of(bundle, session, size, logits, kernel_cache=path.parent)
+        return replay(door, golden, budget, plan, artefact=path.name)
+
+    first, *others = map(proven, (True, False) if form == PLAIN else (True,))
     images = itertools.chain(first.images, *(other.images for other in others))
     report = dataclasses.replace(first, images=tuple(images))
     if report.breaches:

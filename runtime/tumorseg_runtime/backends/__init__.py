@@ -124,7 +124,6 @@ _RECORDS = (
 )
 BACKENDS = {spec.name: spec for spec in _RECORDS}
 MASK_BACKENDS = tuple(name for name, spec in BACKENDS.items() if spec.output == MASKS)
-FOLDER_BACKENDS = tuple(name for name, spec in BACKENDS.items() if spec.device_folder)
 
 
 def open_session(
@@ -154,11 +153,16 @@ def open_session(
             f"{backend} on '{device}' is not available: {reason}; expected a machine that runs it: {remedy}, "
             "or choose another device or backend"
         )
-    keeps = spec.device_folder or split_device(device)[0] in spec.keeps_engines
-    folder = {"device_folder": device_folder} if keeps else {}
+    folder = {"device_folder": device_folder} if uses_folder(backend, device) else {}
     module = importlib.import_module(spec.module)
     session: Session = module.open_session(spec, bundle, device, precision, threads, **folder)
     return session
+
+
+def uses_folder(backend: str, device: str) -> bool:
+    """Whether a backend opens on this device what was built for it, or keeps there what it builds."""
+    spec = BACKENDS.get(backend)
+    return spec is not None and (spec.device_folder or split_device(device)[0] in spec.keeps_engines)
 
 
 def why_unavailable(backend: str, device: str) -> str | None:

@@ -52,10 +52,7 @@ class OnnxRuntimeSession(InProcess):
 
 
 class OnnxRuntimeStream(StreamSession):
-    """The same on the stream of a GPU, which the session was opened with.
-
-    A form that gives masks is not queued between kernels of others: its pixels come resized.
-    """
+    """The same on the stream of a GPU, which the session was opened with."""
 
     def __init__(
         self,
@@ -70,8 +67,7 @@ class OnnxRuntimeStream(StreamSession):
 
         self._session: Any = session  # goes before the stream does
         self.output = output
-        memory = (HOST, DEVICE, STREAM) if output == LOGITS else (HOST, DEVICE)
-        super().__init__(gpu, contract, dataclasses.replace(form, memory=memory), info)
+        super().__init__(gpu, contract, dataclasses.replace(form, memory=(HOST, DEVICE, STREAM)), info)
         self._options = onnxruntime.RunOptions()
         self._options.add_run_config_entry(NO_WAIT, "1")
         self._input_name = session.get_inputs()[0].name

@@ -44,8 +44,7 @@ EXTRAS = {"tensorrt": "tensorrt-cu13", "tensorrt_rtx": "tensorrt-rtx"}
 
 
 class TensorRtSession(StreamSession):
-    """A session on one engine, for any batch of its profile. One that gives masks is not queued between
-    kernels of others: its pixels come resized."""
+    """A session on one engine, for any batch of its profile."""
 
     def __init__(
         self, execution: Execution, owners: tuple[Any, ...], names: tuple[str, str], form: InputForm,
@@ -167,8 +166,7 @@ def open_engine(
         raise BackendError(f"{path.name}: {key.tool} cannot load it ({why(logger)}): {remedy(logger)}")
     masks = form != PLAIN
     taken = InputForm(
-        max_batch=key.profile.largest, channels=1 if form == GRAY else None,
-        memory=(HOST, DEVICE) if masks else (HOST, DEVICE, STREAM),
+        max_batch=key.profile.largest, channels=1 if form == GRAY else None, memory=(HOST, DEVICE, STREAM),
     )  # fmt: skip
     names, dtype = _interface(trt, engine, bundle.contract, taken, masks, path.name)
     info = SessionInfo(

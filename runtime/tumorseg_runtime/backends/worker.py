@@ -54,20 +54,21 @@ class Worker:
     """A child process behind `ask`. Threads may share it; their requests take turns.
 
     name: for messages. script: the Python file that the child runs. setup: plain values for it.
-    limit_s: seconds after which a request counts as hanging.
+    limit_s: seconds after which a request counts as hanging. start_limit_s: of a start.
     files: open descriptors that the child and those after it get, too; they are closed with the worker.
     facts: what the child answered to the setup.
     Raises BackendError where the child cannot be started.
     """
 
     def __init__(
-        self, name: str, script: Path, setup: dict[str, Any], limit_s: float, files: tuple[int, ...] = ()
-    ) -> None:
+        self, name: str, script: Path, setup: dict[str, Any], limit_s: float, files: tuple[int, ...] = (),
+        start_limit_s: float = START_LIMIT_S,
+    ) -> None:  # fmt: skip
         self._files = files
         for file in files:  # those of a fork are its own
             weakref.finalize(self, os.close, file)
         self.name = name
-        self.limit_s = limit_s
+        self.limit_s, self._start_limit_s = limit_s, start_limit_s
         self._script = script
         self._setup = {**setup, "limit_s": limit_s}
         self._turn = threading.Lock()
@@ -138,7 +139,7 @@ class Worker:
             )
         self._child = _Child(process, ours, os.getpid())
         self._finalizer = weakref.finalize(self, self._child.kill)
-        with self._watched(START_LIMIT_S) as connection:
+        with self._watched(self._start_limit_s) as connection:
             connection.send_bytes(to_json(self._setup).encode())
             answer = connection.recv_bytes(_FACTS.max_bytes)
         facts: dict[str, Any] = _FACTS.parse(answer, self.name, dict[str, Any])

@@ -16,7 +16,7 @@ from tumorseg_runtime.backends import BACKENDS, GPU_EXTRA, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BackendError, BundleError
 from tumorseg_runtime.device.cache import device_facts, find, read_ranking
-from tumorseg_runtime.device.driver import gpu_facts, why_no_driver
+from tumorseg_runtime.device.driver import gpus, why_no_driver
 from tumorseg_runtime.device.engines import engines_in, read_key, require_machine
 from tumorseg_runtime.parity.verify import devices_of
 from tumorseg_runtime.processing.preprocess import resize_engine
@@ -79,13 +79,14 @@ def _machine() -> Iterator[Finding]:
     facts = device_facts()
     yield Finding("python", OK, f"{platform.python_version()} ({sys.executable})")
     yield Finding("machine", OK, f"{facts['machine']}, {facts['cpu']}, {facts['cpus']} CPUs")
-    reason, gpu = why_no_driver(), gpu_facts()
-    if gpu is not None:
+    reason, found = why_no_driver(), gpus()
+    for number, gpu in enumerate(found):
         driver = f"driver {gpu.driver or 'of unknown version'}, CUDA up to {gpu.cuda}"
-        yield Finding("gpu", OK, f"{gpu.name}, compute capability {gpu.capability}, {driver}")
-    elif reason is not None:
+        topic = f"gpu {number}" if number else "gpu"
+        yield Finding(topic, OK, f"{gpu.name}, compute capability {gpu.capability}, {driver}")
+    if reason is not None:
         yield Finding("gpu", MISSING, reason, NO_DRIVER_REMEDY)
-    else:
+    elif not found:
         yield Finding(
             "gpu", WRONG, "the driver answers but tells no GPU's name", "check nvidia-smi, restart the device"
         )
@@ -161,21 +162,22 @@ def _bundle(root: Path, device_folder: Path | None) -> Iterator[Finding]:
         else:
             names = ", ".join(f"{e.backend} {e.device} {e.precision}" for e in ranking.entries)
             yield Finding("ranking", OK, f"{names} (the fastest first)")
-    gpu = gpu_facts()
+    found = gpus()
     for path in [*engines_in(folder), *engines_in(bundle.root)]:
         topic = f"engine {path.name}"
         try:
             key = read_key(path)
-            if gpu is None:
+            if not found:
                 yield Finding(topic, MISSING, "cannot be judged without a GPU", NO_DRIVER_REMEDY)
                 continue
             tools = {"tensorrt": version_of("tensorrt"), "tensorrt_rtx": version_of("tensorrt-rtx")}
             versions = {tool: version for tool, version in tools.items() if version}
+            gpu = next((one for one in found if one.name == key.gpu), found[0])
             require_machine(path, key, versions, int(gpu.capability.replace(".", "")), gpu.name)
         except (BackendError, BundleError) as error:
             yield Finding(topic, WRONG, str(error), f"tumorseg build {root} --device-folder {folder}")
         else:
-            yield Finding(topic, OK, f"fits this GPU and {key.tool} {key.tool_version}")
+            yield Finding(topic, OK, f"fits {gpu.name} and {key.tool} {key.tool_version}")
 
 
 def version_of(distribution: str) -> str | None:

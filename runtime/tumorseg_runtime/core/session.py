@@ -168,6 +168,10 @@ def _broken_logits(logits: npt.NDArray[Any]) -> str:
 def _broken_masks(masks: npt.NDArray[Any]) -> str:
     if masks.max() <= 1:
         return ""
-    undecided = np.count_nonzero(masks == NO_DECISION)
-    others = np.count_nonzero(masks > 1) - undecided
+    undecided = int(np.count_nonzero(masks == NO_DECISION))
+    return said_of_masks(undecided, int(np.count_nonzero(masks > 1)) - undecided)
+
+
+def said_of_masks(undecided: int, others: int) -> str:
+    """What is wrong with masks that hold so many pixels of NO_DECISION, and of other values than 0 and 1."""
     return f"{undecided} pixels without a decision and {others} that are neither 0 nor 1"

@@ -3,7 +3,7 @@
     <bundle>.device/<bundle's hash>-<device's hash>/ranking.json      or the same below the user's cache,
                                                                      ~/.cache/tumorseg
 
-The device's hash covers processor, GPU and driver, so that nothing is used on a machine, or under a driver,
+The device's hash covers processor, GPUs and driver, so that nothing is used on a machine, or under a driver,
 that it was not made for. `ranking.json` is what `backend="auto"` follows; `tumorseg bench --rank` writes it:
 
     schema    1
@@ -30,7 +30,7 @@ from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import Format, Pattern, Range, to_json
-from tumorseg_runtime.device.driver import gpu_facts
+from tumorseg_runtime.device.driver import gpus
 from tumorseg_runtime.device.trust import PRIVATE, require_trusted
 
 SCHEMA = 1
@@ -71,13 +71,14 @@ class Ranking:
 
 
 def device_facts() -> dict[str, Any]:
-    """What tells this device from another: processor, GPU and driver."""
-    gpu = gpu_facts()
+    """What tells this device from another: processor, GPUs and driver."""
+    found = [dataclasses.asdict(gpu) for gpu in gpus()]
     return {
         "machine": platform.machine(),
         "cpu": _cpu_name(),
         "cpus": os.cpu_count(),
-        "gpu": None if gpu is None else dataclasses.asdict(gpu),
+        "gpu": found[0] if found else None,
+        **({"more_gpus": found[1:]} if found[1:] else {}),
     }
 
 

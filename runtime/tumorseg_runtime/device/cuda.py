@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import importlib
+import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import BackendError, GpuLostError, InputError
 from tumorseg_runtime.device.driver import why_no_driver
+from tumorseg_runtime.device.memory import Handle, Memory
 
 DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
-THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may allocate meanwhile
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream
-MEMCPY_NODE, HOST_NODE = 1, 3  # CUgraphNodeType
-ON_DEVICE = 2  # CU_MEMORYTYPE_DEVICE
 NAME_BYTES = 256
 MAJOR, MINOR = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
@@ -35,43 +30,31 @@ BROKEN = frozenset({214, 700, 702, 709, *range(714, 720)})
 NAMES_STREAM = 3  # the version of __cuda_array_interface__ that first names a stream
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Memory:
-    """Bytes on the GPU, or pinned bytes of the host; given back when the object is collected."""
-
-    pointer: int
-    nbytes: int
-
-    def array(self) -> npt.NDArray[np.uint8]:
-        """Pinned host memory as uint8 (nbytes,); the array does not keep it alive."""
-        return np.ctypeslib.as_array((ctypes.c_uint8 * self.nbytes).from_address(self.pointer))
-
-
 class Gpu:
     """One device. Not for several threads at once: its users hold a lock of their own.
 
     driver: the module `cuda.bindings.driver`, whose functions return (status, *values).
     ordinal: of those that CUDA_VISIBLE_DEVICES leaves.
-    Stream and context are given back when it and all of its memory were collected.
+    Stream and context are given back when it was collected, and all that it gave out. In a fork of the
+    process that opened it, CUDA does not work: there it is an error, and nothing is given back.
     """
 
     def __init__(self, driver: Any, ordinal: int = 0) -> None:
-        self._driver = driver
-        self.ordinal = ordinal
-        self._call("cuInit", 0)
-        device = self._call("cuDeviceGet", ordinal)
-        self._context = self._call("cuDevicePrimaryCtxRetain", device)
+        self.driver, self.ordinal, self._process = driver, ordinal, os.getpid()
+        self.call("cuInit", 0)
+        device = self.call("cuDeviceGet", ordinal)
+        self._context = self.call("cuDevicePrimaryCtxRetain", device)
         attributes = driver.CUdevice_attribute
         major, minor = (
-            int(self._call("cuDeviceGetAttribute", getattr(attributes, name), device))
+            int(self.call("cuDeviceGetAttribute", getattr(attributes, name), device))
             for name in (MAJOR, MINOR)
         )
         self.capability = 10 * major + minor
-        self.name = bytes(self._call("cuDeviceGetName", NAME_BYTES, device)).split(b"\0")[0].decode()
+        self.name = bytes(self.call("cuDeviceGetName", NAME_BYTES, device)).split(b"\0")[0].decode()
         with self.current():
-            self._stream = self._call("cuStreamCreate", NON_BLOCKING)
-        self._handles: list[tuple[str, Any]] = [("cuStreamDestroy", self._stream)]
-        release = weakref.finalize(self, _release, driver, device, self._context, self._handles)
+            self._stream = self.call("cuStreamCreate", NON_BLOCKING)
+        given_out = (self._process, driver, device, self._context, self._stream)
+        release = weakref.finalize(self, _release, *given_out)
         release.atexit = False  # at exit the driver takes everything back
 
     @property
@@ -81,113 +64,97 @@ class Gpu:
 
     def activate(self) -> None:
         """Make the device's context current in this thread, for good: for programs, whose thread it is."""
-        self._call("cuCtxSetCurrent", self._context)
+        self.call("cuCtxSetCurrent", self._context)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """The device's context is current in this thread, and afterwards the one that was before."""
-        self._call("cuCtxPushCurrent", self._context)
+        """The device's context is current in this thread, and afterwards the one that was before.
+
+        Raises BackendError in a fork of the process that opened it.
+        """
+        if os.getpid() != self._process:
+            raise BackendError(
+                f"{self.name} was opened by process {self._process}, expected this one ({os.getpid()}), as "
+                "CUDA does not survive a fork: open the bundle in the process that uses it"
+            )
+        self.call("cuCtxPushCurrent", self._context)
         try:
             yield
         finally:
-            self._driver.cuCtxPopCurrent()
+            self.driver.cuCtxPopCurrent()
 
     def device_memory(self, nbytes: int) -> Memory:
         """Memory of the GPU; raises BackendError where there is not enough."""
-        return self._memory(int(self._call("cuMemAlloc", nbytes)), nbytes, "cuMemFree")
+        return self._memory(int(self.call("cuMemAlloc", nbytes)), nbytes, "cuMemFree")
 
     def pinned_memory(self, nbytes: int) -> Memory:
         """Memory of the host that the GPU copies from and to without a detour."""
-        return self._memory(int(self._call("cuMemHostAlloc", nbytes, 0)), nbytes, "cuMemFreeHost")
+        return self._memory(int(self.call("cuMemHostAlloc", nbytes, 0)), nbytes, "cuMemFreeHost")
 
     def _memory(self, pointer: int, nbytes: int, free: str) -> Memory:
         memory = Memory(pointer, nbytes)
-        finalizer = weakref.finalize(memory, self._free, free, pointer)
-        finalizer.atexit = False  # at exit the driver takes everything back
+        weakref.finalize(memory, self._give_back, free, pointer).atexit = False
         return memory
 
-    def _free(self, function: str, pointer: int) -> None:
-        """The collector calls it, in any thread: whoever uses a GPU that failed hears of it elsewhere."""
-        self._driver.cuCtxPushCurrent(self._context)
-        getattr(self._driver, function)(pointer)
-        self._driver.cuCtxPopCurrent()
-
-    def upload(self, target: int, source: int, nbytes: int, *, on: Any = None) -> None:
-        """Queue a copy from host address `source` to device address `target`. on: another stream."""
-        self._call("cuMemcpyHtoDAsync", target, source, nbytes, self._stream if on is None else on)
-
-    def download(self, target: int, source: int, nbytes: int, *, on: Any = None) -> None:
-        """Queue a copy from device address `source` to host address `target`. on: another stream."""
-        self._call("cuMemcpyDtoHAsync", target, source, nbytes, self._stream if on is None else on)
-
-    def more_stream(self) -> Any:
-        """Another stream beside the one of all work, for copies that overlap with it."""
-        return self._owned(self._call("cuStreamCreate", NON_BLOCKING), "cuStreamDestroy")
-
-    def event(self, *, timed: bool = False) -> Any:
-        """A mark in a stream, with a time only where it is asked for."""
-        return self._owned(self._call("cuEventCreate", 0 if timed else DISABLE_TIMING), "cuEventDestroy")
-
-    def nanoseconds(self, start: Any, end: Any) -> int:
-        """Between two timed marks that were waited for."""
-        return round(float(self._call("cuEventElapsedTime", start, end)) * 1e6)
-
-    def record(self, event: Any, *, on: Any = None) -> None:
-        """Set the mark behind all that is queued on a stream, None for the one of all work."""
-        self._call("cuEventRecord", event, self._stream if on is None else on)
-
-    def after(self, event: Any, *, on: Any = None) -> None:
-        """What is queued on the stream from now on waits for the mark; the host does not."""
-        self._call("cuStreamWaitEvent", self._stream if on is None else on, event, 0)
-
-    def await_event(self, event: Any) -> None:
-        """The host waits for the mark; an error of what lies before it is raised here."""
-        self._call("cuEventSynchronize", event)
-
-    def capture(self, work: Callable[[], None]) -> Any:
-        """What `work` queues on the stream of all work, as a graph for `replay`; nothing of it is run.
-
-        None where a graph would not do the same again: libraries also bring tables up from memory of the
-        host, which they write anew for each run, and give it back by functions of the host.
-        """
-        self._call("cuStreamBeginCapture", self._stream, self._driver.CUstreamCaptureMode(THREAD_LOCAL))
-        try:
-            work()
-        finally:
-            graph = self._call("cuStreamEndCapture", self._stream)
-        try:
-            if any(self._is_of_host(node) for node in self._nodes(graph)):
-                return None
-            return self._owned(self._call("cuGraphInstantiate", graph, 0), "cuGraphExecDestroy")
-        finally:
-            self._call("cuGraphDestroy", graph)
-
-    def _nodes(self, graph: Any) -> Sequence[Any]:
-        *_, count = self._driver.cuGraphGetNodes(graph, 0)
-        return self._driver.cuGraphGetNodes(graph, count)[1] if count else ()
-
-    def _is_of_host(self, node: Any) -> bool:  # a function of the host, or a copy from its memory
-        kind = int(self._call("cuGraphNodeGetType", node))
-        if kind != MEMCPY_NODE:
-            return kind == HOST_NODE
-        return int(self._call("cuGraphMemcpyNodeGetParams", node).srcMemoryType) != ON_DEVICE
-
-    def replay(self, graph: Any) -> None:
-        """Queue a captured graph."""
-        self._call("cuGraphLaunch", graph, self._stream)
-
-    def _owned(self, handle: Any, destroy: str) -> Any:
-        """A handle that is given back before the stream and the context are."""
-        self._handles.append((destroy, handle))
+    def owned(self, value: Any, destroy: str, of: Any = None) -> Handle:
+        """A handle that goes, by the driver's function, when the object is collected. of: what goes."""
+        handle = Handle(value)
+        weakref.finalize(handle, self._give_back, destroy, value if of is None else of).atexit = False
         return handle
 
-    def synchronise(self) -> None:
-        """Wait until all that was queued is done; an error of any of it is raised here."""
-        self._call("cuStreamSynchronize", self._stream)
+    def _give_back(self, function: str, value: Any) -> None:
+        """The collector calls it, in any thread: whoever uses a GPU that failed hears of it elsewhere."""
+        if os.getpid() == self._process:
+            self.driver.cuCtxPushCurrent(self._context)
+            getattr(self.driver, function)(value)
+            self.driver.cuCtxPopCurrent()
+
+    def _on(self, stream: Handle | None) -> Any:
+        return self._stream if stream is None else stream.value
+
+    def upload(self, target: int, source: int, nbytes: int, *, on: Handle | None = None) -> None:
+        """Queue a copy from host address `source` to device address `target`. on: another stream."""
+        self.call("cuMemcpyHtoDAsync", target, source, nbytes, self._on(on))
+
+    def download(self, target: int, source: int, nbytes: int, *, on: Handle | None = None) -> None:
+        """Queue a copy from device address `source` to host address `target`. on: another stream."""
+        self.call("cuMemcpyDtoHAsync", target, source, nbytes, self._on(on))
+
+    def more_stream(self) -> Handle:
+        """Another stream beside the one of all work, for copies that overlap with it."""
+        return self.owned(self.call("cuStreamCreate", NON_BLOCKING), "cuStreamDestroy")
+
+    def event(self, *, timed: bool = False) -> Handle:
+        """A mark in a stream, with a time only where it is asked for."""
+        return self.owned(self.call("cuEventCreate", 0 if timed else DISABLE_TIMING), "cuEventDestroy")
+
+    def nanoseconds(self, start: Handle, end: Handle) -> int:
+        """Between two timed marks that were waited for."""
+        return round(float(self.call("cuEventElapsedTime", start.value, end.value)) * 1e6)
+
+    def record(self, event: Handle, *, on: Handle | None = None) -> None:
+        """Set the mark behind all that is queued on a stream, None for the one of all work."""
+        self.call("cuEventRecord", event.value, self._on(on))
+
+    def after(self, event: Handle, *, on: Handle | None = None) -> None:
+        """What is queued on the stream from now on waits for the mark; the host does not."""
+        self.call("cuStreamWaitEvent", self._on(on), event.value, 0)
+
+    def await_event(self, event: Handle) -> None:
+        """The host waits for the mark; an error of what lies before it is raised here."""
+        self.call("cuEventSynchronize", event.value)
+
+    def replay(self, graph: Handle) -> None:
+        """Queue a graph of `device.graphs`."""
+        self.call("cuGraphLaunch", graph.value, self._stream)
+
+    def synchronise(self, *, on: Handle | None = None) -> None:
+        """Wait until all that was queued on a stream is done; an error of any of it is raised here."""
+        self.call("cuStreamSynchronize", self._on(on))
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Queue a copy inside of the GPU's memory."""
-        self._call("cuMemcpyDtoDAsync", target, source, nbytes, self._stream)
+        self.call("cuMemcpyDtoDAsync", target, source, nbytes, self._stream)
 
     def wait_for(self, interface: dict[str, Any], name: str) -> int:
         """Address of another library's array, when what that library has queued for it is done.
@@ -196,29 +163,30 @@ class Gpu:
         Raises InputError where the array lies on another device, or in no device's memory.
         """
         address = int(interface["data"][0])
-        attribute = getattr(self._driver.CUpointer_attribute, DEVICE_ORDINAL)
-        status, *ordinal = self._driver.cuPointerGetAttribute(attribute, address)
+        attribute = getattr(self.driver.CUpointer_attribute, DEVICE_ORDINAL)
+        status, *ordinal = self.driver.cuPointerGetAttribute(attribute, address)
         if int(status) or int(ordinal[0]) != self.ordinal:
             place = "no memory of a GPU" if int(status) else f"memory of cuda:{int(ordinal[0])}"
             raise InputError(f"{name} lies in {place}, expected cuda:{self.ordinal}: copy it there")
         stream = interface.get("stream")
         if int(interface.get("version", 0)) < NAMES_STREAM:
-            self._call("cuCtxSynchronize")
+            self.call("cuCtxSynchronize")
         elif stream is not None:
-            self._call("cuStreamSynchronize", stream)
+            self.call("cuStreamSynchronize", stream)
         return address
 
     def clear(self, target: int, nbytes: int) -> None:
         """Queue zeros into device memory."""
-        self._call("cuMemsetD8Async", target, 0, nbytes, self._stream)
+        self.call("cuMemsetD8Async", target, 0, nbytes, self._stream)
 
-    def function(self, cubin: bytes, name: str) -> Any:
-        """A kernel of a compiled module; the module stays loaded."""
-        return self._call("cuModuleGetFunction", self._call("cuModuleLoadData", cubin), name.encode())
+    def function(self, cubin: bytes, name: str) -> Handle:
+        """A kernel, with the compiled module that it is loaded from."""
+        module = self.call("cuModuleLoadData", cubin)
+        return self.owned(self.call("cuModuleGetFunction", module, name.encode()), "cuModuleUnload", module)
 
     def launch(
         self,
-        function: Any,
+        function: Handle,
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         *,
@@ -228,10 +196,11 @@ class Gpu:
         """Queue a kernel whose arguments are first addresses (64 bits), then numbers (32 bits, signed)."""
         types = (ctypes.c_void_p,) * len(addresses) + (ctypes.c_int,) * len(numbers)
         arguments = ((*addresses, *numbers), types)
-        self._call("cuLaunchKernel", function, *grid, *block, 0, self._stream, arguments, 0)
+        self.call("cuLaunchKernel", function.value, *grid, *block, 0, self._stream, arguments, 0)
 
-    def _call(self, function: str, *arguments: Any) -> Any:
-        status, *values = getattr(self._driver, function)(*arguments)
+    def call(self, function: str, *arguments: Any) -> Any:
+        """A function of the driver; its value. Raises BackendError, GpuLostError where nothing will help."""
+        status, *values = getattr(self.driver, function)(*arguments)
         if int(status) == OUT_OF_MEMORY:
             raise BackendError(
                 f"{function}: the GPU is out of memory (asked for {arguments[0]}), expected enough for the "
@@ -270,10 +239,11 @@ class Pair:
             self.nbytes = nbytes
 
 
-def _release(driver: Any, device: Any, context: Any, handles: list[tuple[str, Any]]) -> None:
+def _release(process: int, driver: Any, device: Any, context: Any, stream: Any) -> None:
+    if os.getpid() != process:
+        return
     driver.cuCtxPushCurrent(context)
-    for destroy, handle in reversed(handles):
-        getattr(driver, destroy)(handle)
+    driver.cuStreamDestroy(stream)
     driver.cuCtxPopCurrent()
     driver.cuDevicePrimaryCtxRelease(device)
 

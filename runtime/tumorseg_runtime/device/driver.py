@@ -43,8 +43,8 @@ def why_no_driver(ordinal: int = 0) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class GpuFacts:
-    """The first visible GPU. capability: compute capability, '8.7'. cuda: newest CUDA version that the driver
-    serves, '12.6'. driver: version of the kernel module, None where the system does not tell."""
+    """A visible GPU. capability: compute capability, '8.7'. cuda: newest CUDA version that the driver serves,
+    '12.6'. driver: version of the kernel module, None where the system does not tell."""
 
     name: str
     capability: str
@@ -53,16 +53,25 @@ class GpuFacts:
 
 
 @functools.cache
-def gpu_facts() -> GpuFacts | None:
-    """Facts of the GPU from the driver itself, without any package; None without a driver that answers."""
-    if why_no_driver() is not None:
+def gpus() -> tuple[GpuFacts, ...]:
+    """Every visible GPU, by its number; none without a driver that answers, or up to one that it tells
+    nothing of."""
+    found: list[GpuFacts] = []
+    while facts := gpu_facts(len(found)):
+        found.append(facts)
+    return tuple(found)
+
+
+def gpu_facts(ordinal: int = 0) -> GpuFacts | None:
+    """Facts of a GPU from the driver itself, without any package; None where the driver has none such."""
+    if why_no_driver(ordinal) is not None:
         return None
     library = ctypes.CDLL("libcuda.so.1")
     version, device, major, minor = (ctypes.c_int() for _ in range(4))
     name = ctypes.create_string_buffer(_NAME_BYTES)
     statuses = (
         library.cuDriverGetVersion(ctypes.byref(version)),
-        library.cuDeviceGet(ctypes.byref(device), 0),
+        library.cuDeviceGet(ctypes.byref(device), ordinal),
         library.cuDeviceGetName(name, _NAME_BYTES, device),
         library.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device),
         library.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device),

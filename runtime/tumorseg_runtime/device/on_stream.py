@@ -15,6 +15,10 @@ class OnStream(Session, Protocol):
     def gpu(self) -> Gpu:
         """The GPU and its stream."""
 
+    @property
+    def smallest(self) -> int:
+        """Batch that the network takes at least."""
+
     def enqueue(self, count: int, source: int, target: int) -> None:
         """Queue `count` images at device address `source`, in the form of `input`, whose answers go to
         `target`, on the stream of `gpu`; waits for nothing. The context is current. Raises BackendError.

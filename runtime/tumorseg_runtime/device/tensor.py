@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.device.cuda import Gpu, Memory
+from tumorseg_runtime.device.cuda import Gpu
+from tumorseg_runtime.device.memory import Memory
 
-TYPES = {np.dtype(np.float32): "<f4", np.dtype(np.float16): "<f2"}
+TYPES = {np.dtype(np.float32): "<f4", np.dtype(np.float16): "<f2", np.dtype(np.uint8): "|u1"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

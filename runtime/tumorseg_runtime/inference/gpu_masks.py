@@ -1,21 +1,21 @@
 """Pixels in, masks out, on the GPU alone: what crosses the bus is uint8 images up and one bit per pixel down.
 
-A batch is uploaded, preprocessed into the engine's own input, inferred and decided at each image's own size;
-its bits come down. There are two sets of buffers and three streams (up, compute, down) that are
-ordered by events, so that upload, compute and download of neighbouring batches overlap; the host waits once
-per batch, for its last event. What is computed for a number of images is captured as a CUDA graph behind its
-first batch, where it can be. Once a batch of a size, and images as large, were seen in each set, nothing is
-allocated.
+A batch is uploaded, preprocessed into the network's own input, inferred and decided (`gpu_answers`); its bits
+come down. There are two sets of buffers and three streams (up, compute, down) that are ordered by events, so
+that upload, compute and download of neighbouring batches overlap; the host waits once per batch, for its last
+event. What is computed for a number of images is captured as a CUDA graph behind its first batch, where it
+can be. Once a batch of a size, and images as large, were seen in each set, nothing is allocated.
 
 Masks and the share of close pixels are those of `tumorseg_runtime.processing.postprocess`, bit for bit: an
 image of which a decision hangs on the rounding of floats is decided on the host, from its logits, which come
 down for that alone. `logits=True` brings down the logits of all images instead, and the host decides;
-`logits="float16"` brings them as FP16 beside the masks.
+`logits="float16"` brings them as FP16 beside the masks. A deploy form has decided already: its masks come
+down.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,31 +25,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import InputError, OutputError, TumorsegError
-from tumorseg_runtime.core.session import HALVES, LOGITS
+from tumorseg_runtime.core.errors import BackendError, InputError, TumorsegError
+from tumorseg_runtime.core.session import HALVES, MASKS
 from tumorseg_runtime.device.cuda import Gpu, Pair
+from tumorseg_runtime.device.graphs import capture
+from tumorseg_runtime.device.memory import Handle
 from tumorseg_runtime.device.on_stream import OnStream
-from tumorseg_runtime.processing.decide_cuda import FOUND, WORD, Decider
-from tumorseg_runtime.processing.postprocess import close_share, masks_from_logits
+from tumorseg_runtime.device.stream_session import CLOSE_WAIT_S
+from tumorseg_runtime.inference.gpu_answers import Answer, Answers, Decisions, LogitsDown, NetworkMasks
 from tumorseg_runtime.processing.preprocess_cuda import CudaPreprocessor, require_same_bits
 
 SETS = 2
 PARTS = ("upload", "compute", "download")
-HALF = 2  # bytes of a logit in FP16
-CLOSE_WAIT_S = 1.0  # for a call that may hang: what it holds then goes with it
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Decided:
-    """An image that the GPU decided. masks: bool (K, H, W) at its own size. close: share of its decisions
-    within the band, 0..1; None without a band. logits: float32 (K, h, w) where FP16 came down."""
-
-    masks: npt.NDArray[np.bool_]
-    close: float | None
-    logits: npt.NDArray[np.float32] | None = None
-
-
-Answers = Sequence[Decided] | npt.NDArray[np.float32]
 
 
 class Ticket:
@@ -67,13 +54,13 @@ class Ticket:
 class _Set:
     """Buffers and marks of one batch that is under way."""
 
-    def __init__(self, gpu: Gpu, in_bytes: int, logit_bytes: int, timed: bool) -> None:
+    def __init__(self, gpu: Gpu, in_bytes: int, answer_bytes: int, timed: bool) -> None:
         self.up, self.back, self.halves = Pair(gpu), Pair(gpu), Pair(gpu)
-        self.tensor, self.logits = gpu.device_memory(in_bytes), gpu.device_memory(logit_bytes)
+        self.tensor, self.answer = gpu.device_memory(in_bytes), gpu.device_memory(answer_bytes)
         self.marks = [gpu.event(timed=timed) for _ in range(4)]
         self.begun, self.uploaded, self.computed, self.done = self.marks
-        self.graphs: dict[int, Any] = {}  # by number of images; None where there can be none
-        self.graphs_of = (0, 0)  # bytes of `up` and `back`, whose addresses they hold
+        self.graphs: dict[int, Handle | None] = {}  # by number of images; None where there can be none
+        self.graphs_of = (0, 0)  # the addresses that they hold of `up` and `back`, which grow
         self.ticket: Ticket | None = None
 
 
@@ -81,7 +68,7 @@ class GpuMasks:
     """A `Session` whose batches are the images' own pixels, on a session that can be queued on a stream and
     that nothing else may use meanwhile. Any thread may submit and collect."""
 
-    output, restarts = LOGITS, False
+    restarts = False
 
     def __init__(
         self,
@@ -100,27 +87,33 @@ class GpuMasks:
 
         Raises BackendError where the GPU gives other bits than the CPU, or has too little memory.
         """
-        self._session, self._contract, self._gpu, self._band = session, contract, session.gpu, band
-        self.input, self.info, self._logits = session.input, session.info, logits is True
-        self._halves = logits == HALVES
+        self._session, self._gpu, self._timed = session, session.gpu, timed
+        self.input, self.info, self.output = session.input, session.info, session.output
         self._largest = largest
-        self._preprocess = CudaPreprocessor(contract, self._gpu, session.input.dtype, cache)
+        form = session.input
+        self._preprocess = CudaPreprocessor(contract, self._gpu, form.dtype, cache, form.channels)
         require_same_bits(self._preprocess)
-        self._values = len(contract.classes) * contract.height * contract.width  # logits of an image
-        in_bytes = contract.channels * contract.height * contract.width * self._preprocess.dtype.itemsize
-        self._lock, self._timed = threading.Lock(), timed
-        self._turn = 0
+        in_bytes = int(np.prod(form.shape(contract))) * self._preprocess.dtype.itemsize
+        self._lock, self._turn = threading.Lock(), 0
         with self._gpu.current():
-            self._decider = Decider(contract, self._gpu, band, cache)
+            self._answer = self._answer_of(contract, band, logits, cache)
             self._up, self._down = self._gpu.more_stream(), self._gpu.more_stream()
-            n = self._largest
-            sizes = (n * in_bytes, n * self._values * 4)
+            n = max(largest, session.smallest)
+            sizes = (n * in_bytes, n * self._answer.nbytes)
             self._sets = [_Set(self._gpu, *sizes, timed) for _ in range(SETS)]
-            self._scratch = Pair(self._gpu)  # for logits of single images
             for place in self._sets:
-                place.halves.require(n * self._values * HALF if self._halves else 0)
-            if not logits:
-                self._decider.require_same_masks(self._sets[0].up, self._sets[0].logits, self._sets[0].back)
+                self._answer.prepare(place)
+            self._answer.require_right(self._sets[0], self._sets[0].up)
+
+    def _answer_of(
+        self, contract: Contract, band: float | None, logits: bool | str, cache: Path | None
+    ) -> Answer:
+        gpu, info, largest = self._gpu, self.info, self._largest
+        if self.output == MASKS:
+            return NetworkMasks(contract, gpu, info, largest, cache)
+        if logits is True:
+            return LogitsDown(contract, gpu, info)
+        return Decisions(contract, gpu, info, largest, band, logits == HALVES, cache)
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]]) -> Ticket:
         """Queue a batch of uint8 images, (H, W) or (H, W, 3) of any sizes, for `collect`.
@@ -131,20 +124,29 @@ class GpuMasks:
         if not 1 <= len(images) <= self._largest:
             raise InputError(f"batch holds {len(images)} images, expected 1 to {self._largest}: split it")
         with self._lock:
+            if not self._sets:
+                raise BackendError(f"{self.info.backend} on {self.info.device} is closed: open it again")
             place = self._sets[self._turn % SETS]
             if place.ticket is not None:
                 self._finish(place.ticket)
             ticket = Ticket(place, [image.shape[:2] for image in images])
             with self._gpu.current():
-                self._queue(place, images, ticket.sizes)
+                try:
+                    self._queue(place, images, ticket.sizes)
+                except BaseException:  # a part may be under way, and the next batch writes its memory
+                    with contextlib.suppress(TumorsegError):
+                        self._gpu.synchronise(on=self._up)
+                        self._gpu.synchronise()
+                    raise
             place.ticket = ticket
             self._turn += 1
             return ticket
 
     def collect(self, ticket: Ticket) -> Answers:
-        """Answers of a batch, in order: `Decided`, or float32 logits (N, K, h, w) where those come down.
+        """Answers of a batch, in order: `Decided`, or (N, K, h, w) float32 logits, where those come down, or
+        uint8 masks of a deploy form.
 
-        Raises OutputError for a batch whose logits are not finite, BackendError where the GPU fails.
+        Raises OutputError for answers of which no mask is made, BackendError where the GPU fails.
         """
         with self._lock:
             self._finish(ticket)
@@ -157,6 +159,10 @@ class GpuMasks:
         """`submit` and `collect` of one batch."""
         return self.collect(self.submit(batch))
 
+    def has_graph(self, count: int) -> bool:
+        """Whether batches of so many images are queued as a CUDA graph, once one was seen in each set."""
+        return any(place.graphs.get(count) is not None for place in self._sets)
+
     def interrupt(self) -> None:
         """Nothing ends work on a GPU."""
 
@@ -164,10 +170,9 @@ class GpuMasks:
         """Give everything back; not what a call holds that hangs."""
         if self._lock.acquire(timeout=CLOSE_WAIT_S):
             try:
-                with self._gpu.current():
-                    for place in self._sets:
-                        if place.ticket is not None:
-                            self._finish(place.ticket)
+                for place in self._sets:
+                    if place.ticket is not None:
+                        self._finish(place.ticket)
                 self._sets = []
             finally:
                 self._lock.release()
@@ -178,11 +183,7 @@ class GpuMasks:
     ) -> None:
         count, gpu = len(images), self._gpu
         names = [f"image {index}" for index in range(count)]
-        beside = None
-        nbytes_down = count * self._values * 4
-        if not self._logits:
-            beside, words = self._decider.outlines(sizes)
-            nbytes_down = self._largest * FOUND.itemsize + words * WORD
+        beside, nbytes_down = self._answer.plan(sizes)
         nbytes = self._preprocess.stage(images, names, place.up, beside)
         place.back.require(nbytes_down)
         if self._timed:
@@ -193,35 +194,29 @@ class GpuMasks:
         self._compute(place, count)
         gpu.record(place.computed)
         gpu.after(place.computed, on=self._down)
-        source = place.logits if self._logits else place.back.device
-        gpu.download(place.back.host.pointer, source.pointer, nbytes_down, on=self._down)
-        if self._halves:
-            pair, nbytes = place.halves, count * self._values * HALF
-            gpu.download(pair.host.pointer, pair.device.pointer, nbytes, on=self._down)
+        self._answer.bring(place, count, nbytes_down, self._down)
         gpu.record(place.done, on=self._down)
 
     def _compute(self, place: _Set, count: int) -> None:
-        """Queue kernels and network, from the second batch of this size on as a graph."""
+        """Queue kernels and network, from the second batch of this size on as a graph. A network that takes
+        no batch so small gets what the set's memory holds besides, and its answers are not looked at."""
+        beside = place.up.device.pointer + self._preprocess.beside_at(count)
 
         def work() -> None:
             self._preprocess.launch(count, place.up, place.tensor)
-            self._session.enqueue(count, place.tensor.pointer, place.logits.pointer)
-            if not self._logits:
-                outlines = place.up.device.pointer + self._preprocess.beside_at(count)
-                self._decider.launch(count, self._largest, place.logits.pointer, outlines, place.back)
-            if self._halves:
-                halves = place.halves.device.pointer
-                self._decider.launch_halves(count * self._values, place.logits.pointer, halves)
+            batch = max(count, self._session.smallest)
+            self._session.enqueue(batch, place.tensor.pointer, place.answer.pointer)
+            self._answer.launch(count, place, beside)
 
-        if place.graphs_of != (now := (place.up.nbytes, place.back.nbytes)):  # they have moved
+        if place.graphs_of != (now := (place.up.device.pointer, place.back.device.pointer)):
             place.graphs, place.graphs_of = {}, now
-        if place.graphs.get(count) is not None:
-            self._gpu.replay(place.graphs[count])
+        if (graph := place.graphs.get(count)) is not None:
+            self._gpu.replay(graph)
             return
         work()
         if count not in place.graphs:
             # At once: another shape would undo what the network made ready for this one outside of a capture.
-            place.graphs[count] = self._gpu.capture(work)
+            place.graphs[count] = capture(self._gpu, work)
 
     def _finish(self, ticket: Ticket) -> None:
         """Wait for a batch, if that was not done: the one time that the host does. The lock is held."""
@@ -235,58 +230,7 @@ class GpuMasks:
                 if self._timed:
                     spans = map(self._gpu.nanoseconds, place.marks, place.marks[1:])
                     ticket.parts = dict(zip(PARTS, spans, strict=True))
-                self._session.served(len(ticket.sizes))
-                ticket.answers = (
-                    self._read_logits(place, ticket) if self._logits else self._read(place, ticket)
-                )
-                if self._halves and isinstance(ticket.answers, list):
-                    ticket.answers = self._with_halves(place, ticket.answers)
+                self._session.served(max(len(ticket.sizes), self._session.smallest))
+                ticket.answers = self._answer.read(place, ticket.sizes, self._down)
         except TumorsegError as error:
             ticket.error = error
-
-    def _read_logits(self, place: _Set, ticket: Ticket) -> npt.NDArray[np.float32]:
-        contract, count = self._contract, len(ticket.sizes)
-        flat = place.back.host.array()[: count * self._values * 4].view(np.float32)
-        logits = flat.reshape(count, len(contract.classes), contract.height, contract.width).copy()
-        self._require_finite(np.flatnonzero(~np.isfinite(logits).all(axis=(1, 2, 3))).tolist())
-        return logits
-
-    def _read(self, place: _Set, ticket: Ticket) -> list[Decided]:
-        found, masks = self._decider.read(place.back.host.array(), self._largest, ticket.sizes)
-        self._require_finite(np.flatnonzero(found["broken"]).tolist())
-        return [
-            self._by_host(place, index, size)
-            if unsure
-            else Decided(mask, None if self._band is None else int(close) / mask.size)
-            for index, (mask, size, (_, unsure, close)) in enumerate(
-                zip(masks, ticket.sizes, found.tolist(), strict=True)
-            )
-        ]
-
-    def _with_halves(self, place: _Set, answers: list[Decided]) -> list[Decided]:
-        contract = self._contract
-        flat = place.halves.host.array()[: len(answers) * self._values * HALF].view(np.float16)
-        shape = (len(answers), len(contract.classes), contract.height, contract.width)
-        logits = flat.reshape(shape).astype(np.float32)
-        return [dataclasses.replace(one, logits=own) for one, own in zip(answers, logits, strict=True)]
-
-    def _by_host(self, place: _Set, index: int, size: tuple[int, int]) -> Decided:
-        """Decide one image from its logits, which are still in the set's memory."""
-        contract, nbytes = self._contract, self._values * 4
-        self._scratch.require(nbytes)
-        source = place.logits.pointer + index * nbytes
-        self._gpu.download(self._scratch.host.pointer, source, nbytes, on=self._down)
-        self._gpu.record(place.done, on=self._down)
-        self._gpu.await_event(place.done)
-        flat = self._scratch.host.array()[:nbytes].view(np.float32)
-        logits = flat.reshape(len(contract.classes), contract.height, contract.width)
-        close = None if self._band is None else close_share(logits, contract, *size, self._band)
-        return Decided(masks_from_logits(logits, contract, *size), close)
-
-    def _require_finite(self, broken: list[int]) -> None:
-        if broken:
-            info = self.info
-            raise OutputError(
-                f"{info.backend} on {info.device} in {info.precision} returned logits that are not finite "
-                f"for images {broken} of a batch: use the fp32 artefact"
-            )

@@ -9,6 +9,8 @@ call. What crosses between the two are pixels and masks, in messages of a JSON o
 from __future__ import annotations
 
 import dataclasses
+import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,13 @@ from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError
 from tumorseg_runtime.core.records import Format, to_json
 from tumorseg_runtime.core.session import HOST, STREAM, InputForm, Session, SessionInfo
-from tumorseg_runtime.inference.gpu_masks import Answers, Decided, GpuMasks
+from tumorseg_runtime.inference.gpu_answers import Answers, Decided
+from tumorseg_runtime.inference.gpu_masks import GpuMasks
 from tumorseg_runtime.parity.margin import Band
 
 SCRIPT = Path(__file__).with_name("gpu_worker.py")
 LIMIT_S = 300.0  # of one batch; who must notice sooner gives a deadline
+START_LIMIT_S = 3600.0  # of a start, in which TensorRT may build an engine: a quarter of an hour on a Jetson
 LENGTH_BYTES = 4
 _MESSAGE = Format("message between processes", "install tumorseg again", error=BackendError, max_bytes=2**20)
 
@@ -75,7 +79,7 @@ def open_apart(
         "device_folder": folder,
         **options,
     }
-    return GpuProcess(Worker(f"{backend} on '{device}'", SCRIPT, setup, LIMIT_S))
+    return GpuProcess(Worker(f"{backend} on '{device}'", SCRIPT, setup, LIMIT_S, start_limit_s=START_LIMIT_S))
 
 
 def masks_of(
@@ -133,11 +137,11 @@ class GpuProcess:
         self._worker.close()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Sent:
-    """A batch that the child has queued."""
+    """A batch that the child has queued. ticket: of no other batch, of this child or another."""
 
-    number: int
+    ticket: str
 
 
 class MasksApart:
@@ -147,18 +151,25 @@ class MasksApart:
 
     def __init__(self, session: GpuProcess, pipeline: dict[str, Any]) -> None:
         self._session, self._pipeline = session, pipeline
+        self._lock = threading.Lock()
+        self._forgotten: list[str] = []  # tickets that nobody holds: the child still keeps their masks
         self.input, self.info, self.output = session.input, session.info, session.output
 
     def submit(self, images: Sequence[npt.NDArray[np.uint8]]) -> _Sent:
         """Queue a batch of uint8 images for `collect`."""
-        found, _ = self._session.ask({"do": "submit", "pipeline": self._pipeline}, *images)
-        return _Sent(found["ticket"])
+        with self._lock:  # the collector only adds
+            forgotten = self._forgotten[:]
+            del self._forgotten[: len(forgotten)]
+        asked = {"do": "submit", "pipeline": self._pipeline, "forgotten": forgotten}
+        sent = _Sent(self._session.ask(asked, *images)[0]["ticket"])
+        weakref.finalize(sent, self._forgotten.append, sent.ticket).atexit = False
+        return sent
 
     def collect(self, sent: _Sent) -> Answers:
         """Answers of a batch, in order; raises BackendError where the child that had it is gone."""
-        found, arrays = self._session.ask({"do": "collect", "ticket": sent.number})
+        found, arrays = self._session.ask({"do": "collect", "ticket": sent.ticket})
         if "close" not in found:
-            return np.array(arrays[0])  # logits
+            return np.array(arrays[0])  # logits, or masks of a deploy form
         count = len(found["close"])
         logits = arrays[count:] or [None] * count
         return [

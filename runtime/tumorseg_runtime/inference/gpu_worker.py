@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import sys
+import uuid
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
@@ -40,8 +41,7 @@ class GpuServer:
         )  # fmt: skip
         self._contract = bundle.contract
         self._pipelines: dict[str, GpuMasks] = {}
-        self._tickets: dict[int, tuple[GpuMasks, Any]] = {}
-        self._sent = 0
+        self._tickets: dict[str, tuple[GpuMasks, Any]] = {}
 
     def facts(self) -> dict[str, Any]:
         """What the parent must know of the session."""
@@ -68,15 +68,16 @@ class GpuServer:
         return packed({})
 
     def _submit(self, values: dict[str, Any], arrays: list[Any]) -> bytes:
-        pipeline = self._pipeline(values["pipeline"])
-        self._sent += 1
-        self._tickets[self._sent] = (pipeline, pipeline.submit(arrays))
-        return packed({"ticket": self._sent})
+        for ticket in values["forgotten"]:
+            self._tickets.pop(ticket, None)
+        pipeline, ticket = self._pipeline(values["pipeline"]), uuid.uuid4().hex
+        self._tickets[ticket] = (pipeline, pipeline.submit(arrays))
+        return packed({"ticket": ticket})
 
     def _collect(self, values: dict[str, Any], arrays: list[Any]) -> bytes:
         if values["ticket"] not in self._tickets:
             raise BackendError(
-                f"batch {values['ticket']} went with the process that had it, expected it here: try again"
+                "a batch went with the process that had it, expected it in this one: try again"
             )
         pipeline, ticket = self._tickets.pop(values["ticket"])
         answers = pipeline.collect(ticket)

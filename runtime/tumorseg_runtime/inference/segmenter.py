@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.backends import FOLDER_BACKENDS, files_of
+from tumorseg_runtime.backends import files_of, uses_folder
 from tumorseg_runtime.backends.selection import AUTO, Opener, Selection, open_auto, open_choice
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
@@ -78,8 +78,8 @@ class Segmenter:
 
             session, again = on_gpu(session), reopen
             reopen = None if again is None else lambda: on_gpu(again())
-            self._form, self._gather = PixelForm(contract), None
-            self.gives_masks = logits is not True
+            self.gives_masks = self.resizes_masks or logits is not True
+            self._form, self._gather = PixelForm(contract, session.input), None
             self.ahead = 1  # batches under way beside the one waited for
         else:
             form = HostForm(contract, session.input)
@@ -137,7 +137,7 @@ class Segmenter:
         else:
             opened = Bundle.open(bundle, public_key, lambda one: files_of(one, backend, choice.precision))
         folder = None if device_folder is None else Path(device_folder)
-        if folder is None and (backend in (AUTO, *FOLDER_BACKENDS) or device == "tensorrt"):
+        if folder is None and (backend == AUTO or uses_folder(backend, choice.device)):
             from tumorseg_runtime.device.cache import find
 
             folder = find(opened)
@@ -292,9 +292,9 @@ class Segmenter:
 
 
 def door_of(
-    bundle: Bundle, session: Session, batch_size: int | None = None, logits: bool | str = True
+    bundle: Bundle, session: Session, batch_size: int | None = None, logits: bool | str = True, **more: Any
 ) -> Segmenter:
     """The door that serves on a session, with the default batch size or the largest that it takes."""
     size = batch_size or min(BATCH_SIZE, session.input.max_batch or BATCH_SIZE)
-    guard = read_guard(bundle)
-    return Segmenter(bundle.contract, session, size, band=CONFORMANCE_BAND, logits=logits, guard=guard)
+    options: Any = {"band": CONFORMANCE_BAND, "guard": read_guard(bundle), "logits": logits, **more}
+    return Segmenter(bundle.contract, session, size, **options)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tumorseg_runtime.backends import BACKENDS, has_artefact, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.backend import split_device
 from tumorseg_runtime.core.errors import (
     BackendError,
     BundleError,
@@ -18,7 +19,7 @@ from tumorseg_runtime.core.errors import (
     ParityError,
 )
 from tumorseg_runtime.core.progress import Tell, part, silent
-from tumorseg_runtime.core.session import STREAM, Session
+from tumorseg_runtime.core.session import LOGITS, STREAM, Session
 from tumorseg_runtime.device.cache import find, read_ranking
 from tumorseg_runtime.device.engines import OtherMachineError, engines_in, read_key
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -95,7 +96,7 @@ def replay_golden(
     info, golden = session.info, load_golden(bundle)
     name = f"{info.backend} {info.device} {info.precision}"
     reports = []
-    ways = (True, False) if STREAM in session.input.memory else (True,)
+    ways = (True, False) if STREAM in session.input.memory and session.output == LOGITS else (True,)
     for number, logits in enumerate(ways):
         door = make(bundle, session, None, logits)
         plan = full_plan(door.batch_size) if full else quick_plan(door.batch_size)
@@ -129,7 +130,7 @@ def verify_bundle(
     bundle = Bundle.read_index(root, public_key)
     if backend is not None and backend not in BACKENDS:
         raise InputError(f"backend is '{backend}', expected one of {', '.join(BACKENDS)}")
-    if device is not None and device not in DEVICES:
+    if device is not None and split_device(device)[0] not in DEVICES:
         raise InputError(f"device is '{device}', expected one of {', '.join(DEVICES)}")
     problems = tuple(bundle.problems())
     asked: list[tuple[str, str, str]] = []
@@ -143,7 +144,8 @@ def verify_bundle(
             for name in (BACKENDS if backend is None else (backend,))
             for one in (devices_of(name) if device is None else (device,))
             for kind in (precisions if precision is None else (precision,))
-            if backend is not None or has_artefact(bundle, name, kind, folder)
+            if backend is not None
+            or (split_device(one)[0] in BACKENDS[name].devices and has_artefact(bundle, name, kind, folder))
         ]
     able = [key for key in asked if why_unavailable(*key[:2]) is None]
     checks = tuple(

@@ -52,8 +52,8 @@ class HostForm:
 class PixelForm:
     """Frames' own pixels, for a session that preprocesses on the GPU."""
 
-    def __init__(self, contract: Contract) -> None:
-        self._channels = contract.channels
+    def __init__(self, contract: Contract, form: InputForm) -> None:
+        self._channels = form.shape(contract)[0]
 
     def prepare(self, frame: Frame) -> npt.NDArray[Any]:
         """uint8 (H, W) or (H, W, 3), as it is."""

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import SOFTMAX, Contract
-from tumorseg_runtime.core.errors import BackendError
-from tumorseg_runtime.device.cuda import Gpu, Memory, Pair
+from tumorseg_runtime.core.errors import BackendError, InputError
+from tumorseg_runtime.device.cuda import Gpu, Pair
+from tumorseg_runtime.device.memory import Memory
 from tumorseg_runtime.processing.kernels import DECIDE, cubin_of
 from tumorseg_runtime.processing.postprocess import close_share, masks_from_logits
 
@@ -35,6 +36,7 @@ OUTLINE = np.dtype(
     ]
 )
 FOUND = np.dtype([("broken", "<u4"), ("unsure", "<u4"), ("close", "<u4")])
+MOST_DECISIONS = 2**31 - 64  # of an image: the kernel counts them by signed integers
 WORD = 4  # bytes; a word holds 32 decisions
 # Each way of computing a resized logit, with its weights given, errs by at most about 4 roundings (2**-24) of
 # the largest sample; two ways differ by at most 8. Twice that.
@@ -66,6 +68,11 @@ def outlines(
         blends += [blend_table(width, own_width, False), blend_table(height, own_height, True)]
         start += own_width + own_height
         word += words_of(classes, (own_height, own_width))
+        if classes * own_height * own_width >= MOST_DECISIONS:
+            raise InputError(
+                f"image {index} has {own_height}x{own_width} pixels in {classes} classes, expected at most "
+                f"{MOST_DECISIONS} decisions: resize it, or take logits=True"
+            )
     return np.concatenate([one.view(np.uint8) for one in (records, *blends)]), word
 
 
@@ -109,7 +116,8 @@ class Decider:
         """band: in logits; None counts no close pixels. The context is current. Raises BackendError."""
         self._contract, self._gpu, self._band = contract, gpu, band
         cubin = cubin_of(gpu.capability, cache, DECIDE)
-        self._function, self._to_half = (gpu.function(cubin, name) for name in ("decide", "to_half"))
+        names = ("decide", "to_half", "pack")
+        self._function, self._to_half, self._pack = (gpu.function(cubin, name) for name in names)
 
     def outlines(self, sizes: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.uint8], int]:
         """`outlines` of images for this network."""
@@ -142,6 +150,16 @@ class Decider:
         """Queue the rounding of so many logits to float16; what is larger becomes the largest of them."""
         grid = (BLOCKS, 1, 1)
         self._gpu.launch(self._to_half, grid, (THREADS, 1, 1), addresses=(logits, halves), numbers=(values,))
+
+    def launch_packing(self, count: int, largest: int, masks: int, back: Pair) -> None:
+        """Queue the packing of `count` images' masks, uint8 (K, h, w) each, into `back`."""
+        contract, found = self._contract, back.device.pointer
+        self._gpu.clear(found, count * FOUND.itemsize)
+        self._gpu.launch(
+            self._pack, (BLOCKS, count, 1), (THREADS, 1, 1),
+            addresses=(masks, found, found + largest * FOUND.itemsize),
+            numbers=(len(contract.classes) * contract.height * contract.width,),
+        )  # fmt: skip
 
     def read(
         self, back: npt.NDArray[np.uint8], largest: int, sizes: Sequence[tuple[int, int]]
@@ -194,3 +212,24 @@ class Decider:
                     f"{broken}), "
                     "expected none: bring the logits down (logits=True)"
                 )
+
+    def require_same_packing(self, up: Pair, masks: Memory, back: Pair) -> None:
+        """Raise BackendError where the GPU packs made-up masks otherwise than they are. The memory is
+        written; `masks` holds those of an image."""
+        contract = self._contract
+        size = (contract.height, contract.width)
+        made = np.random.default_rng(0).integers(0, 2, (len(contract.classes), *size), np.uint8)
+        nbytes = FOUND.itemsize + words_of(len(contract.classes), size) * WORD
+        up.require(made.nbytes)
+        back.require(nbytes)
+        up.host.array()[: made.nbytes] = made.ravel()
+        self._gpu.upload(masks.pointer, up.host.pointer, made.nbytes)
+        self.launch_packing(1, 1, masks.pointer, back)
+        self._gpu.download(back.host.pointer, back.device.pointer, nbytes)
+        self._gpu.synchronise()
+        found, (got,) = self.read(back.host.array(), 1, [size])
+        if found["broken"].any() or found["unsure"].any() or not np.array_equal(got, made.astype(bool)):
+            raise BackendError(
+                f"{self._gpu.name} (sm_{self._gpu.capability}) packs masks of {size[0]}x{size[1]} otherwise "
+                "than they are, expected each bit as it was: preprocess on the CPU"
+            )

@@ -3,7 +3,8 @@
 One kernel (`kernels/preprocess.cu`) takes a batch of images of different sizes, gray and RGB mixed, to one
 NCHW tensor. Taps come from the same function as on the CPU and the normalised values from the same table, so
 the kernel has integers only. For float16 the table is rounded once, half to even: the bits of
-`Preprocessor(image).astype(np.float16)`. An instance proves itself on golden images before it is handed out.
+`Preprocessor(image).astype(np.float16)`. For uint8, which a deploy form takes, it is the value itself. An
+instance proves itself on golden images before it is handed out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, InputError
-from tumorseg_runtime.device.cuda import Gpu, Memory, Pair, open_gpu
+from tumorseg_runtime.device.cuda import Gpu, Pair, open_gpu
+from tumorseg_runtime.device.memory import Memory
 from tumorseg_runtime.device.tensor import DeviceTensor, interface_of
 from tumorseg_runtime.images.read import check_image
 from tumorseg_runtime.processing.kernels import cubin_of
@@ -38,7 +40,7 @@ IMAGE = np.dtype(
         ("reserved", "<i4"),
     ]
 )
-DTYPES = ("float32", "float16")
+DTYPES = ("float32", "float16", "uint8")
 BLOCK = (32, 8, 1)  # threads: columns, rows, images
 ALIGNMENT = 16  # bytes, of each image in the staging memory
 REMEMBERED_SIZES = 64
@@ -66,16 +68,19 @@ class CudaPreprocessor:
     """
 
     def __init__(
-        self, contract: Contract, gpu: Gpu, dtype: str = "float32", cache: Path | None = None
-    ) -> None:
+        self, contract: Contract, gpu: Gpu, dtype: str = "float32", cache: Path | None = None,
+        channels: int | None = None,
+    ) -> None:  # fmt: skip
+        """channels: planes that are made, where they are not the contract's: of uint8 alone."""
         if dtype not in DTYPES:
             raise InputError(f"dtype is '{dtype}', expected one of {', '.join(DTYPES)}")
-        self.contract = contract
+        self.contract, self.channels = contract, channels or contract.channels
         self.gpu = gpu
         self.dtype = np.dtype(dtype)
-        self._lock = threading.Lock()
+        self._lock, self._on_cpu = threading.Lock(), Preprocessor(contract)
         cubin = cubin_of(gpu.capability, cache)
-        table = np.ascontiguousarray(Preprocessor(contract).table.astype(self.dtype))  # (C, 256)
+        values = self._on_cpu.table if dtype != "uint8" else np.tile(np.arange(256), (self.channels, 1))
+        table = np.ascontiguousarray(values.astype(self.dtype))  # (C, 256)
         with gpu.current():
             self._function = gpu.function(cubin, f"preprocess_{dtype}")
             self._table = gpu.device_memory(table.nbytes)
@@ -98,7 +103,7 @@ class CudaPreprocessor:
             raise InputError("got no images, expected one or more")
         names = [f"image {index}" for index in range(len(images))] if names is None else names
         contract = self.contract
-        shape = (len(images), contract.channels, contract.height, contract.width)
+        shape = (len(images), self.channels, contract.height, contract.width)
         with self._lock, self.gpu.current():
             target = self._target(shape, out)
             nbytes = self.stage(images, names, self._staging)
@@ -106,6 +111,12 @@ class CudaPreprocessor:
             self.launch(len(images), self._staging, target.memory)
             self.gpu.synchronise()
         return target
+
+    def on_cpu(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """The bits that it must give for an image: (C, height, width)."""
+        if self.dtype == np.uint8:
+            return self._on_cpu.planes(image, self.channels)
+        return self._on_cpu(image).astype(self.dtype)
 
     def stage(
         self,
@@ -136,7 +147,7 @@ class CudaPreprocessor:
             (-(-contract.width // BLOCK[0]), -(-contract.height // BLOCK[1]), count),
             BLOCK,
             addresses=(first, tap_start, self._table.pointer, target.pointer),
-            numbers=(contract.channels, contract.height, contract.width),
+            numbers=(self.channels, contract.height, contract.width),
         )
 
     def _target(self, shape: tuple[int, ...], out: DeviceTensor | None) -> DeviceTensor:
@@ -156,7 +167,7 @@ class CudaPreprocessor:
             source = SourceImage(pixels.shape, pixels, 0, int(np.prod(pixels.shape[1:])))
         else:
             source = self._on_device(image, name)
-        if len(source.shape) == 3 and self.contract.channels == 1:
+        if len(source.shape) == 3 and self.channels == 1:
             raise InputError(
                 f"{name}: is a colour image, the network takes gray: convert it by a rule you choose"
             )
@@ -217,7 +228,7 @@ def open_preprocessor(
 ) -> CudaPreprocessor:
     """A preprocessor on this machine's GPU that has given the CPU's bits on golden images.
 
-    dtype: 'float32' or 'float16'. cache: folder for the compiled kernel; None compiles anew (half a second).
+    dtype: of DTYPES. cache: folder for the compiled kernel; None compiles anew (half a second).
     ordinal: of the GPU.
     Raises BackendError where driver, GPU or packages are missing, or where a bit differs.
     """
@@ -228,9 +239,8 @@ def open_preprocessor(
 
 def require_same_bits(preprocess: CudaPreprocessor) -> None:
     """Raise BackendError where the GPU gives other bits than the CPU on golden images."""
-    images = [image for image in golden_images() if image.ndim == 2 or preprocess.contract.channels == 3]
-    on_cpu = Preprocessor(preprocess.contract)
-    expected = np.stack([on_cpu(image) for image in images]).astype(preprocess.dtype)
+    images = [image for image in golden_images() if image.ndim == 2 or preprocess.channels == 3]
+    expected = np.stack([preprocess.on_cpu(image) for image in images])
     got = preprocess(images).numpy()
     unsigned = f"u{preprocess.dtype.itemsize}"
     if differ := int(np.count_nonzero(got.view(unsigned) != expected.view(unsigned))):

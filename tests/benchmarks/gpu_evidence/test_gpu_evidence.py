@@ -59,7 +59,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
 def test_the_kernel_stage_passes_on_the_host_s_kernels(driver: FakeDriver, tmp_path: Path) -> None:
     found = stage(kernel.run, tmp_path, dry=True)
     assert found["status"] == DRY, found
-    assert [check["passed"] for check in found["checks"]] == [True] * 7
+    assert [check["passed"] for check in found["checks"]] == [True] * 9
     assert list(found["figures"]) == ["small to 512x512, host to GPU, ms, median"]
 
 

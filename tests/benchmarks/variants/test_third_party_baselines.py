@@ -66,6 +66,7 @@ def test_a_baseline_that_cannot_be_tried_says_what_is_missing(
         "stock-openvino": "openvino, onnxscript is not installed (extra third-party)",
         "stock-ncnn": "ncnn, pnnx, onnxscript is not installed (extra third-party)",
         "stock-mnn": "MNN, onnxscript is not installed (extra third-party)",
+        "stock-opencv": "onnxscript is not installed (extra third-party)",
     }
 
 

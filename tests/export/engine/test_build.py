@@ -55,7 +55,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     monkeypatch.setattr(backend, "why_unavailable", lambda device: None)
     monkeypatch.setattr(backend, "open_gpu", lambda ordinal=0: Gpu(driver))
 
-    def door(bundle: Bundle, session: Any, size: int, logits: bool) -> Segmenter:
+    def door(bundle: Bundle, session: Any, size: int, logits: bool, kernel_cache: Path) -> Segmenter:
         return Segmenter(bundle.contract, session, size, preprocess="cpu")  # the fake has no streams
 
     monkeypatch.setattr(build_module, "door_of", door)
@@ -110,6 +110,17 @@ def test_an_engine_is_tuned_for_the_smallest_batch_and_for_another(
     assert len(session._execution.contexts) == 1
 
 
+def test_an_engine_without_small_batches_is_proven_and_serves_them(
+    mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path
+) -> None:
+    """Three golden images, and an engine for four or more."""
+    results = build_for_device(mean_bundle, tmp_path, DeviceOptions(profile=Profile(4, 4, 8)), quiet)
+    assert results.flipped_pixels == 0
+    session = backend.open_session(BACKENDS["tensorrt"], mean_bundle, "cuda", "fp16", None, tmp_path)
+    one = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    np.testing.assert_allclose(session.infer(one), one.mean(axis=1, keepdims=True), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("form", "planes"), [("onnx-deploy", 3), ("onnx-deploy-gray", 1)])
 def test_a_deploy_form_becomes_an_engine_that_gives_masks(
     mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path, form: str, planes: int
@@ -124,6 +135,7 @@ def test_a_deploy_form_becomes_an_engine_that_gives_masks(
         device_folder=tmp_path,
         batch_size=4,
         self_test="full",
+        preprocess="cpu",  # the fake has no streams
         own_process=False,
     )
     assert segmenter.info.backend == name
@@ -186,7 +198,7 @@ def test_without_a_driver_tensorrt_is_not_touched(
         (DeviceOptions(precision="fp32"), BundleError, "has no fp32 onnx artefact"),
         (DeviceOptions("fp16", "onnx-deploy"), BundleError, "has no fp16 onnx-deploy artefact"),
         (DeviceOptions(workspace_mb=0), InputError, "workspace is 0 MiB"),
-        (DeviceOptions(profile=Profile(4, 4, 8)), ParityError, "takes 4 images or more, the bundle has 3"),
+        (DeviceOptions(device="tensorrt"), InputError, "device is 'tensorrt', expected cuda, or cuda:1"),
     ],
 )
 def test_wrong_choices(

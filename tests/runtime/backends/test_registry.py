@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tumorseg_runtime.backends as registry
-from tumorseg_runtime.backends import BACKENDS, FOLDER_BACKENDS, MASK_BACKENDS, why_unavailable
+from tumorseg_runtime.backends import BACKENDS, MASK_BACKENDS, uses_folder, why_unavailable
 from tumorseg_runtime.cli import diagnostics, main
 from tumorseg_runtime.core.backend import BackendSpec
 from tumorseg_runtime.core.errors import InputError
@@ -77,7 +77,10 @@ def test_every_table_follows_from_the_records() -> None:
     assert len(BACKENDS) == len(registry._RECORDS)  # no two of one name
     forms = ("deploy", "deploy-gray")
     assert tuple(f"{of}-{form}" for of in ("onnxruntime", "tensorrt") for form in forms) == MASK_BACKENDS
-    assert FOLDER_BACKENDS == ("tensorrt", "tensorrt-deploy", "tensorrt-deploy-gray")
+    built = ["tensorrt", "tensorrt-deploy", "tensorrt-deploy-gray"]
+    assert [name for name in BACKENDS if uses_folder(name, "cuda:1")] == built
+    assert uses_folder("onnxruntime", "tensorrt:1")
+    assert not uses_folder("another", "cuda")
     assert {(name, device) for name in BACKENDS for device in devices_of(name)} == {
         (spec.name, device) for spec in SPECS for device in spec.devices
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tumorseg_runtime.backends.worker import Worker
+from tumorseg_runtime.backends.worker import START_LIMIT_S, Worker
 from tumorseg_runtime.core.errors import BackendError
 
 pytestmark = pytest.mark.process
@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection
 def main(descriptor, parent):
     connection = Connection(descriptor)
     setup = json.loads(connection.recv_bytes())
+    time.sleep(setup.get("slow", 0))
     if "refuse" in setup:
         connection.send_bytes(json.dumps({"error": setup["refuse"]}).encode())
         return
@@ -62,8 +63,8 @@ def start(tmp_path: Path) -> Any:
     script.write_text(CHILD)
     workers = []
 
-    def open_worker(limit_s: float = 60.0, **setup: object) -> Worker:
-        workers.append(Worker("test", script, setup, limit_s))
+    def open_worker(limit_s: float = 60.0, start_limit_s: float = START_LIMIT_S, **setup: object) -> Worker:
+        workers.append(Worker("test", script, setup, limit_s, start_limit_s=start_limit_s))
         return workers[-1]
 
     yield open_worker
@@ -224,7 +225,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path, end: str) -> None:
     code = f"""
 import os, sys, time
 from pathlib import Path
-from tumorseg_runtime.backends.worker import Worker
+from tumorseg_runtime.backends.worker import START_LIMIT_S, Worker
 worker = Worker("test", Path({str(tmp_path / "child.py")!r}), {{}}, 60.0)
 print(worker.pid, flush=True)
 {end}
@@ -238,7 +239,7 @@ def test_a_fork_uses_a_child_of_its_own(tmp_path: Path) -> None:
     code = f"""
 import os, sys
 from pathlib import Path
-from tumorseg_runtime.backends.worker import Worker
+from tumorseg_runtime.backends.worker import START_LIMIT_S, Worker
 worker = Worker("test", Path({str(tmp_path / "child.py")!r}), {{}}, 60.0)
 first = worker.pid
 if os.fork() == 0:
@@ -264,3 +265,9 @@ def test_without_an_interpreter_it_says_so(
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(BackendError, match="names no Python interpreter"):
         start()
+
+
+def test_a_start_has_a_limit_of_its_own(start: Callable[..., Worker]) -> None:
+    assert start(limit_s=0.5, slow=1.0).ask(b"ab") == b"ba"  # a batch may take less than a start
+    with pytest.raises(BackendError, match=r"did not answer within 0\.5 s and was ended"):
+        start(start_limit_s=0.5, slow=60)

@@ -100,7 +100,7 @@ def test_without_a_driver_the_driver_is_the_remedy(monkeypatch: pytest.MonkeyPat
 
     for place in (module, onnxruntime):
         monkeypatch.setattr(place, "why_no_driver", lambda *ordinal: "no NVIDIA driver")
-    monkeypatch.setattr(module, "gpu_facts", lambda: None)
+    monkeypatch.setattr(module, "gpus", lambda: ())
     findings = examine()
     assert find(findings, "gpu").remedy == module.NO_DRIVER_REMEDY
     cuda = find(findings, "backend onnxruntime cuda")
@@ -143,12 +143,12 @@ def test_an_engine_of_another_gpu_is_wrong(
         (GpuFacts("Orin", "8.7", "12.6", None), OK),
         (GpuFacts("T4", "7.5", "12.6", None), WRONG),
     ):
-        monkeypatch.setattr(module, "gpu_facts", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(module, "gpus", lambda gpu=gpu: (gpu,))
         monkeypatch.setattr(module, "why_no_driver", lambda *ordinal: None)
         found = find(examine(small_bundle, tmp_path), "engine a.engine")
         assert found.status == status, found
     assert "is for sm_87, this GPU (T4) is sm_75" in found.detail
-    monkeypatch.setattr(module, "gpu_facts", lambda: GpuFacts("Orin", "8.7", "12.6", None))
+    monkeypatch.setattr(module, "gpus", lambda: (GpuFacts("Orin", "8.7", "12.6", None),))
     installed["tensorrt"] = "10.7.0"
     assert "is for tensorrt 10.3.0, 10.7.0" in find(examine(small_bundle, tmp_path), "engine a.engine").detail
 

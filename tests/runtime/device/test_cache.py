@@ -46,7 +46,7 @@ def test_a_ranking_of_another_bundle_device_or_schema_is_refused(
     with pytest.raises(BundleError, match="its bundle is"):
         read_ranking(tmp_path, other)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(module, "gpu_facts", lambda: GpuFacts("Orin", "8.7", "12.6", "540.4"))
+        elsewhere.setattr(module, "gpus", lambda: (GpuFacts("Orin", "8.7", "12.6", "540.4"),))
         with pytest.raises(BundleError, match=r"its device is .*, expected .*Orin.*: measure again"):
             read_ranking(tmp_path, bundle)
     values = json.loads((tmp_path / RANKING).read_text())
@@ -68,10 +68,11 @@ def test_the_name_covers_bundle_device_and_driver(
     assert name.startswith(bundle.digest()[:16])
     names = {name}
     gpu = GpuFacts("Orin", "8.7", "12.6", "540.4")
-    for facts in (gpu, dataclasses.replace(gpu, driver="550.0")):
-        monkeypatch.setattr(module, "gpu_facts", lambda facts=facts: facts)
+    newer = dataclasses.replace(gpu, driver="550.0")
+    for found in ((gpu,), (gpu, newer), (newer,)):
+        monkeypatch.setattr(module, "gpus", lambda found=found: found)
         names.add(folder_name(bundle))
-    assert len(names) == 3
+    assert len(names) == 4
     assert device_facts()["gpu"]["driver"] == "550.0"
 
 
@@ -111,14 +112,15 @@ def test_the_gpus_facts_come_from_the_driver(monkeypatch: pytest.MonkeyPatch) ->
 
     library = SimpleNamespace(
         cuInit=lambda _: 0, cuDriverGetVersion=put(12060), cuDeviceGet=put(0), cuDeviceGetName=name,
-        cuDeviceGetAttribute=attribute,
+        cuDeviceGetAttribute=attribute, cuDeviceGetCount=put(1),
     )  # fmt: skip
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(driver, "_KERNEL_MODULE", Path("/gone"))
-    for cached in (driver.why_no_driver, driver.gpu_facts):
+    for cached in (driver.why_no_driver, driver.gpus):
         cached.cache_clear()
     try:
         assert driver.gpu_facts() == GpuFacts("Orin", "8.7", "12.6", None)
+        assert driver.gpus() == (driver.gpu_facts(),)
     finally:
-        for cached in (driver.why_no_driver, driver.gpu_facts):
+        for cached in (driver.why_no_driver, driver.gpus):
             cached.cache_clear()

@@ -176,6 +176,17 @@ def test_a_damaged_bundle_never_opens(small_bundle: Path, tmp_path: Path) -> Non
         Segmenter.open(copy)
 
 
+@pytest.mark.parametrize("device", ["tensorrt", "tensorrt:1"])
+def test_every_gpu_of_the_tensorrt_provider_has_the_device_folder(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("tumorseg_runtime.device.cache.find", lambda bundle: asked.append(bundle.name))
+    with pytest.raises(BackendError, match="onnxruntime on 'tensorrt"):
+        Segmenter.open(small_bundle, device=device)
+    assert len(asked) == 1
+
+
 def test_logits_come_as_they_are_rounded_or_not_at_all() -> None:
     for word in ("float32", 1, None):
         with pytest.raises(InputError, match=rf"logits is {word!r}, expected True, False or 'float16'"):

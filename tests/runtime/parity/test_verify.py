@@ -16,6 +16,7 @@ from tumorseg_runtime.core.errors import BundleError, CheckFailedError, InputErr
 from tumorseg_runtime.device.cache import Entry, write_ranking
 from tumorseg_runtime.device.engines import EngineKey, Profile, write_engine
 from tumorseg_runtime.inference.segmenter import door_of
+from tumorseg_runtime.parity import verify as module
 from tumorseg_runtime.parity.verify import PASSED, REFUSED, UNVERIFIED, devices_of, verify_bundle
 
 
@@ -48,6 +49,19 @@ def test_the_command_prints_both_and_exits_0(small_bundle: Path) -> None:
         == f"{small_bundle}: verified: {lines.count(PASSED)} passed, {lines.count(UNVERIFIED)} unverified"
     )
     assert lines == sorted(lines, key=lambda line: line == UNVERIFIED)
+
+
+def test_a_device_with_a_number_and_backends_that_do_not_know_it(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "has_artefact", lambda *which: True)
+    monkeypatch.setattr(module, "why_unavailable", lambda backend, device: f"no {device}")
+    for device in ("cuda", "cuda:1"):
+        checks = verify_bundle(small_bundle, door_of, device=device).checks
+        assert {check.backend.partition("-")[0] for check in checks} == {"onnxruntime", "tensorrt"}
+        assert {(check.device, check.status, check.detail) for check in checks} == {
+            (device, UNVERIFIED, f"no {device}")
+        }
 
 
 @pytest.mark.usefixtures("few_conformance_files")

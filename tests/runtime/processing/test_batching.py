@@ -70,7 +70,7 @@ def test_images_are_preprocessed_where_the_session_runs() -> None:
 
 def test_colour_for_a_gray_network_is_refused_before_the_gpu_sees_it() -> None:
     contract = dataclasses.replace(CONTRACT, mean=(0.5,), std=(0.2,))
-    form = PixelForm(contract)
+    form = PixelForm(contract, InputForm())
     with pytest.raises(InputError, match="colour: is a colour image, the network takes gray"):
         form.prepare(COLOUR)
     assert form.prepare(GRAY) is GRAY.pixels

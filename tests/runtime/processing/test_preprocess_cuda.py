@@ -86,7 +86,7 @@ def assert_same_bits(got: npt.NDArray[Any], expected: npt.NDArray[Any], message:
     np.testing.assert_array_equal(got.view(unsigned), expected.view(unsigned), err_msg=message)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize("contract", [CONTRACT, GRAY_CONTRACT], ids=["rgb", "gray"])
 def test_every_bit_is_that_of_the_cpu(gpu: Gpu, contract: Contract, dtype: str) -> None:
     random = np.random.default_rng(31)
@@ -101,7 +101,8 @@ def test_every_bit_is_that_of_the_cpu(gpu: Gpu, contract: Contract, dtype: str) 
         for height, width in batch:
             colour = contract.channels == 3 and bool(random.integers(2))
             pixels = noise(random, height, width, *((3,) if colour else ()))
-            expected.append(on_cpu(pixels).astype(dtype))
+            planes = on_cpu.planes(pixels, contract.channels)
+            expected.append(planes if dtype == "uint8" else on_cpu(pixels).astype(dtype))
             where = int(random.integers(3))  # packed in host memory, a view of host memory, device memory
             if where == 1:
                 pixels = np.pad(pixels, [(1, 2), (3, 1), (0, 0)][: pixels.ndim])[1:-2, 3:-1]

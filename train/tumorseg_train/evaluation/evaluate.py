@@ -90,6 +90,14 @@ def run_evaluation(
         )
     if part == "train":
         notes.append("These are the images that it was trained on.")
+    contract = predictor.contract
+    if contract.temperature != 1:
+        border = (
+            ""
+            if contract.threshold is None
+            else f", where the threshold is {contract.reported_threshold:.3g}"
+        )
+        notes.append(f"Probabilities are reported at temperature {contract.temperature:.4g}{border}.")
     return Evaluation(
         predictor, manifest, predictions, _values(predictor, manifest, part, scale, predictions, notes, draws)
     )

@@ -21,8 +21,8 @@ struct Outline {  // what is decided for one image
 };
 
 struct Found {  // of one image, zero before
-  Word broken;  // 1 where a logit is not finite
-  Word unsure;  // decisions that hang on rounding
+  Word broken;  // 1 where a logit is not finite; of masks, how many say that none was decided
+  Word unsure;  // decisions that hang on rounding; of masks, how many are neither 0 nor 1
   Word close;   // decisions whose logits lie within the band of another
 };
 
@@ -60,6 +60,26 @@ __device__ __forceinline__ unsigned short half_of(float value) {  // half to eve
 extern "C" __global__ void to_half(const float* logits, unsigned short* halves, int values) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < values; i += gridDim.x * blockDim.x)
     halves[i] = half_of(logits[i]);
+}
+
+// The masks of a deploy form, bytes of 0 and 1, one bit each; what is neither is counted, 255 apart as a decision that
+// was not made. blockIdx.y is the image.
+extern "C" __global__ void pack(const Byte* masks, Found* found, Word* bits, int values) {
+  const int step = gridDim.x * blockDim.x, start = blockIdx.x * blockDim.x + threadIdx.x, words = (values + 31) / 32;
+  const Byte* source = masks + (unsigned long long)blockIdx.y * values;
+  Word undecided = 0, others = 0;
+  for (int word = start; word < words; word += step) {
+    Word set = 0;
+    for (int bit = 0; bit < 32 && word * 32 + bit < values; bit++) {
+      const Byte value = source[word * 32 + bit];
+      if (value == 1) set |= 1u << bit;
+      if (value == 255) undecided++;
+      else if (value > 1) others++;
+    }
+    bits[(unsigned long long)blockIdx.y * words + word] = set;
+  }
+  if (undecided) atomicAdd(&found[blockIdx.y].broken, undecided);
+  if (others) atomicAdd(&found[blockIdx.y].unsure, others);
 }
 
 // blockIdx.y is the image; the blocks of x share its words. A band below 0 counts nothing.

@@ -27,7 +27,7 @@ __device__ __forceinline__ Word blend(const Byte* upper, const Byte* lower, int 
   return (above * (256u - y.weight) + below * (Word)y.weight + 32768u) >> 16;  // at most 255
 }
 
-// One thread makes one pixel in all planes; blockIdx.z is the image. Value holds the bits of a float or half.
+// One thread makes one pixel in all planes; blockIdx.z is the image. Value holds the bits of a float or half, or a byte.
 template <typename Value>
 __device__ __forceinline__ void preprocess(const Image* images, const Tap* taps, const Value* table, Value* out,
                                            int planes, int height, int width) {
@@ -58,5 +58,10 @@ extern "C" __global__ void preprocess_float32(const Image* images, const Tap* ta
 
 extern "C" __global__ void preprocess_float16(const Image* images, const Tap* taps, const unsigned short* table,
                                               unsigned short* out, int planes, int height, int width) {
+  preprocess(images, taps, table, out, planes, height, width);
+}
+
+extern "C" __global__ void preprocess_uint8(const Image* images, const Tap* taps, const Byte* table, Byte* out,
+                                            int planes, int height, int width) {
   preprocess(images, taps, table, out, planes, height, width);
 }
