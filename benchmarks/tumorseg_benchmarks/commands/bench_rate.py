@@ -12,11 +12,11 @@ from tumorseg_benchmarks.latency.rate import MAX_PENDING, RateRun, highest_rate,
 from tumorseg_benchmarks.reports.report import to_json, variant_facts, write_report
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, Bundle
-from tumorseg_runtime.cli.image_files import list_images
 from tumorseg_runtime.cli.options import Options
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
+from tumorseg_runtime.outputs.image_files import list_images
 
 TRIAL = 0.1  # of the seconds: each trial of the bisection
 LEAST_TRIAL_S = 5.0
