@@ -111,6 +111,11 @@ gpu-null: $(STAMP) ## the GPU path without a GPU: onnxruntime-gpu, cuda-bindings
 	bash tests/gpu_null/environment.sh build/gpu-null $(PYTHON)
 	TUMORSEG_REQUIRE_GPU_NULL=1 $(PYTEST) tests/gpu_null $(ARGS)
 
+scale: $(STAMP) ## predict on a Ray cluster, serving by Triton, each in an environment of its own (docs/scale.md)
+	for kind in ray triton; do bash tests/scale/environment.sh $$kind build/scale $(BIN)/python; done
+	OMP_NUM_THREADS=1 build/scale/ray/bin/python -m pytest tests/scale/test_ray.py tests/scale/test_object_store.py $(ARGS)
+	OMP_NUM_THREADS=1 build/scale/triton/bin/python -m pytest tests/scale/test_triton.py $(ARGS)
+
 reliability: $(STAMP) ## what a field does to it, row by row; the quick form, ARGS=--long the other (docs/reliability.md)
 	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m reliability $(ARGS)
 

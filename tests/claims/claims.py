@@ -226,6 +226,26 @@ CLAIMS = (
             "test_an_error_below_the_distance_changes_no_decision_and_one_above_can",
         ),
     }),
+    *_claims("docs/scale.md", {
+        "byte by byte, in the same": ("tests/scale/test_ray.py::test_nothing_is_lost_and_nothing_twice", "make scale"),
+        "from the machine that started the run is refused": (
+            RUNTIME + "outputs/test_worker.py::test_another_folder_and_another_session_are_refused",
+        ),
+        "goes on after the run itself was stopped": (
+            "tests/scale/test_ray.py::test_a_stopped_run_goes_on_and_stores_are_read",
+        ),
+        "One bad image is one error": (
+            "tests/scale/test_triton.py::test_a_bad_image_is_an_error_of_its_request_alone",
+            RUNTIME + "serving/test_repository.py::test_each_request_has_its_answer_or_its_error",
+        ),
+        "refuses at once": ("tests/scale/test_triton.py::test_a_full_queue_refuses_at_once_and_loses_nothing",),
+        "sees it and loads the model again": (
+            "tests/scale/test_triton.py::test_a_killed_instance_is_replaced_and_nothing_is_lost",
+        ),
+        "The model refuses to become ready there": (
+            RUNTIME + "serving/test_repository.py::test_a_server_that_reads_arrays_wrongly_does_not_become_ready",
+        ),
+    }),
     *_claims("docs/checkpoints.md", {
         "its sigmoid is the softmax": (
             EXPORT + "checkpoint/test_decision.py::test_two_classes_are_the_sigmoid_of_one_logit",

@@ -142,7 +142,7 @@ def _device(folder: Path) -> Iterator[Reader]:
 
 
 def _predictions(folder: Path) -> Iterator[Reader]:
-    from tumorseg_runtime.cli.results_log import FILE, ResultsLog, earlier_names, stamp
+    from tumorseg_runtime.outputs.results_log import FILE, ResultsLog, earlier_names, stamp
 
     settings = {"bundle": {"name": "tiny", "sha256": "0" * 64}, "threshold": 0.5}
     files = [folder / "a.png", folder / "b.png"]

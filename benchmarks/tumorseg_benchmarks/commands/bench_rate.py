@@ -12,11 +12,11 @@ from tumorseg_benchmarks.latency.rate import MAX_PENDING, RateRun, highest_rate,
 from tumorseg_benchmarks.reports.report import to_json, variant_facts, write_report
 from tumorseg_benchmarks.variants.machine import load_average, machine_facts
 from tumorseg_runtime.bundle.bundle import GOLDEN_FOLDER, Bundle
-from tumorseg_runtime.cli.image_files import list_images
 from tumorseg_runtime.cli.options import Options
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
+from tumorseg_runtime.outputs.image_files import list_images
 
 TRIAL = 0.1  # of the seconds: each trial of the bisection
 LEAST_TRIAL_S = 5.0
@@ -30,6 +30,7 @@ def bench_rate(
     rate: float,
     seconds: float,
     backend: str,
+    precision: str | None,
     threads: int,
     images: Sequence[Path],
     max_images: int,
@@ -40,7 +41,7 @@ def bench_rate(
     golden = [bundle / GOLDEN_FOLDER / f"{name}.png" for name in opened.golden]
     paths = list_images(tuple(images))[:max_images] if images else golden
     before = load_average()
-    with Segmenter.open(opened, backend=backend, threads=threads) as segmenter:
+    with Segmenter.open(opened, backend=backend, precision=precision, threads=threads) as segmenter:
         warm = [len(segmenter.predict(path).masks) for path in paths]  # also: each holds one frame
 
         def stream(frames: Iterable[Path]) -> Iterator[StreamResult]:

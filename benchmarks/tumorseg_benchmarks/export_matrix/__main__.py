@@ -22,7 +22,7 @@ from tumorseg_runtime.core.stop import Stopped, stoppable
 
 OUT = Path("build/export-matrix")
 PAGE = "export-matrix.md"
-CASES_OF_A_PROCESS = 8
+CASES_OF_A_PROCESS = 24  # importing costs as much as half a case
 _RECORD = Format("record of a case", "delete it, and run the case again")
 
 

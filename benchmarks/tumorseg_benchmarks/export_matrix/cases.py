@@ -36,6 +36,14 @@ class Case:
         return f"{self.architecture}-{self.encoder}-{self.channels}-{self.classes}"
 
     @property
+    def first(self) -> bool:
+        """Whether it is the first of its pair of architecture and encoder, in the order of `whole`."""
+        pair = (self.architecture, self.encoder)
+        return self == next(
+            (one for one in COVER if (one.architecture, one.encoder) == pair), Case(*pair, 3, 1)
+        )
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the input in pixels."""
         return LARGER if self.architecture in NEEDS_LARGER else SIZE

@@ -7,12 +7,13 @@ import contextlib
 import importlib.util
 import io
 import os
-import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -134,22 +135,21 @@ def openvino(network: Built) -> None:
 
 def lint(network: Built) -> None:
     """Polygraphy's lint: no node at fault, no input or tensor that nobody reads."""
+    os.environ["POLYGRAPHY_AUTOINSTALL_DEPS"] = "0"
     for package in ("polygraphy", "onnx_graphsurgeon"):
         _needs(package, "lint")
     report = network.file.with_suffix(".lint.json")
-    command = [sys.executable, "-c", "from polygraphy.tools import main; main()"]
-    subprocess.run(
-        [*command, "check", "lint", str(network.file), "-o", str(report)],
-        capture_output=True,
-        env={**os.environ, "POLYGRAPHY_AUTOINSTALL_DEPS": "0"},
-        check=False,
-    )
+    words = ["polygraphy", "check", "lint", str(network.file), "-o", str(report)]
+    with mock.patch.object(sys, "argv", words), warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore")  # of its own old calls
+        _needs("polygraphy.tools", "lint").main()  # in this process: another would import for three seconds
     entries = _LINT.read(report)["lint_entries"]
     report.unlink()
     if entries:
         raise CheckFailedError("; ".join(str(entry["message"]) for entry in entries[:3]))
 
 
+ONCE = "reference"  # for each pair of architecture and encoder: it computes convolutions in Python
 CHECKS: dict[str, Callable[[Built], None]] = {
     "read back": read_back,
     "checker": checker,
@@ -189,6 +189,8 @@ def run(case: Case, folder: Path) -> dict[str, Any]:
     else:
         status, reason = PASSED, ""
         for name, check in CHECKS.items():
+            if name == ONCE and not case.first:
+                continue
             try:
                 with _quiet():
                     check(network)
@@ -208,6 +210,6 @@ def run(case: Case, folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What torch's exporter prints on standard output is no result."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    """What torch's exporter and Polygraphy print is no result."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

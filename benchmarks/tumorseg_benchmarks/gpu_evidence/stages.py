@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from typing import cast
 
-from tumorseg_benchmarks.gpu_evidence.stage import Run
+from tumorseg_benchmarks.gpu_evidence.stage import NotPossibleError, Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +17,13 @@ class Stage:
     needs: str
 
     def load(self) -> Run:
-        """Import the module."""
-        return cast(Run, importlib.import_module(f"{__package__}.{self.module}").run)
+        """Import the module; raises NotPossibleError where that wants a package that is not installed."""
+        try:
+            return cast(Run, importlib.import_module(f"{__package__}.{self.module}").run)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("tumorseg"):
+                raise  # a fault of the project
+            raise NotPossibleError(f"not installed: {error.name}") from error
 
 
 STAGES = {

@@ -34,6 +34,7 @@ from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError, ParityError
+from tumorseg_runtime.core.progress import duration
 from tumorseg_runtime.core.session import checked_infer
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
@@ -178,7 +179,7 @@ class Bench:
             plan,
             prime=prime,
             calls_per_turn=turn,
-            progress=lambda number, taken: self._report(batch, number, plan.rounds, fit, taken),
+            progress=lambda number, taken: self._report(batch, number, plan.rounds, round_s, fit, taken),
         )
         for case in fit:
             rows[case.name] = fill(rows[case.name], samples[case.name], samples[fit[0].name])
@@ -232,10 +233,17 @@ class Bench:
         return self.plan.budget_s - (time.monotonic() - self.started)
 
     def _report(
-        self, batch: int, number: int, rounds: int, fit: Sequence[BenchmarkCase], taken: dict[str, Sample]
+        self,
+        batch: int,
+        number: int,
+        rounds: int,
+        round_s: float,
+        fit: Sequence[BenchmarkCase],
+        taken: dict[str, Sample],
     ) -> None:
         times = "; ".join(f"{case.label} {taken[case.name].ms['infer']:.3g} ms" for case in fit)
-        self.progress(f"batch {batch}: round {number + 1}/{rounds}: {times}")
+        left = duration((rounds - number - 1) * round_s)
+        self.progress(f"batch {batch}: round {number + 1}/{rounds}, {left} left: {times}")
 
 
 def run_bench(

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.image_files import list_images
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.read import SUFFIXES, decode_image, encode_png
+from tumorseg_runtime.outputs.image_files import list_images
 from tumorseg_runtime.parity.reference import FOLDER
 
 if TYPE_CHECKING:

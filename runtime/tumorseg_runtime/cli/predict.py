@@ -5,24 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.descriptions import describe, describe_flag, describe_volume
-from tumorseg_runtime.cli.image_files import check_apart, list_images, unique_names
-from tumorseg_runtime.cli.image_results import (
-    SERIES_FOLDER,
-    Outputs,
-    SegmentationResults,
-    SeriesResults,
-    make_line,
-)
 from tumorseg_runtime.cli.options import (
-    PATH,
     Options,
     bundle_argument,
     command,
@@ -30,35 +20,42 @@ from tumorseg_runtime.cli.options import (
     out_option,
     spoken,
 )
-from tumorseg_runtime.cli.results_log import FILE, SUMMARY, ResultsLog, earlier_names
 from tumorseg_runtime.cli.terminal import say, say_text
-from tumorseg_runtime.cli.volume_results import VolumeResults
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import locked, make_folder
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.progress import Tell
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_runtime.images import decoder_lines
+from tumorseg_runtime.images.dicom.lookup_tables import Span
 from tumorseg_runtime.images.dicom.segmentation import Maker
 from tumorseg_runtime.images.dicom.series import series_spans
 from tumorseg_runtime.images.frame import WindowedFile
 from tumorseg_runtime.images.frames import is_dicom
-from tumorseg_runtime.images.nifti.names import is_volume
 from tumorseg_runtime.inference.segmenter import Segmenter
-from tumorseg_runtime.inference.stream import StreamResult
+from tumorseg_runtime.outputs.descriptions import describe_flag
+from tumorseg_runtime.outputs.image_files import check_apart, list_images, unique_names
+from tumorseg_runtime.outputs.image_results import SERIES_FOLDER, Outputs, SegmentationResults, SeriesResults
+from tumorseg_runtime.outputs.object_store import PathOrUri, StoredFile, check_stores, list_stored
+from tumorseg_runtime.outputs.results_log import FILE, SUMMARY, ResultsLog, earlier_names
+from tumorseg_runtime.outputs.table import write_table
+from tumorseg_runtime.outputs.writer import Written, write_results
 
+File = Path | StoredFile
 FOLDERS = ("masks", "overlays", "probabilities")
 LOCK = ".predict.lock"
 IMAGE, SERIES = "image", "series"  # whose values a window is made of
+LOCAL, RAY = "local", "ray"
 FAULTS_IN_A_ROW = 3  # of the backend, after which the rest is not tried
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictOptions(Options):
-    """Of `tumorseg predict`; threads, timeout: None for the backend's own and none."""
+    """Of `tumorseg predict`; threads, timeout: None for the backend's own and none. workers: None for what
+    the cluster has room for."""
 
     bundle: Path
-    files: tuple[Path, ...]
+    files: tuple[Path | str, ...]
     out: Path
     backend: str
     device: str | None
@@ -73,6 +70,8 @@ class PredictOptions(Options):
     series_seg: bool
     window: str
     resume: bool
+    engine: str
+    workers: int | None
 
 
 @command(
@@ -81,10 +80,11 @@ class PredictOptions(Options):
     sections={
         "Backend": ("backend", "device", "precision", "threads", "batch", "preprocess", "timeout"),
         "Pictures": ("overlays", "probabilities", "dicom_seg", "series_seg", "window"),
+        "Many machines": ("engine", "workers"),
     },
 )
 @bundle_argument
-@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.argument("files", nargs=-1, required=True, type=PathOrUri(path_type=Path))
 @out_option(required=True, help="Folder for all outputs.")
 @click.option(
     "--backend", default="onnxruntime", show_default=True, help="A name, or auto; never substituted."
@@ -116,8 +116,19 @@ class PredictOptions(Options):
     help="Of DICOM frames that say none: from the values of each, or of all FILES of its series.",
 )
 @click.option("--resume", is_flag=True, help="Skip files that an earlier run into OUT has completed.")
+@click.option(
+    "--engine",
+    type=click.Choice((LOCAL, RAY)),
+    default=LOCAL,
+    show_default=True,
+    help="Where: in this process, or on a Ray cluster (RAY_ADDRESS, else this machine; extra ray).",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="With ray: most actors [default: one a core].")
 def predict(options: PredictOptions) -> None:
     """Segment FILES (images, DICOM files, NIfTI volumes, or folders of them) with BUNDLE.
+
+    With --engine ray FILES may be object stores, too (s3://bucket/folder); results are those of one machine,
+    bit for bit, and predictions.parquet holds them as a table (docs/scale.md).
 
     Writes masks/ (images' own sizes, 255 where a tumour was found), overlays/, predictions.jsonl (a line per
     image, written as it goes) and, at the end, predictions.json. Of a volume (.nii, .nii.gz) the mask is one
@@ -128,10 +139,7 @@ def predict(options: PredictOptions) -> None:
     that cannot be read or is refused is listed at the end and does not stop the rest; the exit status is
     then 1.
     """
-    check_apart(options.out, options.files, (*FOLDERS, *([SERIES_FOLDER] if options.series_seg else [])))
-    if not any(path.exists() for path in options.files):
-        require(options.files[0], "an image, a DICOM file, a NIfTI volume or a folder of them")
-    paths = list_images(options.files, dicom=True, log=options.log)
+    paths = find(options)
     bundle = Bundle.open(options.bundle)
     segmenter = Segmenter.open(
         bundle, backend=options.backend, device=options.device, precision=options.precision,
@@ -146,7 +154,8 @@ def predict(options: PredictOptions) -> None:
     maker = Maker.of(bundle, tumorseg_runtime.__version__)
     if options.dicom_seg or options.series_seg:
         maker.check()
-    series = SeriesResults(paths, maker, options.log) if options.series_seg else None
+    whole = [path for path in paths if isinstance(path, Path)]
+    series = SeriesResults(whole, maker, options.log) if options.series_seg else None
     objects = SegmentationResults(maker) if options.dicom_seg else None
     outputs = Outputs(options.out, options.overlays, options.probabilities, objects)
     settings = {
@@ -172,71 +181,100 @@ def predict(options: PredictOptions) -> None:
         stack.enter_context(resumable(lambda: how))
         earlier = earlier_names(options.out) if options.resume else {}
         names = dict(zip(map(str, paths), unique_names(paths, earlier, options.log), strict=True))
-        results_log = stack.enter_context(ResultsLog(options.out, settings, names, resume=options.resume))
+        stamps = {str(one): [*one.stamp] for one in paths if isinstance(one, StoredFile)}
+        results_log = stack.enter_context(
+            ResultsLog(options.out, settings, names, resume=options.resume, stamps=stamps)
+        )
         todo = [path for path in paths if str(path) not in results_log.done]
         if len(todo) < len(paths):
             options.log(f"{len(paths) - len(todo)} of {len(paths)} files are done already")
-        read: list[Path | WindowedFile] = [*todo]
-        if options.window == SERIES:
-            options.log(f"one window for each series: {len(paths)} files are read once before")
-            spans = series_spans(filter(is_dicom, paths))
-            read = [WindowedFile(path, spans[path]) if path in spans else path for path in todo]
-        results = segmenter.stream(read, batch_size=options.batch, timeout_s=options.timeout)
-        volumes = VolumeResults(options.out, overlays=options.overlays, probabilities=options.probabilities)
-        with contextlib.closing(results), volumes, options.progress("segmenting") as tell:
-            segment(results, todo, names, outputs, volumes, results_log, tell, say_each=say_each)
+        results = RUNS[options.engine](options, segmenter, todo, names, outputs, spans_of(options, paths))
+        with contextlib.closing(results), options.progress("segmenting") as tell:
+            follow(results, todo, results_log, tell, say_each=say_each)
         if series:
             series.write(results_log)
+        if options.engine == RAY:
+            write_table(results_log)
         report(results_log, paths, options)
 
 
-def segment(
-    results: Any,
-    todo: list[Path],
-    names: dict[str, str],
-    outputs: Outputs,
-    volumes: VolumeResults,
-    results_log: ResultsLog,
-    tell: Tell,
-    *,
-    say_each: bool,
-) -> None:
-    """Write what comes out of the stream; raises BackendError where the backend fails again and again."""
+def find(options: PredictOptions) -> list[File]:
+    """The files and objects of a run; raises InputError."""
+    files = tuple(one for one in options.files if isinstance(one, Path))
+    uris = [one for one in options.files if not isinstance(one, Path)]
+    check_stores(uris, ray=options.engine == RAY, series=options.window == SERIES or options.series_seg)
+    check_apart(options.out, files, (*FOLDERS, *([SERIES_FOLDER] if options.series_seg else [])))
+    if not uris and not any(path.exists() for path in files):
+        require(files[0], "an image, a DICOM file, a NIfTI volume or a folder of them")
+    images = list_images(files, dicom=True, log=options.log)
+    return [*images, *(one for uri in uris for one in list_stored(uri, options.log))]
+
+
+def spans_of(options: PredictOptions, paths: Sequence[File]) -> dict[Path, Span]:
+    """The windows of series, where they are asked for."""
+    if options.window != SERIES:
+        return {}
+    options.log(f"one window for each series: {len(paths)} files are read once before")
+    return series_spans(path for path in paths if isinstance(path, Path) and is_dicom(path))
+
+
+def run_here(
+    options: PredictOptions, segmenter: Segmenter, todo: list[File], names: dict[str, str],
+    outputs: Outputs, spans: dict[Path, Span],
+) -> Generator[Written, None, None]:  # fmt: skip
+    """Results of this process."""
+    files = [path for path in todo if isinstance(path, Path)]  # all: `find` has looked
+    read = [WindowedFile(path, spans[path]) if path in spans else path for path in files]
     taken = {name.casefold() for name in names.values()}
+    results = segmenter.stream(read, batch_size=options.batch, timeout_s=options.timeout)
+    with contextlib.closing(results):
+        yield from write_results(results, files, [names[str(path)] for path in files], outputs, taken)
+
+
+def run_on_ray(
+    options: PredictOptions, segmenter: Segmenter, todo: list[File], names: dict[str, str],
+    outputs: Outputs, spans: dict[Path, Span],
+) -> Generator[Written, None, None]:  # fmt: skip
+    """Results of a Ray cluster's workers; the segmenter of this process says what theirs must be."""
+    from tumorseg_runtime.outputs.on_ray import results_on_ray  # zipfile, pickle: only who asks for it
+    from tumorseg_runtime.outputs.worker import job_of, tasks_of
+
+    opening = {
+        "backend": options.backend, "device": options.device, "precision": options.precision,
+        "threads": options.threads or 1, "batch_size": options.batch, "preprocess": options.preprocess,
+        "logits": options.probabilities,
+    }  # fmt: skip
+    job = job_of(options.bundle, segmenter, outputs, opening, list(names.values()),
+                 batch=options.batch, timeout=options.timeout)  # fmt: skip
+    segmenter.close()
+    tasks = tasks_of(todo, spans, [names[str(path)] for path in todo])
+    return results_on_ray(job, tasks, options.workers, options.log)
+
+
+RUNS = {LOCAL: run_here, RAY: run_on_ray}
+
+
+def follow(
+    results: Iterable[Written], todo: Sequence[object], results_log: ResultsLog, tell: Tell, *, say_each: bool
+) -> None:
+    """Log what has been written; raises BackendError where the backend fails again and again."""
     faults = 0
-    for result in results:
-        path = todo[result.index]
-        if outputs.objects and outputs.objects.refused(result):
-            continue
-        whole = is_volume(path) and not outputs.objects
-        if whole:
-            if (line := volumes.take(result, path, names[str(path)])) is None:
-                continue
-        else:
-            line = make_line(result, path, names[str(path)], outputs, taken)
-        results_log.append(line)
-        warn(result, path, line)
-        faults = faults + 1 if isinstance(result.error, BackendError) else 0
+    for one in results:
+        results_log.append(one.line)
+        for warning in one.warnings:
+            say(f"warning: {warning}", err=True)
+        faults = faults + 1 if one.fault else 0
         if faults == FAULTS_IN_A_ROW:
             raise BackendError(
-                f"{faults} files in a row failed, the rest was not tried: {result.error} "
+                f"{faults} files in a row failed, the rest was not tried: {one.fault} "
                 "(when that is done, --resume goes on from here)"
             )
-        if say_each and result.prediction is not None:
-            say(describe_volume(line) if whole else describe(result.prediction))
-        tell((result.index + 1) / len(todo))
+        if say_each and one.said:
+            say(one.said)
+        tell((one.index + 1) / len(todo))
 
 
-def warn(result: StreamResult, path: Path, line: dict[str, Any]) -> None:
-    """Say once for each file what in it could not be used, and of each image what the input guard flags."""
-    if result.prediction is not None and result.prediction.frame.index == 0:
-        for warning in result.prediction.frame.warnings:
-            say(f"warning: {path}: {warning}", err=True)
-    if flag := describe_flag(line):
-        say(f"warning: {flag}", err=True)
-
-
-def report(results_log: ResultsLog, paths: list[Path], options: PredictOptions) -> None:
+def report(results_log: ResultsLog, paths: list[File], options: PredictOptions) -> None:
     """Summary and list of failed files; raises CheckFailedError if there are any."""
     results_log.write_summary()
     if options.as_json:

@@ -9,10 +9,9 @@ speaks.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
-
-import click
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.text import printable
@@ -36,16 +35,27 @@ def say_text(text: str, *, err: bool = False, nl: bool = True) -> None:
 def _write(text: str, *, err: bool, nl: bool) -> None:
     if err:
         with contextlib.suppress(OSError, ValueError):  # ValueError: the file is closed
-            click.echo(text, err=True, nl=nl)
+            _echo(text, err=True, nl=nl)
             return
         silence(ERRORS)
         return
     if sys.stdout is None:
         raise no_output("it is closed")
     try:
-        click.echo(text, nl=nl)
+        _echo(text, err=False, nl=nl)
     except OSError as error:
         raise no_output(error.strerror or str(error)) from error
+
+
+def _echo(text: str, *, err: bool, nl: bool) -> None:
+    """By click, which also serves a terminal without UTF-8; by Python on a machine that lacks it, on which
+    `tumorseg_benchmarks.gpu_evidence` runs."""
+    if importlib.util.find_spec("click") is None:
+        print(text, end="\n" if nl else "", file=sys.stderr if err else sys.stdout, flush=True)
+        return
+    import click
+
+    click.echo(text, err=err, nl=nl)
 
 
 def no_output(why: str) -> InputError:
@@ -79,4 +89,4 @@ def said_by_click(error: OSError) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__") == click.utils.__name__
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "click.utils"

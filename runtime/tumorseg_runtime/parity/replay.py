@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -65,7 +66,7 @@ class Plan:
     lists: sizes of lists of arrays, each of the next references in turn; a list longer than the door's batch
     size has a ragged rest, and in one of all references arrays and files alternate.
     streamed: references that go through `stream` in batches, and a few one by one with a time limit.
-    few_streamed: further sizes of batches in which these few are streamed.
+    few_streamed: further sizes of batches in which these few are streamed, most of them of one size.
     threads: references that each of two threads is given.
     """
 
@@ -189,14 +190,22 @@ def _calls(door: Door, items: Sequence[Reference], plan: Plan) -> Iterator[_Call
     if plan.streamed:
         places = tuple(range(min(plan.streamed, count)))
         yield _streamed(door, items, places, door.batch_size, None)
-        few = places[:FEW_STREAMED]
-        if door.batch_size > 1:
+        few = _most_alike(items, places)[:FEW_STREAMED]
+        if few and door.batch_size > 1:
             yield _streamed(door, items, few, 1, TIME_LIMIT)
         for size in plan.few_streamed:
-            if size < door.batch_size:
+            if few and size < door.batch_size:
                 yield _streamed(door, items, few, size, None)
     if plan.threads:
         yield from _threaded(door, items, min(plan.threads, count))
+
+
+def _most_alike(items: Sequence[Reference], places: Sequence[int]) -> tuple[int, ...]:
+    """Places of files of one frame, those of the most frequent size first: images of one size can be mistaken
+    for one another."""
+    shapes = {place: items[place].pixels.shape[:2] for place in places if items[place].frames == 1}
+    often = Counter(shapes.values())
+    return tuple(sorted(shapes, key=lambda place: -often[shapes[place]]))
 
 
 def _single(door: Door, item: Reference, place: int) -> _Call:

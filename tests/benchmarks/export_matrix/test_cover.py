@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -77,3 +78,29 @@ def test_logits_that_differ_are_a_fault() -> None:
     for wrong in (logits + np.float32(0.01), logits * np.float32("nan")):
         with pytest.raises(CheckFailedError, match="of their standard deviation"):
             compare(wrong, logits)
+
+
+def test_the_reference_evaluator_runs_once_for_each_pair() -> None:
+    first = [(case.architecture, case.encoder) for case in whole() if case.first]
+    assert len(first) == len(set(first)) == len(ARCHITECTURES) * len(ENCODERS)
+    assert all(case.first for case in COVER)
+
+
+def test_lint_names_what_nobody_reads(tmp_path: Path) -> None:
+    pytest.importorskip("polygraphy", reason="polygraphy is not installed (extra lint)")
+    pytest.importorskip("onnx_graphsurgeon", reason="onnx-graphsurgeon is not installed (extra lint)")
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "unread", "y")]
+    for inputs in (ends[:1], ends[:2]):
+        nodes = [helper.make_node("Relu", ["x"], ["y"], name="relu")]
+        graph = helper.make_graph(nodes, "g", inputs, ends[2:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        onnx.save(model, tmp_path / "a.onnx")
+        network = SimpleNamespace(file=tmp_path / "a.onnx")
+        if len(inputs) == 1:
+            checks.lint(network)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(CheckFailedError, match="unread"):
+                checks.lint(network)  # type: ignore[arg-type]
+    assert not (tmp_path / "a.lint.json").exists()

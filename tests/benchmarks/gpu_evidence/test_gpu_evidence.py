@@ -29,6 +29,12 @@ from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputEr
 from tumorseg_runtime.device.cuda import Gpu
 from tumorseg_runtime.processing import preprocess_cuda
 
+# What a machine with a GPU need not have (docs/gpu.md); None in sys.modules: not installed.
+ABSENT = (
+    "click", "pydantic", "onnx", "onnxscript", "onnxruntime", "segmentation_models_pytorch", "timm",
+    "albumentations", "pytorch_lightning", "lightning", "safetensors", "torchvision", "nibabel", "jinja2",
+)  # fmt: skip
+
 
 def quiet(line: str) -> None:
     pass
@@ -123,6 +129,20 @@ def test_a_record_says_what_became_of_its_stage(run: Any, status: str, reason: s
     assert ("Traceback" in found["trace"]) is (run is crashing)
 
 
+def test_a_package_that_is_missing_makes_a_stage_impossible_and_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module, missing, error in (
+        ("pytorch", "torch", NotPossibleError),
+        ("providers", "tumorseg_runtime.backends", ModuleNotFoundError),
+    ):  # fmt: skip
+        name = f"tumorseg_benchmarks.gpu_evidence.{module}"
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(error, match=missing):
+            command.STAGES["torch" if module == "pytorch" else "onnxruntime"].load()
+
+
 def test_stages_that_must_pass_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert command.required_stages("") == ()
     assert command.required_stages("kernel,torch") == ("kernel", "torch")
@@ -178,15 +198,17 @@ def test_under_offline_no_connection_leaves_the_machine() -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("name", ["kernel", "train"])
 def test_a_dry_run_of_a_stage_loads_only_what_it_needs(name: str, tmp_path: Path) -> None:
+    """Here with numpy, OpenCV and torch alone, for the command as for the stage."""
     code = (
-        "import sys; from tumorseg_benchmarks.gpu_evidence import child; child.main(); "
+        f"import sys; sys.modules.update(dict.fromkeys({ABSENT}))\n"
+        "from tumorseg_benchmarks.gpu_evidence import __main__, child; __main__.say(''); child.main(); "
         "print([one for one in ('torch', 'onnx', 'onnxruntime', 'segmentation_models_pytorch') "
-        "if one in sys.modules])"
+        "if sys.modules.get(one)])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, name, str(tmp_path / "record.json"), "--dry", "--offline"],
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
-    assert done.stdout == ("['torch']\n" if name == "train" else "[]\n"), done.stderr
+    assert done.stdout == ("\n['torch']\n" if name == "train" else "\n[]\n"), done.stderr
     text = (tmp_path / "record.json").read_text(encoding="utf-8")
     assert '"status": "dry run"' in text or '"status": "not possible here"' in text

@@ -21,7 +21,7 @@ from tumorseg_runtime.core import progress
 ALL = {
     "bench", "build", "bundle pack", "bundle unpack", "calibrate", "compare", "data audit", "data import",
     "data phantoms", "data prepare", "demo", "deploy", "doctor", "evaluate", "export", "install", "parity",
-    "predict", "rollback", "sign", "train", "unfold", "verify",
+    "predict", "rollback", "serve-repository", "sign", "train", "unfold", "verify",
 }  # fmt: skip
 SHARED = ("--json", "--quiet", "--out", "--run", "--device-folder", "--public-key")
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tumorseg_runtime.cli.image_files import is_mask, list_images
 from tumorseg_runtime.cli.main import cli
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.read import write_png
+from tumorseg_runtime.outputs.image_files import is_mask, list_images
 
 ABSENT = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'onnxruntime', 'matplotlib'])); "
 MAIN = ABSENT + "from tumorseg_runtime.cli.main import main; main()"

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pytest
 
 from tumorseg_runtime import Contract, Lesion, Prediction
-from tumorseg_runtime.cli.descriptions import describe
-from tumorseg_runtime.cli.image_files import list_images, unique_names
-from tumorseg_runtime.cli.image_results import Outputs, make_line
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.frame import Frame
 from tumorseg_runtime.images.read import write_png
+from tumorseg_runtime.outputs.descriptions import describe
+from tumorseg_runtime.outputs.image_files import list_images, unique_names
+from tumorseg_runtime.outputs.image_results import Outputs, make_line
 
 Scene = Callable[..., npt.NDArray[np.uint8]]
 

@@ -14,6 +14,7 @@ import pytest
 from fakes.session import FakeSession
 from tumorseg_runtime import Bundle, Prediction, Segmenter
 from tumorseg_runtime.backends import open_session
+from tumorseg_runtime.conformance.network import conformance_bundle, expected_logits
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.session import InProcess
 from tumorseg_runtime.images.frame import Frame, Spacing
@@ -22,8 +23,11 @@ from tumorseg_runtime.inference.segmenter import door_of
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.check_prediction import Checker
 from tumorseg_runtime.parity.compare import ParityReport
-from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.parity.conformance import BUDGETS as CONFORMANCE
+from tumorseg_runtime.parity.conformance import RuleSession
+from tumorseg_runtime.parity.reference import Golden, load_golden
 from tumorseg_runtime.parity.replay import ALL, IN_ONE_LIST, ONE_BY_ONE, Plan, full_plan, quick_plan, replay
+from tumorseg_runtime.parity.rules import tensor_rule
 from tumorseg_runtime.processing.postprocess import Lesion, find_lesions, probabilities
 from tumorseg_runtime.processing.postprocess import masks_from_logits as decide
 
@@ -214,6 +218,33 @@ def test_a_stream_that_drops_or_swaps_is_seen(small_bundle: Path, monkeypatch: p
     monkeypatch.setattr(Segmenter, "stream", lambda self, images, **_: list(real(self, images))[:-1])
     report = replayed(small_bundle, Plan(streamed=ALL))
     assert any("gave 2 predictions for 3 images" in line for line in report.breaches)
+
+
+def test_images_of_one_size_are_neighbours_in_streams_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them can be mistaken for the other, wherever they stand among the references."""
+    bundle, rng, references = conformance_bundle("rgb"), np.random.default_rng(0), []
+    for number, size in enumerate([(40, 52), (31, 60), (40, 52), (52, 40)]):
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        tensor = tensor_rule(pixels, bundle.contract)
+        logits = expected_logits("rgb", tensor).astype(np.float32)
+        references.append(Golden(f"{number}.png", pixels, tensor, logits))
+    door = door_of(bundle, RuleSession("rgb"))
+    plan = Plan(streamed=ALL, few_streamed=(2,))
+    assert replay(door, references, CONFORMANCE["fp32"], plan, artefact="rule").passed
+    real = Segmenter.stream
+
+    def of_neighbour(self: Segmenter, images: Any, *, batch_size: int = 1, **options: Any) -> Any:
+        before: Any = None
+        for result in real(self, images, batch_size=batch_size, **options):
+            now: Any = result.prediction
+            alike = batch_size == 2 and before is not None and before.masks.shape == now.masks.shape
+            shown = dataclasses.replace(now, masks=before.masks) if alike else now
+            yield dataclasses.replace(result, prediction=shown)
+            before = now
+
+    monkeypatch.setattr(Segmenter, "stream", of_neighbour)
+    breaches = replay(door, references, CONFORMANCE["fp32"], plan, artefact="rule").breaches
+    assert any("in batches of 2" in line for line in breaches), breaches
 
 
 def test_two_threads_that_share_a_result_are_seen(

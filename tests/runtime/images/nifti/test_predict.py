@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from click.testing import Result
 
-import tumorseg_runtime.cli.volume_results as volume_results
+import tumorseg_runtime.outputs.volume_results as volume_results
 from tumorseg_runtime import Segmenter
 from tumorseg_runtime.core.errors import CheckFailedError, OutputError
 from tumorseg_runtime.images.frames import read_frames

@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -37,10 +37,10 @@ def check_apart(out: Path, files: tuple[Path, ...], folders: tuple[str, ...]) ->
                 )
 
 
-def is_mask(path: Path) -> bool:
+def is_mask(path: Path, is_folder: Callable[[Path], bool] = Path.is_dir) -> bool:
     """True for what the datasets' layouts have as masks: `1_mask.png`, `1_seg.nii.gz`, and files in masks/
-    beside images/."""
-    beside = path.parent.name == "masks" and (path.parent.parent / "images").is_dir()
+    beside images/. is_folder: whether there is such a folder."""
+    beside = path.parent.name == "masks" and is_folder(path.parent.parent / "images")
     stem = stem_of(path)
     whole = is_volume(path) and MASK_VOLUME.fullmatch(stem.casefold()) is not None
     return beside or whole or MASK.fullmatch(stem) is not None
@@ -98,16 +98,19 @@ def _refuse(error: OSError) -> None:
 
 
 def unique_names(
-    paths: list[Path], earlier: Mapping[str, str] = _NONE, log: Callable[[str], None] = lambda line: None
+    paths: Sequence[object],
+    earlier: Mapping[str, str] = _NONE,
+    log: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
     """A name for each image's outputs: its stem; where several have that, as many parent folders before it
     as tell them apart, then its suffix, then a hash of its path. What is too long is cut, with a hash.
 
+    paths: files, or objects of a store, which are told apart by their text.
     earlier: names of files of an earlier run into the same folder: those files keep them, and no other gets
     one. log: hears which files had to be told apart. Raises InputError for a file that is given twice.
     """
-    whole = {str(path): Path(os.path.abspath(path)) for path in paths}
-    twice = [str(path) for path, count in Counter(map(os.path.abspath, paths)).items() if count > 1]
+    whole = {str(path): Path(os.path.abspath(str(path))) for path in paths}
+    twice = [str(path) for path, count in Counter(map(os.path.abspath, map(str, paths))).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]}: was given twice, expected every file once: remove one")
     names = {key: earlier[key] for key in whole if key in earlier}

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.cli.results_log import ResultsLog, output_name, stamp
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.dicom.segmentation import Maker, SegmentationBuilder, write_segmentation
 from tumorseg_runtime.images.dicom.segmentation_series import (
@@ -29,6 +28,7 @@ from tumorseg_runtime.images.dicom.segmentation_series import (
 from tumorseg_runtime.images.frames import is_dicom
 from tumorseg_runtime.images.read import read_image
 from tumorseg_runtime.inference.stream import StreamResult
+from tumorseg_runtime.outputs.results_log import ResultsLog, output_name, stamp
 
 SERIES_FOLDER = "series"  # of their objects
 
@@ -78,7 +78,7 @@ class Outputs:
 
 
 def make_line(
-    result: StreamResult, path: Path, name: str, outputs: Outputs, taken: set[str]
+    result: StreamResult, path: Path, name: str, outputs: Outputs, taken: Collection[str]
 ) -> dict[str, Any]:
     """Write the outputs of one result; its line for the ledger."""
     segmentation = None
@@ -115,7 +115,7 @@ def make_line(
 class SeriesResults:
     """The objects of the series to which this run's DICOM files belong, made of the masks that lie in OUT."""
 
-    def __init__(self, paths: list[Path], maker: Maker, log: Callable[[str], None]) -> None:
+    def __init__(self, paths: Sequence[Path], maker: Maker, log: Callable[[str], None]) -> None:
         """Raises InputError where no file is DICOM."""
         self._paths, self._maker = [path for path in paths if is_dicom(path)], maker
         if not self._paths:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from tumorseg_runtime.core.errors import InputError
@@ -24,6 +24,7 @@ FILE, SUMMARY = "predictions.jsonl", "predictions.json"
 _FORMAT = Format(
     "log of predictions", "leave out --resume to begin again", error=InputError, max_bytes=16 * 2**20
 )
+_NONE: Mapping[str, list[int]] = MappingProxyType({})
 _SETTINGS = Fields(settings=dict[str, Any])
 _FAILED = Fields(file=str, error=str)
 _IMAGE = Fields(file=str, output=str, frame=int, frames=int, masks=dict[str, str], pictures=[str], stamp=Any)
@@ -35,13 +36,22 @@ class ResultsLog:
     done: files whose outputs are complete: nothing is to be done for them.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any], names: dict[str, str], *, resume: bool) -> None:
-        """names: path -> name of its outputs, for all files of this run.
+    def __init__(
+        self,
+        out: Path,
+        settings: dict[str, Any],
+        names: dict[str, str],
+        *,
+        resume: bool,
+        stamps: Mapping[str, list[int]] = _NONE,
+    ) -> None:
+        """names: path -> name of its outputs, for all files of this run. stamps: of objects of a store, whose
+        files are not looked at.
 
         resume: keep the lines of complete files, and of those that are not of this run; raises InputError
         where they were made with other settings.
         """
-        self.out = out
+        self.out, self._stamps = out, stamps
         head = _line({"settings": settings})
         self.settings: dict[str, Any] = _FORMAT.parse(head, "settings")["settings"]  # as read back
         self.done: set[str] = set()
@@ -143,9 +153,8 @@ class ResultsLog:
         ):
             return False
         outputs = [*line["masks"].values(), *line["pictures"]]
-        return line["stamp"] == stamp(Path(line["file"])) and all(
-            (self.out / output).is_file() for output in outputs
-        )
+        now = self._stamps.get(line["file"]) or stamp(Path(line["file"]))
+        return line["stamp"] == now and all((self.out / output).is_file() for output in outputs)
 
 
 def earlier_names(out: Path) -> dict[str, str]:

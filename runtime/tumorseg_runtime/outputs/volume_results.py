@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from tumorseg_runtime.cli.results_log import stamp
 from tumorseg_runtime.core.files import make_folder
 from tumorseg_runtime.images.nifti.header import Volume, open_volume
 from tumorseg_runtime.images.nifti.names import suffix_of
@@ -20,6 +19,7 @@ from tumorseg_runtime.images.nifti.write import SliceWriter, writing_volume
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.inference.prediction import Prediction
 from tumorseg_runtime.inference.stream import StreamResult
+from tumorseg_runtime.outputs.results_log import stamp
 from tumorseg_runtime.processing.lesions_3d import Components
 from tumorseg_runtime.processing.overlay import draw_overlay
 
