@@ -73,6 +73,7 @@ class BenchOptions(Options):
     rate: float | None
     seconds: float
     backend: str
+    precision: str | None
     device_folder: Path | None
 
 
@@ -82,7 +83,7 @@ class BenchOptions(Options):
     sections={
         "Timing": ("batches", "rounds", "threads_text", "budget_seconds", "cold_start", "seed"),
         "Images": ("images", "max_images"),
-        "Rate": ("rate", "seconds", "backend"),
+        "Rate": ("rate", "seconds", "backend", "precision"),
         "Budgets": ("max_latency_ms", "max_memory_mb", "max_size_mb"),
         "Compared with": ("run_folder", "third_party", "parity_file"),
     },
@@ -139,6 +140,7 @@ class BenchOptions(Options):
 )
 @click.option("--seconds", default=60.0, show_default=True, help="Of the frames at --rate.")
 @click.option("--backend", default="auto", show_default=True, help="What --rate runs on.")
+@click.option("--precision", help="Which artefact --rate runs [default: fp32; any for auto].")
 @out_option(default=Path("build/bench"), help="Folder for bench.html, bench.md and bench.json.")
 @click.option(
     "--rank",
@@ -162,7 +164,14 @@ def bench(options: BenchOptions) -> None:
     if options.rate is not None:
         if len(counts) > 1:
             raise InputError(f"threads is '{options.threads_text}', expected one number for --rate")
-        args = (options.backend, counts[0], options.images, options.max_images, options.out)
+        args = (
+            options.backend,
+            options.precision,
+            counts[0],
+            options.images,
+            options.max_images,
+            options.out,
+        )
         bench_rate(options, options.bundle, options.rate, options.seconds, *args)
         return
     if options.rank_too and BATCH not in sizes:

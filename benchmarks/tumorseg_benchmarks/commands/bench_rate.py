@@ -30,6 +30,7 @@ def bench_rate(
     rate: float,
     seconds: float,
     backend: str,
+    precision: str | None,
     threads: int,
     images: Sequence[Path],
     max_images: int,
@@ -40,7 +41,7 @@ def bench_rate(
     golden = [bundle / GOLDEN_FOLDER / f"{name}.png" for name in opened.golden]
     paths = list_images(tuple(images))[:max_images] if images else golden
     before = load_average()
-    with Segmenter.open(opened, backend=backend, threads=threads) as segmenter:
+    with Segmenter.open(opened, backend=backend, precision=precision, threads=threads) as segmenter:
         warm = [len(segmenter.predict(path).masks) for path in paths]  # also: each holds one frame
 
         def stream(frames: Iterable[Path]) -> Iterator[StreamResult]:

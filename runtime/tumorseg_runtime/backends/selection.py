@@ -60,6 +60,9 @@ def open_auto(
             f"chosen: {backend}: there is no {RANKING} of this device and driver; "
             "tumorseg bench --rank writes one"
         )
+        there = [one.precision for one in bundle.artefacts if one.format in BACKENDS[backend].formats]
+        if default_precision not in there and there:  # any was asked for
+            default_precision = there[0]
         choice = Selection(backend, device or default_device, precision or default_precision, (line,))
         return open_choice(bundle, choice, threads, folder, opener), choice
     lines: list[str] = []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def test_without_a_ranking_onnx_runtime_serves(bundle: Bundle) -> None:
     assert len(info.choice) == 1
     assert "no ranking.json of this device" in info.choice[0]
     assert Segmenter.open(bundle, threads=1).info.choice == ()
+
+
+def test_without_a_ranking_the_precision_that_is_there_serves(bundle: Bundle, opened: list[str]) -> None:
+    halves = tuple(dataclasses.replace(one, precision="fp16") for one in bundle.artefacts)
+    fp16 = dataclasses.replace(bundle, artefacts=halves)
+    assert Segmenter.open(fp16, backend="auto").info.precision == "fp16"
+    assert Segmenter.open(fp16, backend="auto", precision="fp32").info.precision == "fp32"
+    assert opened == ["onnxruntime cpu fp16", "onnxruntime cpu fp32"]  # as asked: a real one refuses
 
 
 def test_the_first_that_passed_parity_here_serves_and_the_others_have_their_reason(

@@ -153,6 +153,18 @@ def test_an_engine_of_another_gpu_is_wrong(
     assert "is for tensorrt 10.3.0, 10.7.0" in find(examine(small_bundle, tmp_path), "engine a.engine").detail
 
 
+@pytest.mark.usefixtures("installed")
+def test_every_gpu_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tumorseg_runtime.device.driver import GpuFacts
+
+    two = tuple(GpuFacts(name, "8.9", "13.0", None) for name in ("L4", "L40"))
+    monkeypatch.setattr(module, "gpus", lambda: two)
+    monkeypatch.setattr(module, "why_no_driver", lambda *ordinal: None)
+    findings = examine()
+    assert find(findings, "gpu").detail.startswith("L4, compute capability 8.9")
+    assert find(findings, "gpu 1").detail.startswith("L40, ")
+
+
 @pytest.mark.fault
 @pytest.mark.usefixtures("installed")
 def test_a_damaged_bundle_is_wrong(small_bundle: Path, tmp_path: Path) -> None:
