@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on_and_stores_are_read(
     again = on_ray(uri, "--out", str(out), "--resume")
     assert "28 of 60 files are done already" in again["stderr"]  # 29 lines, one of them the damaged file's
     resumed = files_of(out)
-    assert sorted(resumed[LOG].splitlines()) == sorted(whole[LOG].splitlines())
+    assert sorted(resumed[LOG].splitlines()) == sorted(whole[LOG].splitlines())  # names, too
     assert {name: data for name, data in resumed.items() if name.startswith("masks/")} == {
         name: data for name, data in whole.items() if name.startswith("masks/")
     }

@@ -115,6 +115,11 @@ def unique_names(
         raise InputError(f"{twice[0]}: was given twice, expected every file once: remove one")
     names = {key: earlier[key] for key in whole if key in earlier}
     taken = {name.casefold() for name in earlier.values()}
+    if earlier:  # the rest as if there had been none, so that a run that was broken off ends as another would
+        for key, name in zip(whole, unique_names(paths, log=log), strict=True):
+            if key not in names and name.casefold() not in taken:
+                names[key] = name
+        taken |= {name.casefold() for name in names.values()}
     left = [key for key in whole if key not in names]
     deepest = max((len(path.parts) for path in whole.values()), default=1)
     told = False

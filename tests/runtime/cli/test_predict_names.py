@@ -56,7 +56,11 @@ def test_clashes_are_told_and_names_of_an_earlier_run_stay(tmp_path: Path) -> No
     a, b, c = (tmp_path / name for name in ("a/1.png", "b/1.png", "b/2.png"))
     assert unique_names([a, b, c], {str(a): "1"}, lines.append) == ["1", "b__1", "2"]
     assert unique_names([b], {str(a): "1"}) == ["b__1"]
-    assert lines == [f"1 files share names with others, their outputs get longer ones: {b}"]
+    whole = unique_names([a, b, c])
+    for done in range(3):  # a run that was broken off names the rest as it would have
+        earlier = dict(zip(map(str, (a, b, c)), whole[:done], strict=False))
+        assert unique_names([a, b, c], earlier) == whole
+    assert lines == [f"2 files share names with others, their outputs get longer ones: {a}, {b}"]
 
 
 def test_listing(image_folder: Path, tmp_path: Path) -> None:
