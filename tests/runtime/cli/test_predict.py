@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,8 +191,9 @@ def test_a_bar_on_a_terminal(
             pass
 
     terminal = Terminal()
-    monkeypatch.setattr(module, "sys", SimpleNamespace(stderr=terminal))
+    monkeypatch.setattr(module, "sys", SimpleNamespace(stderr=terminal, argv=sys.argv))
     result = run_predict(small_bundle, image_folder, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
     assert "segmenting" in terminal.text
     assert "100%" in terminal.text
     assert "a/1.png" not in result.stdout
