@@ -143,5 +143,9 @@ class Contract:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, in the order of the fields."""
-        return dataclasses.asdict(self)
+        """Plain values for JSON, in the order of the fields; without a temperature of 1, which older runtimes
+        do not know and which changes nothing."""
+        values = dataclasses.asdict(self)
+        if self.temperature == 1:
+            del values["temperature"]
+        return values
