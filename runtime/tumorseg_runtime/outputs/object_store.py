@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.errors import BackendError, InputError
 from tumorseg_runtime.core.files import write_bytes
 from tumorseg_runtime.images.frames import DICOM_SUFFIXES
 from tumorseg_runtime.images.nifti.names import is_volume
@@ -124,8 +124,13 @@ def fetch(stored: StoredFile, folder: Path) -> tuple[Path, list[int]]:
 
 @functools.lru_cache
 def _open(root: str) -> tuple[Any, str]:
-    from pyarrow.fs import FileSystem
-
+    try:
+        from pyarrow.fs import FileSystem
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            "pyarrow is not installed, files in an object store expect the extra 'ray': "
+            "pip install 'tumorseg[ray]'"
+        ) from error
     system, path = FileSystem.from_uri(root)
     return system, path
 

@@ -72,14 +72,14 @@ class Maker:
             import highdicom  # noqa: F401
         except ModuleNotFoundError as error:
             raise BackendError(
-                f"{str(error.name).partition('.')[0]} is not installed, --dicom-seg expects the extra "
+                f"{str(error.name).partition('.')[0]} is not installed, DICOM SEG objects expect the extra "
                 "'dicom-seg': pip install 'tumorseg[dicom-seg]'"
             ) from error
         for name in self.classes:
             if name.casefold() not in _CODES:
                 raise InputError(
-                    f"class '{name}' has no SNOMED CT code here, --dicom-seg expects one of "
-                    f"{', '.join(_CODES)}: export the bundle with such a name, or leave --dicom-seg out"
+                    f"class '{name}' has no SNOMED CT code here, DICOM SEG objects expect one of "
+                    f"{', '.join(_CODES)}: export the bundle with such a name, or write no objects"
                 )
 
 
