@@ -67,7 +67,7 @@ quick: $(STAMP) ## check, beside the tests that are not slow: the loop while you
 	mkdir -p build; ($(CHECK)) > build/check.log 2>&1 & checking=$$!; failed=0; \
 	$(PYTEST) -m "not slow" $(ARGS) || failed=$$?; wait $$checking || failed=$$?; cat build/check.log; exit $$failed
 
-test: $(STAMP) ## run all tests: 21 minutes on the 2 cores of CI
+test: $(STAMP) ## run all tests: about 23 minutes on 2 cores
 	$(PYTEST) $(ARGS)
 
 data: $(STAMP) ## find the images in DATA, check every file, write the split

@@ -31,7 +31,7 @@ from tumorseg_train.networks.models import build_model
 
 TOOLS = ("torch", "segmentation-models-pytorch", "timm", "onnx", "onnxruntime", "openvino", "polygraphy")
 BATCH = 2
-# Of the logits' standard deviation. PyTorch's MANet in float32 is 6e-5 from float64, other orders of sums 1.8e-4.
+# Of the logits' standard deviation. MANet in PyTorch's float32 is 6e-5 from float64, other orders 1.8e-4.
 TOLERANCE = 5e-4
 Logits = npt.NDArray[np.float32]
 PASSED, REFUSED, FAILED = "passed", "refused", "failed"
