@@ -4,13 +4,12 @@ down, resized on the host."""
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
-import onnx
 import pytest
 
 from gpu_null import deploys
+from gpu_null.copy_graph import copy_bytes
 from gpu_null.floor import Floor
 from tumorseg_runtime.core.errors import OutputError
 
@@ -22,34 +21,14 @@ pytestmark = [
 BATCHES = 4
 
 
-@pytest.fixture
-def copies(tmp_path: Path) -> Callable[[int], Path]:
-    """Function that writes a graph which copies bytes of so many planes."""
-
-    def write(planes: int) -> Path:
-        shape = ["N", planes, deploys.CONTRACT.height, deploys.CONTRACT.width]
-        image, masks = (
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, shape)
-            for name in ("image", "masks")
-        )
-        node = onnx.helper.make_node("Identity", ["image"], ["masks"])
-        graph = onnx.helper.make_graph([node], "copy", [image], [masks])
-        opset = onnx.helper.make_opsetid("", 18)
-        path = tmp_path / "copy.onnx"
-        onnx.save(onnx.helper.make_model(graph, ir_version=10, opset_imports=[opset]), str(path))
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize("by_stream", [False, True])
 @pytest.mark.parametrize("form", ["onnx-deploy", "onnx-deploy-gray"])
 @pytest.mark.parametrize("backend", ["tensorrt", "onnxruntime"])
 def test_a_deploy_form_costs_what_docs_gpu_says(
-    request: pytest.FixtureRequest, copies: Callable[[int], Path], backend: str, form: str, by_stream: bool
+    request: pytest.FixtureRequest, tmp_path: Path, backend: str, form: str, by_stream: bool
 ) -> None:
     floor: Floor = request.getfixturevalue("driver" if backend == "tensorrt" else "toolkit")
-    copy = None if backend == "tensorrt" else copies(1 if form.endswith("gray") else 3)
+    copy = None if backend == "tensorrt" else copy_bytes(tmp_path, 1 if form.endswith("gray") else 3)
     seen = floor.call(deploys.serve, form, BATCHES, by_stream, copy).value
     before, after, trace = seen["before"], seen["counts"], seen["trace"]
     assert set(seen["right"]) == {True}
@@ -67,7 +46,7 @@ def test_a_deploy_form_costs_what_docs_gpu_says(
         assert all(later < wait for later, wait in zip(uploads[1:], waits, strict=False)), trace
 
 
-def test_masks_without_a_decision_become_none(toolkit: Floor, copies: Callable[[int], Path]) -> None:
+def test_masks_without_a_decision_become_none(toolkit: Floor, tmp_path: Path) -> None:
     said = "onnxruntime-deploy on cuda in fp32 returned 9 pixels without a decision and 3 that are neither"
     with pytest.raises(OutputError, match=said):
-        toolkit.call(deploys.no_decision, copies(3))
+        toolkit.call(deploys.no_decision, copy_bytes(tmp_path, 3))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gpu_null import faults
+from gpu_null.copy_graph import copy_graph
 from gpu_null.floor import Floor
-from gpu_null.test_masks import copy_graph
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import onnx
 import pytest
 
 from fakes.mean_bundle import make_mean_bundle
 from gpu_null import decisions, masks
+from gpu_null.copy_graph import copy_graph
 from gpu_null.floor import Floor
 from tumorseg_runtime.core.errors import BackendError, OutputError
 
@@ -27,22 +27,6 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Floor, Path
     if request.param == "tensorrt":
         return request.getfixturevalue("driver"), None
     return request.getfixturevalue("toolkit"), copy_graph(tmp_path)
-
-
-def copy_graph(folder: Path) -> Path:
-    """A network that copies images to logits."""
-    contract = masks.CONTRACT
-    shape = ["N", contract.channels, contract.height, contract.width]
-    image, logits = (
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-        for name in ("image", "logits")
-    )
-    node = onnx.helper.make_node("Identity", ["image"], ["logits"])
-    graph = onnx.helper.make_graph([node], "copy", [image], [logits])
-    opset = onnx.helper.make_opsetid("", 18)
-    path = folder / "copy.onnx"
-    onnx.save(onnx.helper.make_model(graph, ir_version=10, opset_imports=[opset]), str(path))
-    return path
 
 
 @pytest.mark.parametrize("by_stream", [False, True])

@@ -199,6 +199,12 @@ def test_a_bar_on_a_terminal(
     assert "a/1.png" not in result.stdout
 
 
+def test_workers_without_ray_are_refused(run_predict: Run, small_bundle: Path, tmp_path: Path) -> None:
+    result = run_predict(small_bundle, "a.png", "--workers", 2, "--out", tmp_path / "out")
+    assert isinstance(result.exception, InputError)
+    assert "--engine ray" in str(result.exception)
+
+
 @pytest.mark.slow
 def test_300_images_hold_no_memory(run_predict: Run, small_bundle: Path, tmp_path: Path) -> None:
     import tracemalloc
