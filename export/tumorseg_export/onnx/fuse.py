@@ -21,8 +21,9 @@ TRACE_SIZE = 2 * SIZE_DIVISOR  # pixels: the structure does not depend on it, th
 def fuse(model: torch.nn.Module, channels: int) -> torch.nn.Module:
     """A copy of a network in evaluation mode in which every BatchNorm that can be folded is folded.
 
-    A BatchNorm stays where its input is not always the output of one convolution that feeds nothing else; both
-    may run several times, as in a mirrored network. The caller proves that the copy decides as the original.
+    A BatchNorm stays where its input is not always the output of one convolution that feeds nothing else;
+    both may run several times, as in a mirrored network. The caller proves that the copy decides as the
+    original.
     """
     fused = copy.deepcopy(model)
     names = {module: name for name, module in fused.named_modules()}
