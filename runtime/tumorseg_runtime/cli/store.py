@@ -44,10 +44,16 @@ def install(options: InstallOptions) -> None:
     """
 
     def test(copy: Bundle) -> None:
-        how = {"backend": options.backend, "device": options.device, "precision": options.precision}
         try:
             with options.progress("self-test on this device") as tell:
-                Segmenter.open(copy, **how, self_test=True, tell=tell)
+                Segmenter.open(
+                    copy,
+                    backend=options.backend,
+                    device=options.device,
+                    precision=options.precision,
+                    self_test=True,
+                    tell=tell,
+                )
         except BundleError as error:  # the copy is removed: it is the bundle that lacks something
             raise BundleError(str(error).replace(str(copy.root), str(options.bundle))) from error
 

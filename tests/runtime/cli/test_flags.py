@@ -53,7 +53,7 @@ def test_an_unknown_precision_is_bad_usage(small_bundle: Path) -> None:
         ("bench {here} --run {here}", "has no run.json, expected a run"),
         ("compare {here}", "has no run.json, expected a run or an evaluation.json"),
         ("evaluate {here}", "has no run.json and no bundle.json, expected a run or a bundle"),
-        ("export {here} --out x", "has no run.json and no config.json, expected a run, a folder of smp's"),
+        ("export {here} --out x", "has no run.json and no config.json, expected a run or a checkpoint"),
         ("deploy {here} --out x", "has no run.json and no config.json"),
         ("train {here} --out x --init {here}", "has no run.json and no plan.json"),
         ("train --resume {here}", "has no plan.json, expected the folder of a training"),
