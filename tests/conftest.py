@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
-import inspect
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +17,7 @@ import pytest
 
 from fakes.guard import guarded_in
 from session_cache import kept
+from traced_once import tracing_each_network_once
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images.read import read_image, write_png
@@ -66,39 +65,8 @@ def _operators_are_read_once() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _the_same_network_is_traced_once() -> Iterator[None]:
-    """Most exports of a file are of one network, and torch takes longer to trace it than all else takes.
-    `test_another_process_gives_the_same_bytes` holds that to trace it again gives the same graph."""
-    if not {"torch", "tumorseg_export.onnx.export"} <= sys.modules.keys():
+    with tracing_each_network_once():
         yield
-        return
-    import torch
-
-    export, known = torch.onnx.export, dict[str, Any]()
-
-    def once(model: torch.nn.Module, example: tuple[torch.Tensor], **options: Any) -> Any:
-        key = _network_digest(model, f"{example[0].shape} {options}")
-        if (program := known.pop(key, None)) is None:
-            program = export(model, example, **options)
-        while len(known) > 2:  # weights are large
-            known.pop(next(iter(known)))
-        known[key] = program
-        return torch.onnx.ONNXProgram(program.model.clone(), None)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.onnx, "export", once)
-        yield
-
-
-def _network_digest(model: torch.nn.Module, about: str) -> str:
-    """Of all that decides a network's graph: the code of its modules, their settings and their weights."""
-    digest = hashlib.sha256(f"{model} {about}".encode())
-    for name, module in model.named_modules():
-        code = inspect.unwrap(type(module).forward).__code__
-        plain = {key: one for key, one in vars(module).items() if isinstance(one, (int, float, str, tuple))}
-        digest.update(f"{name} {code.co_filename} {code.co_firstlineno} {plain}".encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 @pytest.fixture(scope="session")
