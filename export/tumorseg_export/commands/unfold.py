@@ -22,7 +22,7 @@ class UnfoldOptions(Options):
 
 
 @command(UnfoldOptions, example="tumorseg unfold bundles/breast --out weights.safetensors")
-@click.argument("bundle", type=Existing("a bundle"))
+@click.argument("bundle", type=Existing("a bundle", "bundle.json"))
 @out_option(required=True, help="A new file of weights (.safetensors).")
 def unfold(options: UnfoldOptions) -> None:
     """Write the weights of BUNDLE's ONNX artefact (FP32, else FP16), for `tumorseg train --init`."""
