@@ -64,6 +64,7 @@ class ParityOptions(Options):
         "Images": ("run_folder", "part", "limit", "thinnest"),
         "Reports": ("out", "certificate", "junit", "annotations"),
     },
+    needs=dict.fromkeys(("part", "limit", "thinnest", "layer_diff"), "run_folder"),
 )
 @bundle_argument
 @run_option(help="also compare with PyTorch itself on images of its split.")
