@@ -131,6 +131,7 @@ def _layer_diffs(
             row
             for row in rows
             if row.report
+            and row.status != "unverified"
             and row.images != CONFORMANCE
             and (row.variant.format, row.variant.precision) == ("onnx", artefact.precision)
         ]

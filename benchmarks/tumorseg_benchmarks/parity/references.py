@@ -39,6 +39,7 @@ class ReferenceSet:
     groups: name of each image's group (one patient or scene), its own name where it is in none.
     scale: standard deviation of PyTorch's logits, the unit of errors; None for that of these logits.
     budgets: by precision, where they are not those of `BUDGETS`.
+    unverified: by precision, why masks here are no verdict on an artefact that keeps its budget.
     yardstick: what a grey level of noise does to PyTorch's masks on these images, where it was measured.
     """
 
@@ -50,6 +51,7 @@ class ReferenceSet:
     groups: tuple[str, ...] = ()
     scale: float | None = None
     budgets: Mapping[str, Budget] | None = None
+    unverified: Mapping[str, str] | None = None
     yardstick: Yardstick | None = None
 
     def items(self, indices: Iterable[int] | None = None) -> list[Reference]:

@@ -22,7 +22,7 @@ from tumorseg_train.commands.dataset_options import FIELDS, DatasetOptions, data
 from tumorseg_train.config.plan import PLAN, TrainingPlan
 from tumorseg_train.config.recipe import load_recipe, parse_settings
 from tumorseg_train.data.datasets import find_samples
-from tumorseg_train.data.phantoms import PHANTOMS_FLAG, ensure_data
+from tumorseg_train.data.phantoms import NOTE, PHANTOMS_FLAG, ensure_data
 from tumorseg_train.data.split import SPLIT, Manifest, make_manifest
 from tumorseg_train.layouts.volumes import same_content
 from tumorseg_train.training.distributed import is_first
@@ -196,7 +196,7 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
 
     import torch
 
-    from tumorseg_train.networks.initial import initial_weights
+    from tumorseg_train.networks.initial import check_unseen, initial_weights
     from tumorseg_train.networks.models import (
         encoder_normalisation,
         require_architecture,
@@ -229,6 +229,9 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         log(f"initial weights: {initial.path}")
     tell = Lines("reading images and masks", log)
     manifest = make_manifest(data, chosen.seed, method=options.split, declared=declared, tell=tell)
+    unknown = options.init and check_unseen(options.init, manifest)
+    if unknown and not (manifest.root / NOTE).is_file():  # phantoms are of this machine
+        log(f"warning: {unknown}")
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
     log(f"{data}: {len(manifest.items)} images: {counts}")
     root = str(manifest.root.resolve())
