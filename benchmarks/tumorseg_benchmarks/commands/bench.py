@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tumorseg_benchmarks.commands.bench_rate import bench_rate
+from tumorseg_benchmarks.commands.bench_rate import OF_RATE, bench_rate
 from tumorseg_benchmarks.latency.bench import run_bench
 from tumorseg_benchmarks.latency.choice import BATCH, UNFIT, WON, Budgets, choose
 from tumorseg_benchmarks.latency.cold_start import start_cold
@@ -35,6 +35,7 @@ from tumorseg_runtime.cli.options import (
     bundle_argument,
     command,
     device_folder_option,
+    given,
     out_option,
     run_option,
 )
@@ -87,6 +88,7 @@ class BenchOptions(Options):
         "Budgets": ("max_latency_ms", "max_memory_mb", "max_size_mb"),
         "Compared with": ("run_folder", "third_party", "parity_file"),
     },
+    needs={"third_party": "run_folder", "seconds": "rate", "backend": "rate", "precision": "rate"},
 )
 @bundle_argument
 @run_option(help="PyTorch is timed too and is the reference.")
@@ -162,17 +164,13 @@ def bench(options: BenchOptions) -> None:
     sizes = parse_numbers("batches", options.batches)
     counts = parse_numbers("threads", options.threads_text) if options.threads_text else [usable_cores()]
     if options.rate is not None:
+        if unused := given(*OF_RATE):
+            raise InputError(f"--rate times no latencies, got also {', '.join(unused)}: leave them out")
         if len(counts) > 1:
             raise InputError(f"threads is '{options.threads_text}', expected one number for --rate")
-        args = (
-            options.backend,
-            options.precision,
-            counts[0],
-            options.images,
-            options.max_images,
-            options.out,
-        )
-        bench_rate(options, options.bundle, options.rate, options.seconds, *args)
+        images = options.images, options.max_images
+        how = options.backend, options.precision, counts[0]
+        bench_rate(options, options.bundle, options.rate, options.seconds, *how, *images, options.out)
         return
     if options.rank_too and BATCH not in sizes:
         raise InputError(f"batches is '{options.batches}', expected {BATCH} among them for --rank: add it")

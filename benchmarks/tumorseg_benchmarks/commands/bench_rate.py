@@ -18,6 +18,10 @@ from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.inference.stream import StreamResult
 from tumorseg_runtime.outputs.image_files import list_images
 
+OF_RATE = (
+    *("bundle", "rate", "seconds", "backend", "precision", "threads_text", "images", "max_images"),
+    *("out", "as_json", "quiet"),
+)  # the parameters of `tumorseg bench` that go with --rate
 TRIAL = 0.1  # of the seconds: each trial of the bisection
 LEAST_TRIAL_S = 5.0
 LEAST_FRAMES = 20  # of a trial, however long that takes

@@ -64,6 +64,7 @@ class ParityOptions(Options):
         "Images": ("run_folder", "part", "limit", "thinnest"),
         "Reports": ("out", "certificate", "junit", "annotations"),
     },
+    needs=dict.fromkeys(("part", "limit", "thinnest", "layer_diff"), "run_folder"),
 )
 @bundle_argument
 @run_option(help="also compare with PyTorch itself on images of its split.")
@@ -110,16 +111,18 @@ def parity(options: ParityOptions) -> None:
     opened = Bundle.open(options.bundle)
     run = open_run(options.run_folder)
     before = load_average()
-    findings = score_bundle(
-        opened,
-        run,
-        options.part,
-        options.limit,
-        thinnest=options.thinnest,
-        layer_diff=options.layer_diff,
-        device_folder=options.device_folder,
-        progress=lambda line: options.log(f"{line} ..."),
-    )
+    with options.progress("comparing with PyTorch") as share:
+        findings = score_bundle(
+            opened,
+            run,
+            options.part,
+            options.limit,
+            thinnest=options.thinnest,
+            layer_diff=options.layer_diff,
+            device_folder=options.device_folder,
+            progress=lambda line: options.log(f"{line} ..."),
+            share=share,
+        )
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "parity",

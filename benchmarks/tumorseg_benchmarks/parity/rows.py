@@ -30,7 +30,8 @@ class Compared:
 class ParityRow:
     """Verdict on one variant over one set of images, in calls of `batch` images.
 
-    status: 'passed', 'refused', or 'unverified' where the variant does not run on this machine.
+    status: 'passed', 'refused', or 'unverified' where the variant does not run on this machine, or where
+        these images are no verdict on its precision.
     reason: why it is unverified, or what stopped the comparison; empty where `report` tells all.
     noninferiority: against the ground truth; None where there is none.
     yardstick: what a grey level of noise does to PyTorch's own masks on these images; None without a run.

@@ -84,7 +84,7 @@ def _parity_cells(row: ParityRow) -> tuple[str, ...]:
         error_cell([image.relative_error for image in images], row.report.passed),
         f"{max(image.flipped for image in images)}",
         f"{min(image.dice for image in images):.4f}",
-        row.report.worst.image,
+        row.reason if row.status == "unverified" else row.report.worst.image,
     )
 
 

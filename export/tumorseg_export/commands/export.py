@@ -19,7 +19,7 @@ from tumorseg_export.references.golden_images import GOLDEN
 from tumorseg_export.targets.registry import DEFAULT, choose
 from tumorseg_export.targets.validate_parity import worst_figures
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.options import Existing, Options, command, out_option
+from tumorseg_runtime.cli.options import RUN, Existing, Options, command, given, out_option
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.paths import require
@@ -77,9 +77,12 @@ class ExportOptions(BundleOptions):
         ),
     },
 )
-@click.argument("checkpoint", type=Existing("a run or a checkpoint"))
+@click.argument(
+    "checkpoint",
+    type=Existing("a run or a checkpoint", RUN, "config.json"),
+)
 @out_option(required=True, help="Folder of the bundle.")
-@click.option("--targets", default=",".join(DEFAULT), show_default=True, help="Targets, with commas between.")
+@click.option("--targets", default=",".join(DEFAULT), show_default=True, help="Targets, separated by commas.")
 @click.option(
     "--golden", default=GOLDEN, show_default=True, help="Golden images that go into the bundle; 3 or more."
 )
@@ -104,25 +107,25 @@ class ExportOptions(BundleOptions):
     show_default=True,
     help="For tensorrt-rtx: smallest, tuned and largest batch.",
 )
-@click.option("--arch", help="Foreign: one of smp's, such as unet, where the file does not say.")
-@click.option("--encoder", help="Foreign: smp's name, such as resnet34, where the file does not say.")
-@click.option("--classes", help="Foreign: a name for each output, with commas between.  [one class: tumour]")
-@click.option("--size", help="Foreign: input in pixels, 512 or HEIGHTxWIDTH.  [default: 512]")
-@click.option("--mean", help="Foreign: per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
-@click.option("--std", help="Foreign: like --mean.")
+@click.option("--arch", help="One of smp's, such as unet, where the file does not say.")
+@click.option("--encoder", help="smp's name, such as resnet34, where the file does not say.")
+@click.option("--classes", help="A name for each output, with commas between.  [one class: tumour]")
+@click.option("--size", help="Input in pixels, 512 or HEIGHTxWIDTH.  [default: 512]")
+@click.option("--mean", help="Per channel, of 0..1, with commas.  [3 channels: the encoder's own]")
+@click.option("--std", help="Like --mean.")
 @click.option(
     "--rule",
     type=click.Choice(["sigmoid", "softmax"]),
-    help="Foreign: how several classes become masks: sigmoid, each by its own probability, or softmax, the "
+    help="How several classes become masks: sigmoid, each by its own probability, or softmax, the "
     "largest probability, with one class named background.",
 )
-@click.option("--threshold", type=float, help="Foreign: probability of a tumour's pixel.  [default: 0.5]")
-@click.option("--entry", help="Foreign: which network, where a file holds several; the message lists them.")
+@click.option("--threshold", type=float, help="Probability from which a pixel is tumour.  [default: 0.5]")
+@click.option("--entry", help="Which network, where a file holds several; the message lists them.")
 @click.option(
     "--option",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Foreign: an argument of smp's class that the weights do not show; may be given several times.",
+    help="An argument of smp's class that the weights do not show; may be given several times.",
 )
 @click.option(
     "--images",
@@ -137,8 +140,8 @@ class ExportOptions(BundleOptions):
 def export(options: ExportOptions) -> None:
     """Export CHECKPOINT to a sealed bundle: every artefact is proven against PyTorch, or it is refused.
 
-    CHECKPOINT is a run, a folder of smp's save_pretrained, or a file with a state dict. The flags marked
-    Foreign say what the last two leave open (docs/checkpoints.md); one that contradicts the file is refused.
+    CHECKPOINT is a run, a folder of smp's save_pretrained, or a file with a state dict. The flags under
+    "Foreign checkpoint" say what the last two leave open; one that contradicts the file is refused.
 
     A bundle that stands at --out is replaced when the new one is complete. Exit status 1 where an artefact
     decides other than PyTorch.
@@ -146,6 +149,8 @@ def export(options: ExportOptions) -> None:
     started = time.perf_counter()
     targets = [name.strip() for name in options.targets.split(",") if name.strip()]
     choose(targets)
+    if "tensorrt-rtx" not in targets and (unused := {"--compute-capability", "--batch"} & {*given()}):
+        raise InputError(f"{', '.join(unused)}: only for target tensorrt-rtx, which --targets lacks: add it")
     bundle = make_bundle(options, targets)
     result = summarise(bundle, time.perf_counter() - started)
     say_text(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
@@ -185,18 +190,21 @@ def make_bundle(options: BundleOptions, targets: Sequence[str], refuse: Refuse |
         entry=options.entry,
         options=parse_options(options.option),
     )
-    return export_checkpoint(
-        open_checkpoint(options.checkpoint, foreign, options.step),
-        options.out,
-        targets=targets,
-        golden=options.golden,
-        calibration=options.calibration,
-        rtx=rtx,
-        key=key,
-        notes=notes,
-        log=options.step,
-        refuse=refuse,
-    )
+    checkpoint = open_checkpoint(options.checkpoint, foreign, options.step)
+    with options.progress("exporting") as tell:
+        return export_checkpoint(
+            checkpoint,
+            options.out,
+            targets=targets,
+            golden=options.golden,
+            calibration=options.calibration,
+            rtx=rtx,
+            key=key,
+            notes=notes,
+            log=options.step,
+            refuse=refuse,
+            tell=tell,
+        )
 
 
 def read_notes(path: Path) -> str:
@@ -207,9 +215,7 @@ def read_notes(path: Path) -> str:
             return data.decode("utf-8")
     except UnicodeDecodeError:
         pass
-    raise InputError(
-        f"{path}: is not a UTF-8 text of at most {MAX_NOTES} bytes: give --notes a Markdown file"
-    )
+    raise InputError(f"{path}: is not a UTF-8 text of at most {MAX_NOTES} bytes: give --notes Markdown")
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -200,7 +200,8 @@ class Bundle:
             if (artefact.format, artefact.precision) == (format, precision):
                 return artefact
         there = ", ".join(f"{a.format} {a.precision}" for a in self.artefacts)
+        other = next((a.precision for a in self.artefacts if a.format == format), None)
+        take = f"take it by --precision {other}" if other else "take one of these by --backend"
         raise BundleError(
-            f"{self.root}: has no {precision} {format} artefact, it has {there}: take one of these "
-            "(--precision, --backend), or export that target"
+            f"{self.root}: has no {precision} {format} artefact, it has {there}: {take}, or export that one"
         )

@@ -17,12 +17,13 @@ from tumorseg_runtime.cli.options import (
     SuggestingGroup,
     bundle_argument,
     command,
+    epilog,
     out_option,
 )
 from tumorseg_runtime.cli.terminal import say_text
 
 
-@click.group(cls=SuggestingGroup)
+@click.group(cls=SuggestingGroup, epilog=epilog("tumorseg bundle pack bundles/breast --out breast.zip"))
 def bundle() -> None:
     """Pack a bundle into one file, and unpack it: for releases, caches and CI (docs/ci.md)."""
 

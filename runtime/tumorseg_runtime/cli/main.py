@@ -15,7 +15,7 @@ import click
 import cv2
 
 from tumorseg_runtime.backends import BACKENDS
-from tumorseg_runtime.cli.options import SuggestingGroup
+from tumorseg_runtime.cli.options import SuggestingGroup, epilog
 from tumorseg_runtime.cli.terminal import fill_closed, no_output, said_by_click, say, say_text
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.stop import Stopped, leave_in_peace, stoppable
@@ -30,7 +30,6 @@ MODULE_EXTRAS = {
     "pydicom": "dicom",
     **dict.fromkeys(("jinja2", "markupsafe"), "pages"),
 }
-WHOLE = 1000  # characters of a first sentence, which is never cut off
 SILENT = 0  # OpenCV's log level
 
 
@@ -52,21 +51,12 @@ class LazyGroup(SuggestingGroup):
             return command
         return None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One line per command; a command whose packages are missing is listed with what it needs."""
-        rows = []
-        for name in self.list_commands(ctx):
-            try:
-                command = self.get_command(ctx, name)
-            except ModuleNotFoundError as error:
-                rows.append((name, f"({_remedy(error) or error})"))
-            else:
-                rows.append((name, command.get_short_help_str(limit=WHOLE) if command else ""))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+    def lacking(self, error: ModuleNotFoundError) -> str:
+        """The extra that brings what is missing."""
+        return _remedy(error) or str(error)
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, epilog=epilog("tumorseg demo"))
 @click.version_option(package_name="tumorseg")
 def cli() -> None:
     """From a trained tumour-segmentation network to a verified engine on an edge device.

@@ -28,23 +28,35 @@ from typing import Any, TypeVar
 
 import click
 
-from tumorseg_runtime.cli.terminal import say
+from tumorseg_runtime.cli.terminal import bar_on_terminal, say
+from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.progress import Lines, Tell, silent
 
 STEPS = 1000  # of a bar
+WHOLE = 1000  # characters of a first sentence, which is never cut off
 PATH = click.Path(path_type=Path)  # of what a command writes
+RUN = "run.json"  # of a run that is whole; its module comes with torch
 
 
 class Existing(click.Path):
     """The type of a path that is read: the command begins only where something is there.
 
-    expected: what should be there, in a message such as "expected a bundle".
+    expected: what should be there, in a message such as "expected a bundle". holds: names of files of which
+    a folder must hold one, none for any folder: a folder of another kind costs no import of torch either.
     """
 
-    def __init__(self, expected: str) -> None:
+    def __init__(self, expected: str, *holds: str) -> None:
         super().__init__(path_type=Path)
         self.expected = expected
+        self.holds = holds
+
+    def check_kind(self, path: Path) -> None:
+        """Raise InputError for a folder of another kind."""
+        if self.holds and path.is_dir() and not any((path / name).exists() for name in self.holds):
+            lacking = " and no ".join(self.holds)
+            wait = ", or wait where it is still training" if RUN in self.holds else ""
+            raise InputError(f"{path}: has no {lacking}, expected {self.expected}: check the path{wait}")
 
 
 def on_terminal() -> bool:
@@ -76,7 +88,10 @@ class Options:
         if self.quiet:
             yield silent
         elif on_terminal():
-            with click.progressbar(length=STEPS, label=what, file=sys.stderr) as bar:
+            with (
+                click.progressbar(length=STEPS, label=what, file=sys.stderr) as bar,
+                bar_on_terminal(what),
+            ):
                 yield lambda share: bar.update(round(share * STEPS) - bar.pos)
         else:
             yield Lines(what, self.log)
@@ -87,7 +102,7 @@ class Options:
 
 
 class SuggestingGroup(click.Group):
-    """A group that names the command that was probably meant, and an example in its help."""
+    """A group that names the command that was probably meant, and cuts no description off in its help."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -95,10 +110,37 @@ class SuggestingGroup(click.Group):
         """As click does; a name that is none of the commands is told the nearest one."""
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names:
-            like = difflib.get_close_matches(args[0], names, n=1)
+            like = difflib.get_close_matches(args[0], names, n=1) or self._inside(ctx, args[0])
             meant = f"Did you mean '{like[0]}'?" if like else f"Expected one of {', '.join(names)}."
             ctx.fail(f"No such command '{args[0]}'. {meant}")
         return super().resolve_command(ctx, args)
+
+    def _inside(self, ctx: click.Context, name: str) -> list[str]:
+        """The command of that name in a group of this group, as it is typed."""
+        found = []
+        for group in self.list_commands(ctx):
+            with contextlib.suppress(ModuleNotFoundError):
+                inner = self.get_command(ctx, group)
+                if isinstance(inner, click.Group) and name in inner.list_commands(ctx):
+                    found.append(f"{group} {name}")
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line per command, with its whole first sentence."""
+        rows = []
+        for name in self.list_commands(ctx):
+            try:
+                command = self.get_command(ctx, name)
+            except ModuleNotFoundError as error:
+                rows.append((name, f"({self.lacking(error)})"))
+            else:
+                rows.append((name, command.get_short_help_str(limit=WHOLE) if command else ""))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def lacking(self, error: ModuleNotFoundError) -> str:
+        """What stands in place of the description of a command that cannot be imported."""
+        return str(error)
 
 
 class SectionedCommand(click.Command):
@@ -118,6 +160,8 @@ class SectionedCommand(click.Command):
             title: [] for title in ("Options", *self.sections, "Output")
         }
         for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Argument):
+                continue  # the usage names them, the text above says what they are
             if (record := parameter.get_help_record(ctx)) is not None:
                 lists[named.get(str(parameter.name), "Options")].append(record)
         for title, records in lists.items():
@@ -130,25 +174,59 @@ T = TypeVar("T", bound=Options)
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+def epilog(example: str) -> str:
+    """The end of a help text."""
+    return f"\b\nExample:\n  {example}"
+
+
+def given(*but: str) -> list[str]:
+    """Flags and arguments that were given, as they are typed; but: parameters that do not count."""
+    context = click.get_current_context()
+    return [
+        str(one.human_readable_name) if isinstance(one, click.Argument) else one.opts[0]
+        for one in context.command.params
+        if one.name not in but
+        and context.get_parameter_source(str(one.name)) is not click.core.ParameterSource.DEFAULT
+    ]
+
+
 def command(
-    options: type[T], *, example: str, sections: dict[str, tuple[str, ...]] | None = None
+    options: type[T],
+    *,
+    example: str,
+    sections: dict[str, tuple[str, ...]] | None = None,
+    needs: dict[str, str] | None = None,
 ) -> Callable[[Callable[[T], None]], SectionedCommand]:
     """Decorator: a click command with --json and --quiet, whose function takes one `options` object.
 
     example: a command line that parses. sections: of its help, as `SectionedCommand` has them.
+    needs: parameter -> the one without which it would do nothing: given alone it is refused.
     """
 
     def decorate(function: Callable[[T], None]) -> SectionedCommand:
         @functools.wraps(function)  # click reads the parameters that the decorators below left on it
         def callback(**parameters: Any) -> None:
+            read: list[tuple[Existing, Path]] = []
             for parameter in made.params:
                 if isinstance(parameter.type, Existing):
-                    given = parameters[str(parameter.name)] or ()
-                    for path in given if isinstance(given, tuple) else (given,):
-                        require(path, parameter.type.expected)
+                    paths = parameters[str(parameter.name)] or ()
+                    read += [
+                        (parameter.type, path) for path in (paths if isinstance(paths, tuple) else (paths,))
+                    ]
+            for kind, path in read:
+                require(path, kind.expected)
+            for kind, path in read:
+                kind.check_kind(path)
+            flags = {str(one.name): one.opts[0] for one in made.params}
+            for name, other in (needs or {}).items():
+                if flags[name] in given() and not parameters[other]:
+                    raise InputError(
+                        f"{flags[name]} was given without {flags[other]}, expected both or neither: "
+                        f"add {flags[other]}, or leave {flags[name]} out"
+                    )
             function(options(**parameters))
 
-        made = click.command(cls=SectionedCommand, epilog=f"\b\nExample:\n  {example}")(callback)
+        made = click.command(cls=SectionedCommand, epilog=epilog(example))(callback)
         made.sections = sections or {}
         made.params += [
             click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON."),
@@ -161,10 +239,14 @@ def command(
     return decorate
 
 
+def by_make() -> bool:
+    """True where the user typed `make`, and not this command line."""
+    return "MAKELEVEL" in os.environ and Path(sys.argv[0]).name == "tumorseg"
+
+
 def spoken(*arguments: object) -> str:
     """A command line of tumorseg as the user can type it: under `make` with the path of its environment."""
-    by_make = "MAKELEVEL" in os.environ and Path(sys.argv[0]).name == "tumorseg"
-    program = sys.argv[0] if by_make else "tumorseg"
+    program = sys.argv[0] if by_make() else "tumorseg"
     return shlex.join([program, *map(str, arguments)])
 
 
@@ -183,7 +265,7 @@ def out_option(*, default: Path | None = None, required: bool = False, help: str
 def run_option(*, help: str) -> Decorator:
     """--run, the field `run_folder`: the run that a bundle was made from."""
     return click.option(
-        "--run", "run_folder", type=Existing("a run"), help=f"Run that the bundle was made from: {help}"
+        "--run", "run_folder", type=Existing("a run", RUN), help=f"Run that the bundle was made from: {help}"
     )
 
 

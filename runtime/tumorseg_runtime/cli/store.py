@@ -11,6 +11,7 @@ import click
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.options import PATH, Existing, Options, bundle_argument, command, public_key_option
 from tumorseg_runtime.cli.terminal import say_text
+from tumorseg_runtime.core.errors import BundleError
 from tumorseg_runtime.deployment.store import install as install_bundle
 from tumorseg_runtime.deployment.store import roll_back
 from tumorseg_runtime.inference.segmenter import Segmenter
@@ -43,15 +44,18 @@ def install(options: InstallOptions) -> None:
     """
 
     def test(copy: Bundle) -> None:
-        with options.progress("self-test on this device") as tell:
-            Segmenter.open(
-                copy,
-                backend=options.backend,
-                device=options.device,
-                precision=options.precision,
-                self_test=True,
-                tell=tell,
-            )
+        try:
+            with options.progress("self-test on this device") as tell:
+                Segmenter.open(
+                    copy,
+                    backend=options.backend,
+                    device=options.device,
+                    precision=options.precision,
+                    self_test=True,
+                    tell=tell,
+                )
+        except BundleError as error:  # the copy is removed: it is the bundle that lacks something
+            raise BundleError(str(error).replace(str(copy.root), str(options.bundle))) from error
 
     done = install_bundle(options.store, options.bundle, test=test, public_key=options.public_key)
     report(options, done, "serves from")

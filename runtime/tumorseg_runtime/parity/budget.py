@@ -41,7 +41,7 @@ class Budget:
 # `python -m tumorseg_benchmarks.mutants.derive_limits` measures (docs/parity.md has them and the reasons).
 BUDGETS = {
     "fp32": Budget(
-        relative_error=3e-3, free_pixels=2, mean_error=2.5e-4, cosine=0.999999,
+        relative_error=6e-3, free_pixels=2, mean_error=2.5e-4, cosine=0.999999,
         flips_per_border=0.01, hd95_px=1.0, flips_per_border_in_all=0.005,
     ),
     "fp16": Budget(

@@ -134,6 +134,9 @@ def verify_bundle(
         raise InputError(f"backend is '{backend}', expected one of {', '.join(BACKENDS)}")
     if device is not None and split_device(device)[0] not in DEVICES:
         raise InputError(f"device is '{device}', expected one of {', '.join(DEVICES)}")
+    known = dict.fromkeys(one for spec in BACKENDS.values() for one in spec.precisions)
+    if precision is not None and precision not in known:
+        raise InputError(f"precision is '{precision}', expected one of {', '.join(known)}")
     problems = tuple(bundle.problems())
     asked: list[tuple[str, str, str]] = []
     if not problems:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors import safe_open
 
 from tumorseg_export.checkpoint import unfold as module
 from tumorseg_export.checkpoint.unfold import trace, unfold
@@ -111,3 +112,5 @@ def test_the_command_writes_what_train_starts_from(tiny_bundle: Bundle, tmp_path
     reached = [key for key in read if key in written and not key.endswith("num_batches_tracked")]
     assert len(written) == len(read)
     assert all(torch.equal(written[key], read[key]) for key in reached)
+    with safe_open(out, "pt") as file:
+        assert file.metadata()["split_sha256"] == tiny_bundle.provenance["split_sha256"]

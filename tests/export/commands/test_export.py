@@ -18,7 +18,7 @@ from tumorseg_export.commands.export import (
 )
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.networks.run import CHECKPOINT, Run
 
 
@@ -123,7 +123,7 @@ def test_unknown_target_is_bad_input(tiny_run: Run, tmp_path: Path) -> None:
 
 
 def test_folder_that_is_no_run_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"has no run\.json"):
+    with pytest.raises(InputError, match=r"has no run\.json"):
         CliRunner().invoke(export, [str(tmp_path), "--out", str(tmp_path / "bundle")], catch_exceptions=False)
 
 

@@ -27,7 +27,8 @@ HERE = Path(__file__).parent
         "build gone --device-folder x", "compare gone", "compare {here} --bench gone", "data audit gone",
         "data audit {here} --split gone", "data prepare gone", "doctor gone", "evaluate gone",
         "evaluate {here} --data gone", "evaluate {here} --split gone", "export gone --out x",
-        "export {here} --out x --sign gone", "export {here} --out x --images gone", "install x gone",
+        "export {here} --out x --sign gone", "export {here}/test_paths.py --out x --images gone",
+        "install x gone",
         "parity gone", "parity {here} --run gone", "predict gone {here} --out x",
         "predict {here} gone --out x",
         "rollback gone", "sign gone --key {here}", "sign {here} --key gone", "train gone --out x",
@@ -64,8 +65,8 @@ def test_flags_that_cost_nothing_to_check_are_checked_before_torch_is_imported(t
         (["train", data, "--out", "x", "--set", "corp=64"], "corp"),
         (["train", data, "--out", filled], "exists and is no run"),
         (["train", filled, "--out", "x"], "filled: holds notes.txt, expected"),
-        (["export", data, "--out", "x", "--targets", "onxx"], "targets: got 'onxx'"),
-        (["export", data, "--out", "x", "--size", "big"], "--size is 'big'"),
+        (["export", filled / "notes.txt", "--out", "x", "--targets", "onxx"], "targets: got 'onxx'"),
+        (["export", filled / "notes.txt", "--out", "x", "--size", "big"], "--size is 'big'"),
     ):
         done = subprocess.run(
             [sys.executable, "-c", MAIN, *map(str, given)],

@@ -67,7 +67,9 @@ def test_any_field_can_be_set() -> None:
     with pytest.raises(InputError, match="--set is 'zoom', expected FIELD=VALUE"):
         parse_settings(("zoom",))
     with pytest.raises(InputError, match="expected FIELD=VALUE with a field of encoder_weights, epochs"):
-        parse_settings(("speed=1",))
+        parse_settings(("banana=1",))
+    with pytest.raises(InputError, match=r"with a field such as crop$"):
+        parse_settings(("corp=64",))
     with pytest.raises(InputError, match="flip is 'yes', expected a valid boolean"):
         load_recipe("quick", **parse_settings(("flip=yes",)))
 

@@ -17,6 +17,7 @@ from tumorseg_train.networks.models import (
     encoder_normalisation,
     load_encoder_weights,
     load_exactly,
+    require_encoder,
 )
 from tumorseg_train.networks.weights_file import read_state_dict
 
@@ -190,3 +191,9 @@ def test_a_network_that_no_memory_holds_is_refused_before_it_is_made() -> None:
         build_model(
             "unet", "resnet18", channels=3, classes=1, options={"decoder_channels": [2**20, 128, 64, 32, 16]}
         )
+
+
+def test_an_unknown_encoder_is_told_the_nearest() -> None:
+    require_encoder("tu-mobilenetv3_small_100")
+    with pytest.raises(InputError, match=r"encoder is 'resnet35', expected .*, such as resnet34, "):
+        require_encoder("resnet35")

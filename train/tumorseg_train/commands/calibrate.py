@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tumorseg_runtime.cli.options import Existing, Options, command
+from tumorseg_runtime.cli.options import RUN, Existing, Options, command
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 
@@ -23,7 +23,7 @@ class CalibrateOptions(Options):
 
 
 @command(CalibrateOptions, example="tumorseg calibrate runs/first")
-@click.argument("run", type=Existing("a run"))
+@click.argument("run", type=Existing("a run", RUN))
 @click.option(
     "--data",
     type=Existing("a folder of images"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tumorseg_runtime.cli.options import Existing, Options, command, out_option
+from tumorseg_runtime.cli.options import RUN, Existing, Options, command, out_option
 from tumorseg_runtime.cli.terminal import say, say_text
 
 
@@ -24,7 +24,11 @@ class CompareOptions(Options):
 
 @command(CompareOptions, example="tumorseg compare runs/first runs/second --out build/comparison")
 @click.argument(
-    "runs", nargs=-1, required=True, metavar="RUN_OR_JSON...", type=Existing("a run or an evaluation.json")
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUN_OR_JSON...",
+    type=Existing("a run or an evaluation.json", RUN),
 )
 @click.option(
     "--part", default="test", show_default=True, type=click.Choice(["train", "val", "test"]),

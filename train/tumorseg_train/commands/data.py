@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tumorseg_runtime.cli.options import PATH, Options, SuggestingGroup, command, out_option
+from tumorseg_runtime.cli.options import PATH, Options, SuggestingGroup, command, epilog, out_option
 from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder
@@ -26,7 +26,7 @@ from tumorseg_train.data.split import GROUPED, PARTS, RANDOM, Manifest, split_sa
 from tumorseg_train.layouts.known import unread_folders
 
 
-@click.group(cls=SuggestingGroup)
+@click.group(cls=SuggestingGroup, epilog=epilog("tumorseg data prepare data"))
 def data() -> None:
     """Declare, check, split and audit images, or draw phantoms. Layouts and sources: docs/data.md."""
 
@@ -44,7 +44,12 @@ class PrepareOptions(DatasetOptions):
     out: Path | None
 
 
-@command(PrepareOptions, example="tumorseg data prepare data --seed 1", sections={"Dataset": FIELDS})
+@command(
+    PrepareOptions,
+    example="tumorseg data prepare data --seed 1",
+    sections={"Dataset": FIELDS},
+    needs={"fold": "folds"},
+)
 @click.argument("folder", metavar="DIR", type=PATH)
 @dataset_options
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the split.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tumorseg_runtime.cli.options import Existing, Options, command, out_option
+from tumorseg_runtime.cli.options import RUN, Existing, Options, command, out_option
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.text import printable
@@ -39,7 +39,7 @@ class EvaluateOptions(Options):
         "Network": ("backend", "device", "precision", "size", "scale"),
     },
 )
-@click.argument("predictor", metavar="RUN_OR_BUNDLE", type=Existing("a run or a bundle"))
+@click.argument("predictor", metavar="RUN_OR_BUNDLE", type=Existing("a run or a bundle", RUN, "bundle.json"))
 @click.option(
     "--part",
     default="test",

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tumorseg_runtime.cli.options import PATH, Existing, command, out_option, spoken
+from tumorseg_runtime.cli.options import PATH, RUN, Existing, by_make, command, given, out_option, spoken
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import move
+from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.progress import Lines
 from tumorseg_runtime.core.stop import resumable
 from tumorseg_train.commands.dataset_options import FIELDS, DatasetOptions, dataset_options
-from tumorseg_train.config.plan import TrainingPlan
+from tumorseg_train.config.plan import PLAN, TrainingPlan
 from tumorseg_train.config.recipe import load_recipe, parse_settings
 from tumorseg_train.data.datasets import find_samples
-from tumorseg_train.data.phantoms import PHANTOMS_FLAG, ensure_data
+from tumorseg_train.data.phantoms import NOTE, PHANTOMS_FLAG, ensure_data
 from tumorseg_train.data.split import SPLIT, Manifest, make_manifest
 from tumorseg_train.layouts.volumes import same_content
 from tumorseg_train.training.distributed import is_first
@@ -29,7 +30,7 @@ from tumorseg_train.training.distributed import is_first
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
-RUN_INDEX = "run.json"  # `networks.run.INDEX`, which comes with torch
+ALONE = ("resume", "report", "as_json", "quiet")  # what goes with --resume
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,12 @@ class TrainOptions(DatasetOptions):
 @click.argument("data", type=PATH, required=False)
 @out_option(help="Folder of the run.")
 @click.option(
-    "--resume", type=Existing("the folder of a training"), metavar="RUN",
+    "--resume", type=Existing("the folder of a training", PLAN), metavar="RUN",
     help="Go on with a training that was broken off, from its last whole epoch. Takes no other flags "
     "than --report, --json and --quiet.",
 )  # fmt: skip
 @click.option(
-    "--init", type=Existing("a run or a file of weights"), metavar="RUN|FILE",
+    "--init", type=Existing("a run or a file of weights", RUN, PLAN), metavar="RUN|FILE",
     help="Start from the weights of a run, finished or broken off, or of a file (.safetensors), of the same "
     "architecture and encoder, at any size. With --epochs 0 they are taken as they are.",
 )  # fmt: skip
@@ -132,8 +133,8 @@ def train(options: TrainOptions) -> None:
 
     data, out = options.data, options.out
     if options.resume is not None:
-        if given := given_beside_resume():
-            also = ", ".join(sorted(given))
+        if unused := given(*ALONE):
+            also = ", ".join(unused)
             raise InputError(f"--resume goes on with the run's own plan, got also {also}: leave them out")
         out = options.resume
         plan, manifest = reopen(out)
@@ -168,17 +169,6 @@ def how_to_go_on(out: Path) -> str:
     return f"go on after the last whole epoch: {spoken('train', '--resume', out)}"
 
 
-def given_beside_resume() -> list[str]:
-    """Parameters of the command line that --resume does not go with."""
-    context = click.get_current_context()
-    return [
-        name
-        for name in context.params
-        if name not in ("resume", "report", "as_json", "quiet")
-        and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-    ]
-
-
 def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tuple[TrainingPlan, Manifest]:
     """Plan and split of a new training; raises InputError, for paths and flags before torch is imported."""
     if not is_first() and not data.exists():
@@ -189,8 +179,11 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         if (value := getattr(options, field)) is not None
     }
     changes = {**parse_settings(options.settings), **overrides}
-    if options.recipe != "auto":
-        load_recipe(options.recipe, **changes)
+    named = load_recipe("quick" if options.recipe == "auto" else options.recipe, **changes)
+    if named.encoder_weights not in ("imagenet", "none"):
+        require(
+            Path(named.encoder_weights), "imagenet, none, or a file of weights", "check --encoder-weights"
+        )
     if options.init and options.encoder_weights:
         raise InputError("--init brings the encoder's weights, got also --encoder-weights: leave one out")
     if options.epochs == 0 and not options.init:
@@ -203,16 +196,26 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
 
     import torch
 
-    from tumorseg_train.networks.initial import initial_weights
-    from tumorseg_train.networks.models import encoder_normalisation
+    from tumorseg_train.networks.initial import check_unseen, initial_weights
+    from tumorseg_train.networks.models import (
+        encoder_normalisation,
+        require_architecture,
+        require_encoder,
+    )
     from tumorseg_train.networks.precision import resolve_precision
 
+    require_architecture(options.arch)
+    require_encoder(options.encoder)
     name = options.recipe
     if name == "auto":
         name = "full" if torch.cuda.is_available() else "quick"
-        reason = "a CUDA device is here" if name == "full" else "no CUDA device"
-        other = "quick" if name == "full" else "full"
-        log(f"recipe {name} ({reason}); the other one: make train RECIPE={other}")
+        other = "quick" if name == "full" else "cpu"
+        flag = f"RECIPE={other}" if by_make() else f"--recipe {other}"
+        log(
+            f"recipe full (a CUDA device is here); {flag} shows the chain in minutes"
+            if name == "full"
+            else f"recipe quick (no CUDA device) shows the chain in minutes; a good network needs {flag}"
+        )
     asked = load_recipe(name, **changes)
     chosen = resolve_precision(asked)
     if chosen != asked:
@@ -226,6 +229,9 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
         log(f"initial weights: {initial.path}")
     tell = Lines("reading images and masks", log)
     manifest = make_manifest(data, chosen.seed, method=options.split, declared=declared, tell=tell)
+    unknown = options.init and check_unseen(options.init, manifest)
+    if unknown and not (manifest.root / NOTE).is_file():  # phantoms are of this machine
+        log(f"warning: {unknown}")
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
     log(f"{data}: {len(manifest.items)} images: {counts}")
     root = str(manifest.root.resolve())
@@ -238,7 +244,7 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
 def reopen(out: Path) -> tuple[TrainingPlan, Manifest]:
     """Plan and split of a training that was broken off; raises InputError and BundleError."""
     plan = TrainingPlan.read(out)
-    if (out / RUN_INDEX).is_file():
+    if (out / RUN).is_file():
         raise InputError(f"{out}: is finished, expected a training that was broken off: start a new one")
     manifest = Manifest.read(out / SPLIT, root=Path(plan.data))
     for item in manifest.items:

@@ -7,6 +7,7 @@ says which. A path to a TOML file is a recipe, too.
 
 from __future__ import annotations
 
+import difflib
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,11 @@ else:
 
 FOLDER = Path(__file__).parent / "recipes"
 NAMES = ("quick", "cpu", "full")
+# fields that have a flag of their own; the others have --set
+FLAGS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in ("encoder_weights", "epochs", "batch_size", "seed", "deterministic")
+}
 
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -122,8 +128,9 @@ def load_recipe(name: str, **overrides: Any) -> Recipe:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not TOML ({error}): correct the file") from error
-    values.update({field: value for field, value in overrides.items() if value is not None})
-    return validated(Recipe, values, path)
+    given = {field: value for field, value in overrides.items() if value is not None}
+    flags = {field: FLAGS.get(field, f"--set {field}") for field in given}
+    return validated(Recipe, {**values, **given}, path, flags)
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -132,8 +139,10 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     for setting in settings:
         field, equals, text = setting.partition("=")
         if not equals or field not in Recipe.__annotations__:
-            names = ", ".join(Recipe.__annotations__)
-            raise InputError(f"--set is '{setting}', expected FIELD=VALUE with a field of {names}")
+            names = list(Recipe.__annotations__)
+            like = difflib.get_close_matches(field, names, n=1)
+            meant = f"such as {like[0]}" if like else f"of {', '.join(names)}"
+            raise InputError(f"--set is '{setting}', expected FIELD=VALUE with a field {meant}")
         try:
             overrides[field] = tomllib.loads(f"x = {text}")["x"]
         except tomllib.TOMLDecodeError:

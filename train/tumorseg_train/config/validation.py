@@ -13,16 +13,28 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 T = TypeVar("T")
 
 
-def validated(kind: type[T], values: Mapping[str, Any], source: object) -> T:
-    """`kind(**values)`, a pydantic dataclass; raises InputError that names `source` and every fault."""
+def validated(
+    kind: type[T], values: Mapping[str, Any], source: object, flags: Mapping[str, str] | None = None
+) -> T:
+    """`kind(**values)`, a pydantic dataclass; raises InputError that names `source` and every fault.
+
+    flags: by field, of values that stand in the command line and not in `source`.
+    """
     try:
         return kind(**values)
     except ValidationError as error:
-        raise InputError(f"{source}: {'; '.join(map(_fault, error.errors()))}: correct it") from error
+        faults = error.errors()
+        named = {
+            str(fault["loc"][0]): (flags or {}).get(str(fault["loc"][0])) for fault in faults if fault["loc"]
+        }
+        where = "" if named and all(named.values()) else f"{source}: "
+        lines = (_fault(fault, named) for fault in faults)
+        raise InputError(f"{where}{'; '.join(lines)}: correct it") from error
 
 
-def _fault(fault: Mapping[str, Any]) -> str:
+def _fault(fault: Mapping[str, Any], flags: Mapping[str, str | None]) -> str:
     name = ".".join(map(str, fault["loc"]))
+    name = flags.get(name) or name
     if fault["type"] == "missing":
         return f"lacks the field {name}"
     if fault["type"] == "unexpected_keyword_argument":

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.config.plan import PLAN, InitialWeights, TrainingPlan
+from tumorseg_train.data.split import SPLIT, Manifest
 from tumorseg_train.networks.models import build_model, load_exactly
 from tumorseg_train.networks.run import CHECKPOINT, INDEX, Run
-from tumorseg_train.networks.weights_file import read_state_dict
+from tumorseg_train.networks.weights_file import SPLIT_SHA256, read_state_dict
 
 FITS = ("architecture", "encoder", "classes", "mean", "std")  # the size may differ
 
@@ -44,6 +46,40 @@ def initial_weights(source: Path, architecture: str, encoder: str, contract: Con
     model = build_model(architecture, encoder, channels=contract.channels, classes=len(contract.classes))
     load_exactly(model, read_state_dict(path), f"initial weights '{path}' for {architecture} {encoder}")
     return InitialWeights(str(path.resolve()), sha256_of(path))
+
+
+def check_unseen(source: Path, manifest: Manifest) -> str:
+    """Raise InputError where a run's network was trained on images that validate or test here.
+
+    Of a file of weights no more than the hash of its split is known, where `tumorseg unfold` wrote it.
+    Returns a line where nothing is known, else nothing.
+    """
+    root = source if source.is_dir() else source.parent
+    if any((root / name).is_file() for name in (INDEX, PLAN)):
+        seen = {item.files[item.image] for item in Manifest.read(root / SPLIT, manifest.root).part("train")}
+        judging = [item for part in ("val", "test") for item in manifest.part(part)]
+        known = sum(item.files[item.image] in seen for item in judging)
+        if known:
+            raise InputError(
+                f"{source}: was trained on {known} of the {len(judging)} images that validate and test here, "
+                "expected none: take its split (--set seed=, --split), or leave --init out"
+            )
+        return ""
+    split = _split_of(source)
+    if split == manifest.digest():
+        return ""
+    return (
+        f"{source}: trained on {f'split {split[:12]}' if split else 'an unknown split'}, this one is "
+        f"{manifest.digest()[:12]}: figures on images that it has seen are too good"
+    )
+
+
+def _split_of(path: Path) -> str:
+    """The SHA-256 of the split of weights that `tumorseg unfold` wrote; empty for others."""
+    if path.suffix != ".safetensors":
+        return ""
+    with safe_open(path, "pt") as file:
+        return str((file.metadata() or {}).get(SPLIT_SHA256, ""))
 
 
 def load_initial_weights(model: torch.nn.Module, initial: InitialWeights) -> None:

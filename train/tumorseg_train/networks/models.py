@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,6 +88,17 @@ def require_architecture(name: str) -> None:
     """Pass if there is such an architecture, else InputError."""
     if name not in ARCHITECTURES:
         raise InputError(f"architecture is '{name}', expected one of {', '.join(ARCHITECTURES)}")
+
+
+def require_encoder(name: str) -> None:
+    """Pass if smp may have such an encoder (building tells, of timm's tu-...), else InputError."""
+    known = smp.encoders.get_encoder_names()
+    if name not in known and not name.startswith("tu-"):
+        like = difflib.get_close_matches(name, known, n=3) or ["resnet34"]
+        raise InputError(
+            f"encoder is '{name}', expected one of segmentation-models-pytorch, such as {', '.join(like)}, "
+            "or tu- and the name of one of timm's"
+        )
 
 
 def _first_line(error: Exception) -> str:

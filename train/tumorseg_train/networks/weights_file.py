@@ -21,6 +21,7 @@ import torch
 from tumorseg_runtime.core.errors import InputError
 
 SAVE = "save model.state_dict() where the network was trained and give that file"
+SPLIT_SHA256 = "split_sha256"  # safetensors' metadata: of the split whose train part made the weights
 PROTOCOL = 2  # of the pickles that torch.save writes and weights_only reads
 # What zipfile and pickletools raise for a file that is no whole pickle.
 UNREADABLE = (ValueError, IndexError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile)

@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 
 from tumorseg_runtime.core.errors import TumorsegError
 from tumorseg_runtime.core.files import write_text, writing
+from tumorseg_train.networks.weights_file import SPLIT_SHA256
 
 CURVES, RESUME = "curves.csv", "resume.ckpt"
 
@@ -121,7 +122,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
     write_text(path, text.getvalue())
 
 
-def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write a network's state as safetensors, whole or not at all."""
+def save_weights(state: Mapping[str, torch.Tensor], path: Path, split_sha256: str = "") -> None:
+    """Write a network's state as safetensors, whole or not at all, and the split that it was trained on."""
+    known = {SPLIT_SHA256: split_sha256} if split_sha256 else None
     with writing(path) as part:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, part)
+        save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, part, known)

@@ -100,7 +100,10 @@ def datasets(plan: TrainingPlan, manifest: Manifest) -> tuple[SplitDataset, Spli
     recipe, contract = plan.recipe, plan.contract
     side = min(recipe.scaled(contract.height, 0), recipe.scaled(contract.width, 0))
     if recipe.crop > side:
-        raise InputError(f"crop is {recipe.crop}, expected at most {side}, the smallest side of an image")
+        raise InputError(
+            f"crop is {recipe.crop}, expected at most {side}, the smallest side of an image: "
+            f"--set crop={side}, or a larger --size"
+        )
     if torch.cuda.is_available() and plan.devices > torch.cuda.device_count():
         raise InputError(
             f"devices is {plan.devices}, expected at most {torch.cuda.device_count()}, the CUDA devices here"
@@ -112,12 +115,12 @@ def datasets(plan: TrainingPlan, manifest: Manifest) -> tuple[SplitDataset, Spli
     if len(validation) < plan.processes:
         raise InputError(
             f"{len(validation)} validation images for {plan.processes} processes, expected one each: "
-            "set validation_images higher, or train with fewer"
+            "--set validation_images=0 for all of them, or fewer --devices and --nodes"
         )
     if not len(training) // plan.processes // recipe.batch_size:
         raise InputError(
             f"an epoch has {len(training)} samples for {plan.processes} process(es), expected at least one "
-            f"batch of {recipe.batch_size} each: add images, or lower batch_size in the recipe"
+            f"batch of {recipe.batch_size} each: add images, or give a smaller --batch-size"
         )
     return training, validation
 
