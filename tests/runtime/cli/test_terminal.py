@@ -99,7 +99,7 @@ def test_an_output_that_takes_nothing_is_one_line(small_bundle: Path, tmp_path: 
             (predict, {"stdout": full}),
             (predict, {"closed": (1,)}),
             (("--help",), {"stdout": full}),
-            (("verify", small_bundle, "--json"), {"stdout": full}),
+            (("doctor", small_bundle, "--json"), {"stdout": full}),
         ):
             done = run(*arguments, **streams)
             assert done.returncode == 2, (arguments, streams, done.stderr)
