@@ -17,6 +17,7 @@ import pytest
 
 from fakes.guard import guarded_in
 from session_cache import kept
+from traced_once import tracing_each_network_once
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.images.read import read_image, write_png
@@ -60,6 +61,12 @@ def _operators_are_read_once() -> None:
         registration = importlib.import_module("torch.onnx._internal.exporter._registration")
         registry = registration.ONNXRegistry
         registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_same_network_is_traced_once() -> Iterator[None]:
+    with tracing_each_network_once():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -242,7 +242,7 @@ CLAIMS = (
         "sees it and loads the model again": (
             "tests/scale/test_triton.py::test_a_killed_instance_is_replaced_and_nothing_is_lost",
         ),
-        "The model refuses to become ready there": (
+        "The model does not become ready there": (
             RUNTIME + "serving/test_repository.py::test_a_server_that_reads_arrays_wrongly_does_not_become_ready",
         ),
     }),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -48,6 +48,14 @@ def with_golden(model: torch.nn.Module, contract: Contract) -> ExportContext:
                 Golden(f"noise-{number}", pixels, tensor, model(torch.from_numpy(tensor)[None])[0].numpy())
             )
     return ExportContext(model, contract, {"checkpoint_sha256": "0" * 64}, tuple(golden))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_phantoms() -> Iterator[None]:
+    """To draw 48 of them takes longer than most exports of a small network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tumorseg_export.references.folder_images.DRAWN", 8)
+        yield
 
 
 @pytest.fixture

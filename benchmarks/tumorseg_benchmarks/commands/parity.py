@@ -111,16 +111,18 @@ def parity(options: ParityOptions) -> None:
     opened = Bundle.open(options.bundle)
     run = open_run(options.run_folder)
     before = load_average()
-    findings = score_bundle(
-        opened,
-        run,
-        options.part,
-        options.limit,
-        thinnest=options.thinnest,
-        layer_diff=options.layer_diff,
-        device_folder=options.device_folder,
-        progress=lambda line: options.log(f"{line} ..."),
-    )
+    with options.progress("comparing with PyTorch") as share:
+        findings = score_bundle(
+            opened,
+            run,
+            options.part,
+            options.limit,
+            thinnest=options.thinnest,
+            layer_diff=options.layer_diff,
+            device_folder=options.device_folder,
+            progress=lambda line: options.log(f"{line} ..."),
+            share=share,
+        )
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "parity",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ import click
 from tumorseg_benchmarks.export_matrix.cases import COVER, Case, whole
 from tumorseg_benchmarks.export_matrix.checks import FAILED, PASSED, run
 from tumorseg_benchmarks.export_matrix.page import page
+from tumorseg_runtime.cli.main import one_line_errors
 from tumorseg_runtime.cli.terminal import say, say_text
-from tumorseg_runtime.core.errors import CheckFailedError, TumorsegError
+from tumorseg_runtime.core.errors import CheckFailedError
 from tumorseg_runtime.core.files import make_folder, write_text
 from tumorseg_runtime.core.records import Format, to_json
-from tumorseg_runtime.core.stop import Stopped, stoppable
 
 OUT = Path("build/export-matrix")
 PAGE = "export-matrix.md"
@@ -70,19 +69,10 @@ def ran(cases: Sequence[Case], out: Path, workers: int) -> Iterator[dict[str, An
         yield from pool.imap_unordered(functools.partial(run, folder=out), cases)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; turn the project's own errors into one line and an exit status."""
-    try:
-        with stoppable():
-            matrix(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except TumorsegError as error:
-        say_text(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except Stopped as stopped:
-        sys.exit(stopped.exit_code)
+    with one_line_errors():
+        matrix.main(arguments, prog_name="python -m tumorseg_benchmarks.export_matrix")
 
 
 if __name__ == "__main__":

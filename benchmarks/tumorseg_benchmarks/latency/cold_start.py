@@ -24,6 +24,7 @@ from tumorseg_benchmarks.variants.variants import STOCK, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.cli.terminal import say_text
 from tumorseg_runtime.core.errors import BackendError
+from tumorseg_runtime.core.progress import duration
 from tumorseg_runtime.core.records import Fields, Format
 
 if TYPE_CHECKING:
@@ -162,11 +163,14 @@ def start_cold(
     }
     found: dict[str, ColdStart] = {}
     failed: dict[str, str] = {}
-    for name, variant in timed.items():
+    started = time.monotonic()
+    for number, (name, variant) in enumerate(timed.items()):
         if variant.format == STOCK:
             failed[name] = f"{variant.label}: not started alone, since that would measure its conversion"
             continue
-        log(f"cold start: {variant.label}")
+        passed = time.monotonic() - started
+        left = f", {duration(passed * (len(timed) / number - 1))} left" if number else ""
+        log(f"cold start {number + 1}/{len(timed)}{left}: {variant.label}")
         try:
             found[name] = measure_cold(bundle, run, variant, threads, device_folder)
         except BackendError as error:

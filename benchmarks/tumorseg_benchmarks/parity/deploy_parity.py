@@ -18,12 +18,17 @@ UInt8Array = npt.NDArray[np.uint8]
 
 def deploy_candidates(bundle: Bundle) -> list[Candidate]:
     """The deploy forms that the bundle holds, opened on the CPU; none where it holds none."""
-    found = []
-    for backend in MASK_BACKENDS:
-        for artefact in bundle.artefacts:
-            if artefact.format in BACKENDS[backend].formats:
-                found.append(_open(bundle, variant_of(backend, "cpu", artefact.precision)))
-    return found
+    return [_open(bundle, variant) for variant in deploy_variants(bundle)]
+
+
+def deploy_variants(bundle: Bundle) -> list[Variant]:
+    """Those forms on the CPU."""
+    return [
+        variant_of(backend, "cpu", artefact.precision)
+        for backend in MASK_BACKENDS
+        for artefact in bundle.artefacts
+        if artefact.format in BACKENDS[backend].formats
+    ]
 
 
 def _open(bundle: Bundle, variant: Variant) -> Candidate:

@@ -20,6 +20,7 @@ from tumorseg_benchmarks.variants.variants import VARIANTS, Variant
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_runtime.core.progress import Tell, parts, silent
 from tumorseg_runtime.device.cache import beside, device_facts, find
 from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.reference import FOLDER
@@ -85,6 +86,7 @@ def score_bundle(
     device_folder: Path | None = None,
     variants: Sequence[Variant] = VARIANTS,
     progress: Callable[[str], None] = lambda line: None,
+    share: Tell = silent,
 ) -> Findings:
     """Everything: the device folder, golden vectors, then `check_parity`, then the layer_diff.
 
@@ -96,7 +98,9 @@ def score_bundle(
     folder = device_folder or find(bundle)
     problems = tuple(folder_problems(bundle, folder)) if folder is not None else ()
     progress("golden vectors of preprocessing")
+    first, rest = parts(share, [1, 9])
     vectors = tuple(check_vectors())
+    first(1.0)
     margins: list[Margin] = []
     rows = tuple(
         check_parity(
@@ -109,6 +113,7 @@ def score_bundle(
             device_folder=device_folder,
             thinnest=thinnest,
             tell=margins.extend,
+            share=rest,
         )
     )
     layer_diffs = tuple(_layer_diffs(bundle, run, rows, progress)) if run is not None and layer_diff else ()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_benchmarks.parity.deploy_parity import deploy_candidates
+from tumorseg_benchmarks.parity.deploy_parity import deploy_candidates, deploy_variants
 from tumorseg_benchmarks.parity.edge_cases import edge_reference
 from tumorseg_benchmarks.parity.fp16_reference import is_asked, rounded_reference
 from tumorseg_benchmarks.parity.noninferiority import DiceScores
@@ -38,6 +38,7 @@ from tumorseg_runtime.core.errors import (
     CheckFailedError,
     InputError,
 )
+from tumorseg_runtime.core.progress import Tell, parts, silent
 from tumorseg_runtime.core.session import Session
 from tumorseg_runtime.inference.segmenter import BATCH_SIZE, Segmenter, door_of
 from tumorseg_runtime.parity.budget import BUDGETS
@@ -51,6 +52,7 @@ from tumorseg_train.report.noninferiority import REFUSED as INFERIOR
 if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
+CONFORMANCE_COST = 10.0  # of its 60 small files, in images
 BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[str], None]
 Each = Callable[[int, BoolArray], None]  # index of the image, masks (K, h, w) at the network's size
@@ -63,11 +65,13 @@ def compare(
     contract: Contract,
     batch_size: int = 1,
     each: Each = lambda index, masks: None,
+    share: Tell = silent,
 ) -> ParityReport:
     """A set of images through the door that serves, against the reference (`tumorseg_runtime.parity.replay`).
 
     batch_size: images of one inference; the images go as one list, and the last batch is what is left.
     each: is told what was decided at the network's size on every image; not where a session gives masks.
+    share: told the share that is done.
     """
     door = Segmenter(contract, session, batch_size)
 
@@ -83,6 +87,7 @@ def compare(
         artefact=label,
         scale=reference.unit,
         each=tell,
+        tell=share,
     )
 
 
@@ -96,6 +101,7 @@ def check_parity(
     device_folder: Path | None = None,
     thinnest: int = 0,
     tell: Callable[[tuple[Margin, ...]], None] = lambda margins: None,
+    share: Tell = silent,
 ) -> list[ParityRow]:
     """Compare all variants with PyTorch: on the golden images and, where a run is given, on its split.
 
@@ -103,12 +109,17 @@ def check_parity(
     survive. With a run the network itself is judged on them first: it must still say what it said at export;
     edge cases come last, and FP16 on the CPU is also held against the network with its weights in FP16.
     thinnest: so many images of the part come first, those with the thinnest margins; `tell` hears of them.
+    share: told the share that is done.
     Raises BundleError where the run is not the bundle's, BackendError where no artefact runs here.
     """
     golden = golden_reference(bundle)
     sets = [(golden, 1), (golden, len(golden.images))]
     halves: list[tuple[ReferenceSet, int]] = []
     rows: list[ParityRow] = []
+    able = [one.name for one in variants if one.engine != PYTORCH and why_not(one, bundle, run) is None]
+    costs = [2.0 if run is not None else 0.0] + [1.0] * (len(able) + len(deploy_variants(bundle)))
+    shares = iter(parts(share, costs))
+    asking = parts(next(shares), [1, 2, 2, 1])
     if run is not None:
         check_provenance(bundle, run)
         pytorch = open_candidate(variants[0], bundle, run, None)
@@ -123,8 +134,8 @@ def check_parity(
             first, margins = find_thinnest(run, pytorch.session, part, thinnest, BUDGETS["fp32"])
             tell(margins)
         progress(f"PyTorch on the run's {part} images")
-        split = split_reference(run, pytorch.session, part, limit, first)
-        sets.append((split.with_yardstick(pytorch.session, bundle.contract), 1))
+        split = split_reference(run, pytorch.session, part, limit, first, asking[1])
+        sets.append((split.with_yardstick(pytorch.session, bundle.contract, asking[2]), 1))
         sets.append((edge_reference(pytorch.session, bundle.contract, golden.unit), 1))
         if any(is_asked(variant) and why_not(variant, bundle, run) is None for variant in variants):
             progress("PyTorch with weights in FP16 on the golden images")
@@ -134,13 +145,17 @@ def check_parity(
             rows.append(not_opened(candidate))
             continue
         largest = candidate.session.input.max_batch
-        if candidate.variant.engine != PYTORCH:
-            rows.append(conformance_row(candidate, bundle.contract, progress))
-        rows += [
-            score(candidate, reference, batch, bundle.contract, progress)
+        asked = [
+            (reference, batch)
             for reference, batch in (*sets, *(halves if is_asked(candidate.variant) else ()))
             if largest is None or batch <= largest
         ]
+        costs = [CONFORMANCE_COST, *(float(len(reference.images)) for reference, _ in asked)]
+        first_share, *more = parts(next(shares, silent), costs)
+        if candidate.variant.engine != PYTORCH:
+            rows.append(conformance_row(candidate, bundle.contract, progress, first_share))
+        for (reference, batch), one in zip(asked, more, strict=True):
+            rows.append(score(candidate, reference, batch, bundle.contract, progress, one))
     if all(row.status == "unverified" for row in rows if row.variant.engine != PYTORCH):
         reasons = "; ".join(sorted({row.reason for row in rows if row.reason}))
         raise BackendError(
@@ -161,14 +176,16 @@ def _candidates(
     yield from deploy_candidates(bundle)
 
 
-def conformance_row(candidate: Candidate, contract: Contract, progress: Progress) -> ParityRow:
+def conformance_row(
+    candidate: Candidate, contract: Contract, progress: Progress, tell: Tell = silent
+) -> ParityRow:
     """The conformance files through the door, on the candidate's backend."""
     variant = candidate.variant
     progress(f"{variant.label}: conformance files")
 
     try:
         found = check_conformance(
-            door_of, variant.engine, variant.device, variant.precision, contract, full=True
+            door_of, variant.engine, variant.device, variant.precision, contract, full=True, tell=tell
         )
     except (CheckFailedError, BackendError, InputError) as error:
         return ParityRow(variant, CONFORMANCE, BATCH_SIZE, "refused", str(error), None)
@@ -185,7 +202,12 @@ def not_opened(candidate: Candidate) -> ParityRow:
 
 
 def score(
-    candidate: Candidate, reference: ReferenceSet, batch: int, contract: Contract, progress: Progress
+    candidate: Candidate,
+    reference: ReferenceSet,
+    batch: int,
+    contract: Contract,
+    progress: Progress,
+    tell: Tell = silent,
 ) -> ParityRow:
     """One row: compare a candidate that has a session with a reference, in calls of `batch` images."""
     session, variant, name = candidate.session, candidate.variant, reference.name
@@ -202,7 +224,7 @@ def score(
         scores.add(index, masks)
 
     try:
-        report = compare(session, variant.label, reference, contract, batch, each)
+        report = compare(session, variant.label, reference, contract, batch, each, tell)
     except (CheckFailedError, BackendError, InputError) as error:
         return ParityRow(variant, name, batch, "refused", str(error), None)
     noninferiority = scores.verdict()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tumorseg_benchmarks.variants.inputs import EncodedImage, golden_inputs, item_inputs, split_inputs
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_runtime.core.session import Session, checked_infer
 from tumorseg_runtime.parity.budget import BUDGETS, Budget
 from tumorseg_runtime.parity.compare import logit_scale
@@ -66,13 +67,13 @@ class ReferenceSet:
             for index in chosen
         ]
 
-    def with_yardstick(self, session: Session, contract: Contract) -> ReferenceSet:
+    def with_yardstick(self, session: Session, contract: Contract, tell: Tell = silent) -> ReferenceSet:
         """The same with its yardstick, measured with PyTorch's session."""
 
         def infer(batch: FloatArray) -> FloatArray:
             return checked_infer(session, batch, contract)
 
-        return dataclasses.replace(self, yardstick=measure_yardstick(infer, self.items(), contract))
+        return dataclasses.replace(self, yardstick=measure_yardstick(infer, self.items(), contract, tell))
 
     def budget(self, precision: str) -> Budget:
         """What a variant of this precision is allowed on these images."""
@@ -107,7 +108,7 @@ def golden_reference(bundle: Bundle) -> ReferenceSet:
 
 
 def split_reference(
-    run: Run, session: Session, part: str, limit: int, first: Sequence[Item] = ()
+    run: Run, session: Session, part: str, limit: int, first: Sequence[Item] = (), tell: Tell = silent
 ) -> ReferenceSet:
     """At most `limit` (0: all) images of a part of the split, with what PyTorch makes of them now.
 
@@ -129,9 +130,8 @@ def split_reference(
     def truth(index: int) -> BoolArray:
         return np.asarray(dataset[index][1].numpy().any(axis=0))
 
-    logits = tuple(
-        checked_infer(session, tensor(index)[None], run.contract)[0] for index in range(len(images))
-    )
+    indices = told(range(len(images)), tell)
+    logits = tuple(checked_infer(session, tensor(index)[None], run.contract)[0] for index in indices)
     groups = tuple(item.group or item.image for item in items)
     return ReferenceSet(part, tuple(images), logits, tensor, truth, groups)
 

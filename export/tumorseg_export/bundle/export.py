@@ -45,6 +45,7 @@ from tumorseg_runtime.bundle.bundle import (
 )
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError, TumorsegError
 from tumorseg_runtime.core.files import write_text
+from tumorseg_runtime.core.progress import Tell, part, parts, silent, told
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.yardstick import Yardstick
@@ -77,6 +78,7 @@ def export_checkpoint(
     notes: str = "",
     log: Log = lambda line: None,
     refuse: Refuse | None = None,
+    tell: Tell = silent,
 ) -> Bundle:
     """Make the bundle of a checkpoint at `out`: whole and proven, or not at all.
 
@@ -87,6 +89,7 @@ def export_checkpoint(
     step. A bundle that stands at `out` is replaced at the very end.
     refuse: told the name of a target that cannot be made, or is not proven, with the error; the bundle is
         then sealed without it. None: the first such error is raised, and no bundle is written.
+    tell: the share that is done, by what the steps cost on a CPU.
     Raises InputError (targets, golden, out, changed images, full disk), BackendError (nothing here to prove
     with), CheckFailedError and its ParityError (an artefact is not what was asked for).
     """
@@ -96,9 +99,10 @@ def export_checkpoint(
     rtx = RtxOptions() if rtx is None else rtx
     if "tensorrt-rtx" in chosen:
         tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
+    loading, making, noise, proof = parts(tell, [2, *(cost * len(chosen) for cost in (2, 4, 16))])
     with new_bundle_folder(Path(out), log) as folder:
         asked = any(target.judged for target in chosen.values())
-        context, judged, model_facts = _load(checkpoint, golden, calibration, rtx, log, judged=asked)
+        context, judged, model_facts = _load(checkpoint, golden, calibration, rtx, log, loading, judged=asked)
         with _step(log, f"{len(context.golden)} golden images"):
             write_golden(context.golden, folder)
         if checkpoint.guard is not None:
@@ -107,16 +111,16 @@ def export_checkpoint(
             write_png(folder / SHEET, contact_sheet(context.golden, context.contract), durable=False)
             log(f"warning: {warning}: look at {SHEET} in the bundle before you use it")
             model_facts["warning"] = warning
-        results = _make_all(chosen, context, folder, log, refuse)
+        results = _make_all(chosen, context, folder, log, refuse, making)
         for one in results.values():
             model_facts.update(one.facts)
         model_facts["gflop"] = round(_flops(list(results.values()), folder) / 1e9, 3)
         draft = _draft(checkpoint, folder, context, list(results.values()), model_facts)
         more = context.calibration
         with _step(log, "PyTorch on the same images with a grey level of noise"):
-            yardstick = noise_in(context.model, (*context.golden, *more), context.contract)
+            yardstick = noise_in(context.model, (*context.golden, *more), context.contract, noise)
         del context  # the weights are no longer needed; the proofs have their own copy
-        draft = _validate_all(draft, chosen, results, more, yardstick, judged, log, refuse)
+        draft = _validate_all(draft, chosen, results, more, yardstick, judged, log, refuse, proof)
         with _step(log, "sealed"):
             write_card(draft, notes)
             write_sbom(draft)
@@ -128,7 +132,14 @@ def export_checkpoint(
 
 
 def _load(
-    checkpoint: Checkpoint, golden: int, calibration: int, rtx: RtxOptions, log: Log, *, judged: bool
+    checkpoint: Checkpoint,
+    golden: int,
+    calibration: int,
+    rtx: RtxOptions,
+    log: Log,
+    tell: Tell,
+    *,
+    judged: bool,
 ) -> tuple[ExportContext, Judged | None, dict[str, Any]]:
     """The network with its golden and calibration images, those that judge INT8 if asked, and first facts."""
     contract, name = checkpoint.contract, f"{checkpoint.architecture} with {checkpoint.encoder}"
@@ -137,7 +148,7 @@ def _load(
         items += choose_calibration(manifest, items, calibration)
         with _step(log, f"loaded {name}, ran {len(items)} images in PyTorch"):
             model = checkpoint.load()
-            images = make_golden(model, manifest, items, contract)
+            images = make_golden(model, manifest, items, contract, tell)
         jury = None
         if judged:
             chosen = choose_judged(manifest, items[golden:])
@@ -156,10 +167,15 @@ def _load(
 
 
 def _make_all(
-    chosen: dict[str, Target], context: ExportContext, folder: Path, log: Log, refuse: Refuse | None
+    chosen: dict[str, Target],
+    context: ExportContext,
+    folder: Path,
+    log: Log,
+    refuse: Refuse | None,
+    tell: Tell,
 ) -> dict[str, ExportResult]:
     made: dict[str, ExportResult] = {}
-    for name, target in chosen.items():
+    for name, target in told(list(chosen.items()), tell):
         before = set(folder.rglob("*"))
         with _or_refuse(name, refuse):
             _require(target, made)
@@ -230,17 +246,18 @@ def _validate_all(
     judged: Judged | None,
     log: Log,
     refuse: Refuse | None,
+    tell: Tell,
 ) -> Bundle:
     """The draft with the artefacts that passed, their certificates and facts; files of others are removed."""
     proven: dict[str, Artefact] = {}
-    for name, result in results.items():
-        target = chosen[name]
+    for number, (name, result) in enumerate(results.items()):
+        target, share = chosen[name], part(tell, number, len(results))
         if refuse is None or target.instead_of not in proven:
             with _or_refuse(name, refuse):
                 _require(target, proven)
                 with _step(log, f"proved {result.artefact.file}"):
                     proven[name] = validate_parity(
-                        draft, result.artefact, target, calibration, yardstick, judged
+                        draft, result.artefact, target, calibration, yardstick, judged, share
                     )
         if name not in proven:  # refused, or not needed
             _remove(draft.root / file for file in result.artefact.files)

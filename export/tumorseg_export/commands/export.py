@@ -29,7 +29,6 @@ from tumorseg_runtime.device.engines import Profile
 if TYPE_CHECKING:
     from tumorseg_export.bundle.export import Refuse
 
-RTX = "tensorrt-rtx"  # the target
 MAX_NOTES = 65536  # bytes
 OPTION = Format("JSON value", "give a number, a list, true, false, null, or a word", error=InputError)
 
@@ -150,8 +149,8 @@ def export(options: ExportOptions) -> None:
     started = time.perf_counter()
     targets = [name.strip() for name in options.targets.split(",") if name.strip()]
     choose(targets)
-    if RTX not in targets and (unused := {"--compute-capability", "--batch"}.intersection(given())):
-        raise InputError(f"{', '.join(unused)} without target {RTX}: add it to --targets, or leave that out")
+    if "tensorrt-rtx" not in targets and (unused := {"--compute-capability", "--batch"} & {*given()}):
+        raise InputError(f"{', '.join(unused)}: only for target tensorrt-rtx, which --targets lacks: add it")
     bundle = make_bundle(options, targets)
     result = summarise(bundle, time.perf_counter() - started)
     say_text(json.dumps(result, indent=2, ensure_ascii=False) if options.as_json else table(result))
@@ -191,18 +190,21 @@ def make_bundle(options: BundleOptions, targets: Sequence[str], refuse: Refuse |
         entry=options.entry,
         options=parse_options(options.option),
     )
-    return export_checkpoint(
-        open_checkpoint(options.checkpoint, foreign, options.step),
-        options.out,
-        targets=targets,
-        golden=options.golden,
-        calibration=options.calibration,
-        rtx=rtx,
-        key=key,
-        notes=notes,
-        log=options.step,
-        refuse=refuse,
-    )
+    checkpoint = open_checkpoint(options.checkpoint, foreign, options.step)
+    with options.progress("exporting") as tell:
+        return export_checkpoint(
+            checkpoint,
+            options.out,
+            targets=targets,
+            golden=options.golden,
+            calibration=options.calibration,
+            rtx=rtx,
+            key=key,
+            notes=notes,
+            log=options.step,
+            refuse=refuse,
+            tell=tell,
+        )
 
 
 def read_notes(path: Path) -> str:
@@ -213,9 +215,7 @@ def read_notes(path: Path) -> str:
             return data.decode("utf-8")
     except UnicodeDecodeError:
         pass
-    raise InputError(
-        f"{path}: is not a UTF-8 text of at most {MAX_NOTES} bytes: give --notes a Markdown file"
-    )
+    raise InputError(f"{path}: is not a UTF-8 text of at most {MAX_NOTES} bytes: give --notes Markdown")
 
 
 def parse_size(text: str) -> tuple[int, int]:

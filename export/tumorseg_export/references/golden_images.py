@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_bytes
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.parity.reference import FOLDER, Golden
 from tumorseg_runtime.parity.yardstick import Yardstick, measure_yardstick
@@ -65,7 +66,11 @@ def in_turn(items: Sequence[Item]) -> list[Item]:
 
 
 def make_golden(
-    model: torch.nn.Module, manifest: Manifest, items: Sequence[Item], contract: Contract
+    model: torch.nn.Module,
+    manifest: Manifest,
+    items: Sequence[Item],
+    contract: Contract,
+    tell: Tell = silent,
 ) -> tuple[Golden, ...]:
     """Pixels, preprocessed tensor and PyTorch's logits (one image at a time, float32) of every item.
 
@@ -75,7 +80,7 @@ def make_golden(
 
     preprocess = Preprocessor(contract)
     golden = []
-    for number, item in enumerate(items, 1):
+    for number, item in enumerate(told(items, tell), 1):
         path = manifest.root / item.image
         pixels = read_pixels(path)
         if content_hash(path) != item.files[item.image]:
@@ -92,7 +97,9 @@ def make_golden(
     return tuple(golden)
 
 
-def noise_in(model: torch.nn.Module, images: Sequence[Golden], contract: Contract) -> Yardstick:
+def noise_in(
+    model: torch.nn.Module, images: Sequence[Golden], contract: Contract, tell: Tell = silent
+) -> Yardstick:
     """What a grey level of noise in these images does to the network's own masks."""
     import torch
 
@@ -100,7 +107,7 @@ def noise_in(model: torch.nn.Module, images: Sequence[Golden], contract: Contrac
         with torch.inference_mode():
             return np.asarray(model(torch.from_numpy(batch)).numpy(), np.float32)
 
-    return measure_yardstick(infer, images, contract)
+    return measure_yardstick(infer, images, contract, tell)
 
 
 def write_golden(golden: Sequence[Golden], folder: Path) -> None:

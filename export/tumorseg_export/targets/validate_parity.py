@@ -33,6 +33,7 @@ from tumorseg_runtime.backends import BACKENDS, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, Verdict, sha256_of
 from tumorseg_runtime.core.errors import BackendError, ParityError
 from tumorseg_runtime.core.files import make_folder, write_text
+from tumorseg_runtime.core.progress import Tell, part, parts, silent
 from tumorseg_runtime.core.records import Count, Fields, to_json
 from tumorseg_runtime.device.engines import OtherMachineError
 from tumorseg_runtime.inference.segmenter import door_of
@@ -45,6 +46,7 @@ from tumorseg_runtime.parity.replay import ONE_BY_ONE, full_plan, replay
 from tumorseg_runtime.parity.yardstick import Yardstick
 
 FOLDER = "certificates"
+PASSES = 5  # over the golden images, in the plan of a proof
 # Threads (None: all cores) with which an artefact is compared. MNN cuts Winograd's tiles by their number, and
 # its logits change with them more than any other backend's: a device may serve with one.
 THREADS: dict[str, tuple[int | None, ...]] = {"mnn": (None, 1)}
@@ -84,6 +86,7 @@ def validate_parity(
     calibration: Sequence[Golden] = (),
     yardstick: Yardstick | None = None,
     judged: Judged | None = None,
+    tell: Tell = silent,
 ) -> Artefact:
     """The artefact with its verdicts, and its certificate written into the draft's folder.
 
@@ -91,6 +94,7 @@ def validate_parity(
     calibration: images that are compared beside the golden ones, one by one; they stay out of the bundle.
     yardstick: of all these images, for the certificate.
     judged: images for a target that is judged, in place of the calibration images.
+    tell: the share of the proofs that is done.
     Raises ParityError, naming artefact, image and figure, where any proof that can run here fails, and
     BackendError where the first one, which must run, cannot. Another that cannot is unverified, and says why.
     """
@@ -100,13 +104,14 @@ def validate_parity(
         if reason := why_unavailable(backend, device):
             verdicts.append(Verdict(backend, device, "unverified", reason))
             continue
+        share = part(tell, place, len(target.validated_on))
         try:
             if target.judged:
                 assert judged is not None
-                reports += _replay(draft, artefact, backend, device, ())
+                reports += _replay(draft, artefact, backend, device, (), part(share, 0, 2))
                 reports.append(_judge(draft, artefact, backend, device, judged))
             else:
-                reports += _replay(draft, artefact, backend, device, calibration)
+                reports += _replay(draft, artefact, backend, device, calibration, share)
         except BackendError as error:
             if place == 0 and target.must_run and not isinstance(error, OtherMachineError):
                 raise
@@ -118,22 +123,24 @@ def validate_parity(
 
 
 def _replay(
-    draft: Bundle, artefact: Artefact, backend: str, device: str, calibration: Sequence[Golden]
+    draft: Bundle, artefact: Artefact, backend: str, device: str, calibration: Sequence[Golden], tell: Tell
 ) -> list[dict[str, Any]]:
     """The golden images through the door that serves, in several batch sizes, then the other images one by
     one, for each number of threads."""
     reports = []
-    for threads in THREADS.get(backend, (None,)):
+    counts = THREADS.get(backend, (None,))
+    for number, threads in enumerate(counts):
         session = open_session(
             draft, backend=backend, device=device, precision=artefact.precision, threads=threads
         )
         door, golden = door_of(draft, session), load_golden(draft)
         budget, scale = BUDGETS[artefact.precision], logit_scale([item.logits for item in golden])
         sets = ((golden, full_plan(door.batch_size)), (calibration if threads is None else (), ONE_BY_ONE))
-        for references, plan in sets:
+        shares = parts(part(tell, number, len(counts)), [PASSES * len(golden), len(sets[1][0])])
+        for (references, plan), share in zip(sets, shares, strict=True):
             if not references:
                 continue
-            report = replay(door, references, budget, plan, artefact=artefact.file, scale=scale)
+            report = replay(door, references, budget, plan, artefact=artefact.file, scale=scale, tell=share)
             refuse_breach(report, threads)
             reports.append({"batch_size": door.batch_size, "threads": threads, **report.to_dict()})
     return reports

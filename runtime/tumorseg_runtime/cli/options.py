@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tumorseg_runtime.cli.terminal import say
+from tumorseg_runtime.cli.terminal import bar_on_terminal, say
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.progress import Lines, Tell, silent
@@ -88,7 +88,10 @@ class Options:
         if self.quiet:
             yield silent
         elif on_terminal():
-            with click.progressbar(length=STEPS, label=what, file=sys.stderr) as bar:
+            with (
+                click.progressbar(length=STEPS, label=what, file=sys.stderr) as bar,
+                bar_on_terminal(what),
+            ):
                 yield lambda share: bar.update(round(share * STEPS) - bar.pos)
         else:
             yield Lines(what, self.log)

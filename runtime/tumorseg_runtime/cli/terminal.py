@@ -12,11 +12,14 @@ import contextlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.text import printable
 
 OUTPUT, ERRORS = 1, 2  # descriptors
+ERASE = "\r\x1b[K"  # the line on which a bar stands
+_bars: list[str] = []  # that stand on the last line of the terminal; no line may be written behind one
 
 
 def say(line: str, *, err: bool = False) -> None:
@@ -32,7 +35,21 @@ def say_text(text: str, *, err: bool = False, nl: bool = True) -> None:
     _write(printable(text, keep="\t\n"), err=err, nl=nl)
 
 
+@contextlib.contextmanager
+def bar_on_terminal(label: str) -> Iterator[None]:
+    """Inside the block a bar stands on standard error, a terminal: each line erases it, its next step draws
+    it again."""
+    _bars.append(label)
+    try:
+        yield
+    finally:
+        _bars.remove(label)
+
+
 def _write(text: str, *, err: bool, nl: bool) -> None:
+    if _bars:
+        with contextlib.suppress(OSError, ValueError):
+            _echo(ERASE, err=True, nl=False)
     if err:
         with contextlib.suppress(OSError, ValueError):  # ValueError: the file is closed
             _echo(text, err=True, nl=nl)

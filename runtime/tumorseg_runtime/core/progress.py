@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -9,6 +11,7 @@ from typing import TypeVar
 Tell = Callable[[float], None]
 T = TypeVar("T")
 
+TELLING = 0.01  # a smaller share says nothing of the time that is left: the start costs most of it
 FIRST_S, LATEST_S = 5.0, 60.0  # when the first line comes, and how far apart the next ones are at most
 
 
@@ -19,6 +22,20 @@ def silent(share: float) -> None:
 def part(tell: Tell, number: int, parts: int) -> Tell:
     """What tells of part `number` (from 0) of so many equal ones."""
     return lambda share: tell((number + share) / parts)
+
+
+def parts(tell: Tell, costs: Sequence[float]) -> list[Tell]:
+    """What tells of each part, one after the other; costs: of each, in any unit."""
+    ends = list(itertools.accumulate(costs, initial=0.0))
+    whole = ends[-1] or 1.0
+    return [
+        functools.partial(_within, tell, start / whole, (end - start) / whole)
+        for start, end in itertools.pairwise(ends)
+    ]
+
+
+def _within(tell: Tell, start: float, length: float, share: float) -> None:
+    tell(start + length * share)
 
 
 def told(items: Sequence[T], tell: Tell) -> Iterator[T]:
@@ -52,4 +69,5 @@ class Lines:
         if passed < self._next or not 0 < share < 1:
             return
         self._next = passed + min(LATEST_S, passed)
-        self._say(f"{self._what}: {int(100 * share)}%, {duration(passed * (1 - share) / share)} left")
+        left = f", {duration(passed * (1 - share) / share)} left" if share >= TELLING else ""
+        self._say(f"{self._what}: {int(100 * share)}%{left}")

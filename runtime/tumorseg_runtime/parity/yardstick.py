@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorseg_runtime.core.contract import Contract
+from tumorseg_runtime.core.progress import Tell, silent, told
 from tumorseg_runtime.parity.mask_diff import border
 from tumorseg_runtime.parity.reference import Reference
 from tumorseg_runtime.processing.decision import decide
@@ -52,13 +53,17 @@ class Yardstick:
 
 
 def measure_yardstick(
-    infer: Callable[[FloatArray], FloatArray], images: Sequence[Reference], contract: Contract
+    infer: Callable[[FloatArray], FloatArray],
+    images: Sequence[Reference],
+    contract: Contract,
+    tell: Tell = silent,
 ) -> Yardstick:
     """infer: PyTorch, float32 (1, C, h, w) -> logits float32 (1, K, h, w). images: with its logits without
     noise. Every pixel and channel gets -1, 0 or 1 grey level, equally often, the same on every call.
+    tell: the share of the images that is done.
     """
     preprocess, flipped, borders, worst = Preprocessor(contract), 0, 0, 0.0
-    for index, item in enumerate(images):
+    for index, item in enumerate(told(images, tell)):
         random = np.random.default_rng((SEED, index))
         noise = random.integers(-LEVELS, LEVELS + 1, item.pixels.shape)
         pixels = np.clip(item.pixels + noise, 0, 255).astype(np.uint8)

@@ -14,16 +14,26 @@ import torch
 from tumorseg_benchmarks.export_matrix import checks
 from tumorseg_benchmarks.export_matrix.cases import CHANNELS, CLASSES, COVER, ENCODERS, Case, whole
 from tumorseg_benchmarks.export_matrix.checks import CHECKS, FAILED, NOT_MADE, PASSED, REFUSED, compare, run
+from tumorseg_export.onnx.export import strip
 from tumorseg_runtime.core.errors import CheckFailedError
 from tumorseg_train.networks.models import ARCHITECTURES
+
+BATCH_IS_READ = {"dpt"}  # a class token for each image
 
 
 @pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("case", COVER, ids=lambda case: case.name)
-def test_a_network_exports_to_a_graph_that_is_right(case: Case, tmp_path: Path) -> None:
+def test_a_network_exports_to_a_graph_that_is_right(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[onnx.ModelProto] = []
+    monkeypatch.setattr(checks, "strip", lambda graph: [graphs.append(graph), strip(graph)])
     record = run(case, tmp_path)
     assert record["status"] == PASSED, record
+    (nodes,) = [graph.graph.node for graph in graphs]
+    assert not [node.name for node in nodes if node.op_type == "Resize" and len(node.input) > 3]  # by `sizes`
+    assert [node.op_type for node in nodes].count("Shape") == (case.architecture in BATCH_IS_READ)
     assert set(record["checks"]) == set(CHECKS)
     assert not list(tmp_path.iterdir())
     if left := [fault for fault in record["checks"].values() if fault.startswith(NOT_MADE)]:

@@ -7,6 +7,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from session_cache import kept
 from tumorseg_benchmarks.mutants import testbed
 from tumorseg_benchmarks.mutants.__main__ import problems_of
 from tumorseg_benchmarks.mutants.bugs import files
-from tumorseg_benchmarks.mutants.by_command import COMMANDS, Detection, detect
+from tumorseg_benchmarks.mutants.by_command import COMMANDS, Detection, conformance_once, detect
 from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
 from tumorseg_benchmarks.mutants.negative_controls import FEWEST, NegativeControl, all_controls, all_forms
@@ -41,6 +42,7 @@ from tumorseg_benchmarks.mutants.trial import OURS, MutantResult, try_controls, 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import ParityError
 from tumorseg_runtime.device.engines import write_engine
+from tumorseg_runtime.parity.conformance import Conformance
 from tumorseg_train.networks.run import Run
 
 DOCS = Path(__file__).parents[3] / "docs" / "mutants.md"
@@ -56,6 +58,7 @@ MUST_BE_THERE = (
     "alpha multiplied in", "padding value wrong in the head", "skip connection dropped", "ReLU6 for ReLU",
     "wrong upsampling in one decoder block", "wrong class channel", "NaN swallowed",
 )  # fmt: skip
+CONFORMANCE: dict[tuple[Any, ...], Conformance] = {}  # of right devices: it depends on the code alone
 REFUSED_BY_ALL = (
     "double sigmoid", "mask upside down", "results of a batch out of order", "lesion of five pixels made up",
     "deploy form: lesion of five pixels made up",
@@ -116,7 +119,8 @@ def test_bugs_of_every_kind_are_refused_and_what_changes_nothing_is_not(test_bed
 def test_nothing_is_left_broken_and_correct_artefacts_pass(test_bed: TestBed) -> None:
     for name, precision in ((UNET, "fp32"), (DEEPLAB, "fp16")):
         network = test_bed.networks[name]
-        assert detect(Device(network.bundle, precision), network) == []
+        with conformance_once(CONFORMANCE):
+            assert detect(Device(network.bundle, precision), network) == []
     forms = [
         NegativeControl(name, "onnxruntime", precision, 1, batch, level)
         for name, precision, batch, level in ((UNET, "fp32", 3, "off"), (DEEPLAB, "fp16", 1, "all"))
@@ -130,7 +134,8 @@ def test_an_engine_of_this_very_bundle_is_no_bug(test_bed: TestBed, tmp_path: Pa
     key = files.engine_key(network.bundle, network.bundle.digest())
     write_engine(tmp_path / key.name(), b"engine", key)
     device = Device(network.bundle, folder=tmp_path)
-    assert detect(device, network) == []
+    with conformance_once(CONFORMANCE):
+        assert detect(device, network) == []
 
 
 def test_there_are_enough_correct_artefacts_and_each_is_another_one() -> None:

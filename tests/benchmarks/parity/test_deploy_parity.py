@@ -26,6 +26,7 @@ MASK = LOGITS >= 0
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_conformance_files")
 def test_right_forms_pass_on_golden_and_split_images(full_bundle: Bundle, tiny_run: Run) -> None:
     rows = check_parity(full_bundle, tiny_run, "test", 0, variants=VARIANTS[:1])  # PyTorch, and deploy forms
     rows = [row for row in rows if "deploy" in row.variant.format]

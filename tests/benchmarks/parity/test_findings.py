@@ -132,7 +132,7 @@ def test_what_needs_a_run_says_so(tiny_bundle: Bundle, tmp_path: Path) -> None:
     for option in (["--layer-diff"], ["--thinnest", "2"]):
         result = invoke(tiny_bundle.root, *option, "--out", tmp_path)
         assert isinstance(result.exception, InputError)
-        assert f"{option[0]} was given without a run, expected --run" in str(result.exception)
+        assert f"{option[0]} was given without --run" in str(result.exception)
     result = invoke(tiny_bundle.root, "--annotations", "--json", "--out", tmp_path)
     assert "expected one: drop the other" in str(result.exception)
 

@@ -163,6 +163,7 @@ def test_figures_that_are_not_finite_are_null_in_json(mutate: Callable[..., Path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_conformance_files")
 def test_one_wrong_bit_of_the_runtimes_preprocessing_is_a_breach(
     tiny_bundle: Bundle, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,7 +196,12 @@ def test_interrupted_export_keeps_the_old_bundle(
 @pytest.mark.slow
 def test_new_bundle_replaces_the_old_one(tiny_run: Run, copied_bundle: Path) -> None:
     said: list[str] = []
-    bundle = export_run(tiny_run, copied_bundle, targets=["onnx"], golden=3, log=said.append)
+    shares: list[float] = []
+    bundle = export_run(
+        tiny_run, copied_bundle, targets=["onnx"], golden=3, log=said.append, tell=shares.append
+    )
+    assert shares == sorted(shares)
+    assert (len(shares) > 10, shares[-1]) == (True, pytest.approx(1.0))
     assert bundle.root == copied_bundle
     assert [artefact.file for artefact in bundle.artefacts] == ["model.onnx"]
     assert len(load_golden(bundle)) == 3

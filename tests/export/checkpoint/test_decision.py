@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -14,15 +15,19 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
+from fakes.session import FakeSession
 from tumorseg_export.bundle.export import export_checkpoint
 from tumorseg_export.checkpoint import decision
 from tumorseg_export.checkpoint.decision import AgainstBackground, Decision, choose_decision, to_export
 from tumorseg_export.checkpoint.foreign import CheckpointOptions, open_foreign
+from tumorseg_export.references.golden_images import choose_items, make_golden
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import InputError, ParityError
 from tumorseg_runtime.inference.segmenter import Segmenter
+from tumorseg_runtime.parity.budget import BUDGETS
 from tumorseg_runtime.parity.reference import load_golden
+from tumorseg_runtime.parity.replay import ONE_BY_ONE, replay
 from tumorseg_runtime.processing.decision import decide, to_probabilities
 from tumorseg_runtime.processing.preprocess import Preprocessor
 from tumorseg_train.networks.models import ARCHITECTURES, build_model
@@ -236,16 +241,9 @@ def other_channel(model: AgainstBackground) -> torch.nn.Module:
 
 def not_subtracted(model: AgainstBackground) -> torch.nn.Module:
     """The background's channel is left out, and that is all."""
-
-    class Cut(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = model.network
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.network(image)[:, :2]
-
-    return Cut().eval()
+    network = copy.deepcopy(model.network)
+    network.register_forward_hook(lambda module, images, logits: logits[:, :2])
+    return network
 
 
 def softmax_in_the_graph(model: AgainstBackground) -> torch.nn.Module:
@@ -265,14 +263,29 @@ def weights_alone(model: AgainstBackground) -> torch.nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", [other_channel, not_subtracted, softmax_in_the_graph, weights_alone])
+def test_heads_that_were_folded_wrongly_do_not_pass_on_the_images_of_an_export(weights: Path) -> None:
+    checkpoint = open_foreign(weights, FLAGS)
+    model, contract = checkpoint.load(), checkpoint.contract
+    with checkpoint.images() as manifest:
+        golden = make_golden(model, manifest, choose_items(manifest, 3), contract)
+
+    def passes(fold: Callable[[AgainstBackground], torch.nn.Module]) -> bool:
+        network, session = fold(model), FakeSession()
+        session.infer = lambda batch: network(torch.from_numpy(batch)).detach().numpy()
+        return replay(
+            Segmenter(contract, session, 1), golden, BUDGETS["fp32"], ONE_BY_ONE, artefact="head"
+        ).passed
+
+    assert passes(to_export)
+    for wrong in (other_channel, not_subtracted, softmax_in_the_graph, weights_alone):
+        assert not passes(wrong), wrong.__name__
+
+
+@pytest.mark.slow
 def test_a_head_that_was_folded_wrongly_is_refused(
-    wrong: Callable[[AgainstBackground], torch.nn.Module],
-    weights: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tumorseg_export.bundle.export.to_export", wrong)
+    monkeypatch.setattr("tumorseg_export.bundle.export.to_export", other_channel)
     with pytest.raises(ParityError, match="decides other than PyTorch"):
         exported(weights, tmp_path / "b")
     assert not (tmp_path / "b").exists()

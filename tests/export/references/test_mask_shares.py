@@ -73,9 +73,9 @@ def exported(bias: float, folder: Path) -> tuple[Bundle, list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bias", "message"), [(9.0, "cover 100% of the pixels"), (-9.0, "are empty on all")])
-def test_the_export_says_it_and_seals_the_sheet(bias: float, message: str, tmp_path: Path) -> None:
-    bundle, said = exported(bias, tmp_path)
+def test_the_export_says_it_and_seals_the_sheet(tmp_path: Path) -> None:
+    bundle, said = exported(9.0, tmp_path)
+    message = "cover 100% of the pixels"
     assert message in bundle.model["warning"]
     assert any(line.startswith("warning: ") and message in line and SHEET in line for line in said)
     assert f"- {bundle.model['warning']}: `{SHEET}`" in (bundle.root / "MODEL_CARD.md").read_text()

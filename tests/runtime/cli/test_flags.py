@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
         ("parity {here} --thinnest 3", "--thinnest was given without --run"),
         ("parity {here} --layer-diff", "--layer-diff was given without --run"),
         ("data prepare {here} --fold 1", "--fold was given without --folds"),
-        ("export {file} --out x --batch 1,2,4", "--batch without target tensorrt-rtx"),
+        ("export {file} --out x --batch 1,2,4", "--batch: only for target tensorrt-rtx"),
         ("verify {here} --precision fp64", "has no bundle.json"),
     ],
 )

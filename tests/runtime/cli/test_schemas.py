@@ -81,6 +81,7 @@ def test_the_check_finds_faults() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_conformance_files")
 def test_what_commands_print_is_what_the_schemas_say(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

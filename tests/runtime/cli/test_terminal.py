@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tumorseg_runtime.cli.terminal import say, say_text
+from tumorseg_runtime.cli.terminal import ERASE, bar_on_terminal, say, say_text
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.text import printable
 from tumorseg_runtime.images.read import write_png
@@ -99,7 +99,7 @@ def test_an_output_that_takes_nothing_is_one_line(small_bundle: Path, tmp_path: 
             (predict, {"stdout": full}),
             (predict, {"closed": (1,)}),
             (("--help",), {"stdout": full}),
-            (("verify", small_bundle, "--json"), {"stdout": full}),
+            (("doctor", small_bundle, "--json"), {"stdout": full}),
         ):
             done = run(*arguments, **streams)
             assert done.returncode == 2, (arguments, streams, done.stderr)
@@ -118,3 +118,11 @@ def test_a_closed_output_gets_no_file_of_ours(small_bundle: Path, tmp_path: Path
     code += f"f = open({str(tmp_path / 'mask')!r}, 'w'); assert f.fileno() > 2; os.write(1, b'x')"
     subprocess.run([sys.executable, "-c", code], preexec_fn=lambda: os.close(1), check=True)
     assert (tmp_path / "mask").read_bytes() == b""
+
+
+def test_a_line_stands_not_behind_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar_on_terminal("exporting"):
+        say("made onnx")
+    say("sealed")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("made onnx\nsealed\n", ERASE.removesuffix("\x1b[K"))  # click: no terminal

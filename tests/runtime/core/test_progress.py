@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tumorseg_runtime.core import progress
-from tumorseg_runtime.core.progress import Lines, duration, part, silent, told
+from tumorseg_runtime.core.progress import Lines, duration, part, parts, silent, told
 
 
 def lines_of(monkeypatch: pytest.MonkeyPatch, seconds: float, pieces: int = 100) -> list[str]:
@@ -57,3 +57,14 @@ def test_durations() -> None:
         7325: "2 h 2 min",
     }
     assert {seconds: duration(seconds) for seconds in said} == said
+
+
+def test_parts_share_by_their_costs() -> None:
+    said: list[float] = []
+    first, second, nothing = parts(said.append, [1, 3, 0])
+    first(0.5)
+    first(1.0)
+    second(1 / 3)
+    second(1.0)
+    nothing(1.0)
+    assert said == pytest.approx([0.125, 0.25, 0.5, 1.0, 1.0])

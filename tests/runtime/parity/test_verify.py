@@ -24,6 +24,7 @@ def run(*args: object) -> Result:
     return CliRunner().invoke(verify, [str(arg) for arg in args])
 
 
+@pytest.mark.usefixtures("few_conformance_files")
 def test_a_whole_bundle_passes_where_it_can_run_and_says_what_could_not(small_bundle: Path) -> None:
     found = verify_bundle(small_bundle, door_of, backend="onnxruntime")
     assert found.passed

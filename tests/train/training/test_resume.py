@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.process]
 TUMORSEG = [sys.executable, "-c", "from tumorseg_runtime.cli.main import main; main()", "train"]
 # Everything that draws: crops, flips, intensities, the order, and the dropout of DeepLabV3.
 FLAGS = ["--arch", "deeplabv3", "--encoder", "timm-tf_efficientnet_lite0", "--encoder-weights", "none"]
-FLAGS += ["--size", "64", "--recipe", "quick", "--epochs", "3", "--deterministic", "--report", "0"]
+FLAGS += ["--size", "64", "--recipe", "quick", "--epochs", "2", "--deterministic", "--report", "0"]
 for setting in (
     "small_epochs=1",
     "crop=32",
@@ -47,7 +48,7 @@ def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("epoch 2 of 3, batch 2 of "):
+            if line.startswith("epoch 2 of 2, batch 2 of "):
                 os.kill(process.pid, signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
@@ -56,15 +57,16 @@ def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.fault
 def test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one(
-    killed: Path, uninterrupted: Run
+    killed: Path, uninterrupted: Run, tmp_path: Path
 ) -> None:
+    killed = Path(shutil.copytree(killed, tmp_path / "killed"))
     rows = (killed / "curves.csv").read_text(encoding="utf-8").splitlines()
     assert [row.partition(",")[0] for row in rows] == ["epoch", "1"]
     resumed = subprocess.run(
         [*TUMORSEG, "--resume", str(killed), "--report", "0"], check=True, capture_output=True, text=True
     )
-    assert "epoch 2 of 3, batch 1 of" in resumed.stderr
-    assert "epoch 1 of 3" not in resumed.stderr
+    assert "epoch 2 of 2, batch 1 of" in resumed.stderr
+    assert "epoch 1 of 2" not in resumed.stderr
     run = Run.open(killed)
     assert run.training["final_weights_sha256"] == uninterrupted.training["final_weights_sha256"]
     assert (killed / CHECKPOINT).read_bytes() == (uninterrupted.root / CHECKPOINT).read_bytes()
@@ -85,15 +87,14 @@ def test_the_bits_are_not_equal_by_accident(uninterrupted: Run) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_training_says_so_and_how_to_go_on(
-    data: Path, tmp_path: Path, number: signal.Signals, status: int
+    killed: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    out = tmp_path / "stopped"
-    with subprocess.Popen(
-        [*TUMORSEG, str(data), "--out", str(out), *FLAGS], stderr=subprocess.PIPE, text=True
-    ) as process:
+    out = Path(shutil.copytree(killed, tmp_path / "stopped"))
+    command = [*TUMORSEG, "--resume", str(out), "--report", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("epoch 2 of 3, batch 2 of "):
+            if line.startswith("epoch 2 of 2, batch 2 of "):
                 process.send_signal(number)
                 break
         *_, last = process.stderr

@@ -265,10 +265,7 @@ def check_room(out: Path) -> bool:
 
 
 def move_aside(out: Path) -> Path | None:
-    """Make room for a run; returns where an earlier one went.
-
-    Raises InputError for a folder that holds other things.
-    """
+    """Make room for a run; returns where an earlier one went. Raises InputError for other things there."""
     if not check_room(out):
         return None
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((out / SPLIT).stat().st_mtime))
