@@ -113,6 +113,6 @@ def test_install_names_the_bundle_and_not_its_copy(small_bundle: Path, tmp_path:
     result = CliRunner().invoke(cli, given)
     assert isinstance(result.exception, BundleError)
     assert str(result.exception) == (
-        f"{small_bundle}: has no fp16 onnx artefact, it has onnx fp32: take it by --precision fp32, or export "
-        "that one"
+        f"{small_bundle}: has no fp16 onnx artefact, it has onnx fp32: take it by --precision fp32, or "
+        "export that one"
     )
