@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tumorseg_benchmarks.mutants import equivalent
 from tumorseg_benchmarks.mutants.bugs import (
     deploy,
     dicom,
-    equivalent,
     files,
     graph,
     images,
@@ -16,6 +16,7 @@ from tumorseg_benchmarks.mutants.bugs import (
     preprocessing,
     session,
     stream,
+    watch,
     weights,
 )
 from tumorseg_benchmarks.mutants.mutant import Mutant
@@ -34,5 +35,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *stream.MUTANTS,
     *outputs.MUTANTS,
     *files.MUTANTS,
+    *watch.MUTANTS,
 )
 EQUIVALENT: tuple[Mutant, ...] = equivalent.MUTANTS

@@ -24,8 +24,10 @@ from tumorseg_runtime.conformance.files import vectors
 from tumorseg_runtime.conformance.network import FOLDER, LOGITS, conformance_contract, file_under
 from tumorseg_runtime.conformance.vector import CONTRACTS
 from tumorseg_runtime.core.contract import SOFTMAX
-from tumorseg_runtime.core.files import write_bytes
+from tumorseg_runtime.core.files import write_bytes, write_text
 from tumorseg_runtime.parity.reference import Golden
+from tumorseg_runtime.processing.input_guard import FILE as GUARD
+from tumorseg_runtime.processing.input_guard import STATISTICS, InputGuard, KindOfImage, statistics
 from tumorseg_runtime.processing.preprocess import Preprocessor
 
 # all that run on any machine; what takes another's place has its bytes, and what is judged is made below
@@ -33,6 +35,7 @@ MADE = tuple(
     name for name, target in TARGETS.items() if target.must_run and not (target.instead_of or target.judged)
 )
 OF_INT8 = tuple(name for name, target in TARGETS.items() if "onnx-int8" in target.needs)
+KINDS_FROM = {"gray.png": 0.6, "network-size-gray.png": 1.8}  # with their limits
 IMAGES = ("gray.png", "network-size-gray.png", "1-bit.png")  # what a target proves itself with
 
 
@@ -70,8 +73,28 @@ def write_int8(contract_name: str, context: ExportContext, folder: Path) -> None
     write_onnx(to_int8(graph, frozenset(), calibrated), folder / onnx_int8.FILE, context, precision="int8")
 
 
+def guard() -> InputGuard:
+    """An input guard whose numbers all matter: every statistic, its place, its kind and the colour."""
+    frames = {vector.name: vector.frames[0] for vector in vectors() if vector.name in KINDS_FROM}
+    count = len(STATISTICS)
+    std = tuple(1 + place / 8 for place in range(count))
+    whitening = tuple(
+        tuple({0: 1.0, 1: 0.5, 2: -0.25}.get(row - column, 0.0) for column in range(count))
+        for row in range(count)
+    )
+    kinds = tuple(
+        KindOfImage(
+            name, number + 50, tuple(round(float(one), 3) for one in statistics(frames[name])[0]), std,
+            whitening, limit,
+        )
+        for number, (name, limit) in enumerate(KINDS_FROM.items())
+    )  # fmt: skip
+    return InputGuard("0" * 64, 5.0, kinds)
+
+
 def write_network(contract_name: str, folder: Path) -> None:
-    """Write the artefacts of every format into the folder, which must be there."""
+    """Write the artefacts of every format and the guard into the folder, which must be there."""
+    write_text(folder / GUARD, guard().to_text())
     contract, model = CONTRACTS[contract_name], network(contract_name)
     preprocess = Preprocessor(contract)
     golden = []

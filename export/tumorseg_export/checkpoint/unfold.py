@@ -5,7 +5,7 @@ the BatchNorm becomes one that changes nothing: mean 0, variance 1 - ε, factor 
 then the artefact's, in the artefact's precision. `tumorseg train --init` finds such weights, and gives each
 BatchNorm the statistics of the training images before the first step (`tumorseg_train.networks.statistics`).
 
-A mirrored network uses each convolution twice, so export left its BatchNorm as it was: it is read back whole.
+In FP32, and in FP16 files of before, a mirrored network's BatchNorm is as it was: it is read back whole.
 Its numbers are found by the layers that use them, since equal tensors are in the file once, under one name.
 """
 

@@ -8,6 +8,7 @@ running the network, so that it holds for any architecture.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -20,8 +21,9 @@ TRACE_SIZE = 2 * SIZE_DIVISOR  # pixels: the structure does not depend on it, th
 def fuse(model: torch.nn.Module, channels: int) -> torch.nn.Module:
     """A copy of a network in evaluation mode in which every BatchNorm that can be folded is folded.
 
-    A BatchNorm stays where its input is not the output of one convolution that runs once. The caller
-    proves that the copy decides as the original.
+    A BatchNorm stays where its input is not always the output of one convolution that feeds nothing else;
+    both may run several times, as in a mirrored network. The caller proves that the copy decides as the
+    original.
     """
     fused = copy.deepcopy(model)
     names = {module: name for name, module in fused.named_modules()}
@@ -33,7 +35,7 @@ def fuse(model: torch.nn.Module, channels: int) -> torch.nn.Module:
 
 
 def _feeders(model: torch.nn.Module, channels: int) -> list[tuple[torch.nn.BatchNorm2d, torch.nn.Conv2d]]:
-    """Pairs (BatchNorm, the convolution whose output it takes), both run exactly once."""
+    """Pairs (BatchNorm, the convolution whose output it takes), each time that either runs."""
     outputs: list[tuple[torch.Tensor, torch.nn.Conv2d]] = []
     inputs: list[tuple[torch.Tensor, torch.nn.BatchNorm2d]] = []
     handles = []
@@ -48,12 +50,10 @@ def _feeders(model: torch.nn.Module, channels: int) -> list[tuple[torch.nn.Batch
     finally:
         for handle in handles:
             handle.remove()
-    runs = [module for _, module in (*outputs, *inputs)]
+    pairs = [(norm, conv) for taken, norm in inputs for given, conv in outputs if taken is given]
+    runs = Counter(module for _, module in (*outputs, *inputs))
     return [
-        (norm, conv)
-        for taken, norm in inputs
-        for given, conv in outputs
-        if taken is given and runs.count(norm) == 1 and runs.count(conv) == 1
+        (norm, conv) for (norm, conv), times in Counter(pairs).items() if times == runs[norm] == runs[conv]
     ]
 
 

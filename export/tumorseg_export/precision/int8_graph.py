@@ -115,6 +115,7 @@ class _Writer:
     def __init__(self, model: onnx.ModelProto, graph: Graph, calibrated: Calibrated) -> None:
         self._graph, self._source, self._calibrated = model.graph, graph, calibrated
         self._done: set[str] = set()
+        self._kernels: dict[tuple[str, bytes], str] = {}
 
     def activation(self, name: str) -> str:
         """The name of a tensor's rounded values."""
@@ -141,8 +142,10 @@ class _Writer:
         codes = np.clip(np.rint(kernel / wide), -WEIGHT_LEVELS, WEIGHT_LEVELS)
         bias = bias + self._bias_of_rounding(conv, kernel - codes * wide, image)
         product = scale * np.float32(step)
-        name = f"{conv.output[0]}_weight"
-        conv.input[1] = self._constant(name, codes.astype(np.int8), scale)
+        twin = (kernel_name, scale.tobytes())  # a mirrored network runs each layer twice
+        if twin not in self._kernels:
+            self._kernels[twin] = self._constant(f"{conv.output[0]}_weight", codes.astype(np.int8), scale)
+        conv.input[1] = self._kernels[twin]
         biases = np.rint(bias / product.astype(np.float64)).astype(np.int32)
         rounded = self._constant(f"{conv.output[0]}_bias", biases, product)
         del conv.input[2:]

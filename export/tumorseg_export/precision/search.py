@@ -172,12 +172,15 @@ def near_threshold(reference: FloatArray, logits: FloatArray, contract: Contract
 
 
 def units_of(graph: Graph, multiplications: dict[str, int]) -> list[Unit]:
-    """The typed nodes, each with the weighted layer that feeds it; nodes that only move values left out."""
+    """The typed nodes, each with the weighted layer that feeds it; nodes that only move values left out.
+    Layers of the same weights are one: a mirrored network runs each twice."""
     root: dict[str, str] = {}
+    first: dict[tuple[str, ...], str] = {}
     for key in graph.typed:
         node = graph.nodes[key]
         if node.op_type in WITH_WEIGHTS:
-            root[key] = key
+            weights = tuple(name for name in node.input if name in graph.weights)
+            root[key] = first.setdefault(weights or (key,), key)
         else:
             producers = [graph.producer[name] for name in node.input if name in graph.producer]
             root[key] = next((root[one] for one in producers if one in root), key)

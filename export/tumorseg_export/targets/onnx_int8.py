@@ -22,7 +22,17 @@ from tumorseg_export.onnx.export import tool_versions, write_onnx
 from tumorseg_export.precision.fp16_graph import Graph
 from tumorseg_export.precision.int8_graph import Calibrated, integer_nodes, to_int8
 from tumorseg_export.precision.int8_ranges import KINDS, calibrate, observe
-from tumorseg_export.precision.search import MOST_KEPT, Found, goal_of, near_threshold, search
+from tumorseg_export.precision.int8_spared import ENOUGH, spared
+from tumorseg_export.precision.search import (
+    MOST_KEPT,
+    RANKED_ON,
+    Found,
+    goal_of,
+    near_threshold,
+    rank,
+    search,
+    units_of,
+)
 from tumorseg_export.precision.trial import Trials
 from tumorseg_export.targets.onnx_fp16 import FOLDING, fused_graph, refuse_other_folding, rounded, worst_of
 from tumorseg_runtime.bundle.bundle import Artefact
@@ -64,21 +74,26 @@ def quantise(graph: Graph, context: ExportContext, folder: Path) -> tuple[onnx.M
 
     goal = goal_of(BUDGETS["int8"])
     forced = frozenset(key for key in graph.typed if key not in able)
+    cheap = []
+    if errors[kind] > ENOUGH:
+        effects = rank(graph, units_of(graph, counts), forced, trials, trials.images[:RANKED_ON], mixed)
+        cheap = spared(effects, errors[kind], sum(counts.values()))
+        forced |= {key for effect in cheap for key in effect.unit.nodes}
     found = search(graph, forced, counts, trials, goal, to_mixed=mixed)
     if not found.met:
         for result in trials.compare_all(mixed(graph, found.nodes), BUDGETS["int8"]):
             if result.breaches:
                 raise CheckFailedError(
                     f"{FILE}: decides other than PyTorch on {result.image} ({'; '.join(result.breaches)}) "
-                    f"with {len(found.kept)} layers in floating point, and no more than {MOST_KEPT:.0%} of "
-                    "the multiplications may be: leave out the target onnx-int8"
+                    f"with {len(cheap) + len(found.kept)} layers in floating point, and no more than "
+                    f"{MOST_KEPT:.0%} of the multiplications may be: leave out the target onnx-int8"
                 )
     share = sum(counts[key] for key in integer_nodes(graph, found.nodes)) / sum(counts.values())
     facts = {
         "images": len(trials.images),
         "ranges": kind,
         "errors": {one: rounded(error) for one, error in errors.items()},
-        "kept": [{"layer": one.unit.layer, "error": rounded(one.error)} for one in found.kept],
+        "kept": [{"layer": one.unit.layer, "error": rounded(one.error)} for one in (*cheap, *found.kept)],
         "multiplications": rounded(share),
         "goal_met": found.met,
         **_figures(found),

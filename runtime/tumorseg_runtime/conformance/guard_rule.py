@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorseg_runtime.processing.input_guard import InputCheck, InputGuard
+from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.core.errors import ParityError
+from tumorseg_runtime.processing.input_guard import FILE, InputCheck, InputGuard
 from tumorseg_runtime.processing.preprocess import resize_rule
 
 ROUNDING = 1e-6  # of a score
@@ -26,6 +29,19 @@ class Guarded(Protocol):
     @property
     def input_check(self) -> InputCheck | None:
         """What the guard says of them."""
+
+
+def refuse_other_guard(bundle: Bundle, guard: InputGuard | None) -> None:
+    """Raise ParityError where a device watches its input by another guard than its bundle's, or by none."""
+    there = json.loads(bundle.read(FILE)) if FILE in bundle.files else None
+    held = None if guard is None else json.loads(guard.to_text())
+    if held != there:
+        got = "none" if guard is None else "another one"
+        expected = f"that of {FILE}" if there else "none"
+        raise ParityError(
+            f"{bundle.root}: the input guard that serves is {got}, expected {expected}: open the bundle "
+            "with Segmenter.open or door_of"
+        )
 
 
 def guard_breaches(found: Guarded) -> list[str]:

@@ -183,6 +183,7 @@ def _same_decisions(one: Predicted, other: Predicted) -> bool:
     logits = one.own_logits, other.own_logits
     return (
         one.close == other.close
+        and one.input_check == other.input_check
         and np.array_equal(one.masks, other.masks)
         and np.array_equal(one.frame.pixels, other.frame.pixels)
         and (

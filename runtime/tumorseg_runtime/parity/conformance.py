@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tumorseg_runtime.backends import open_session
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.conformance.files import CONTRACTS, vectors
+from tumorseg_runtime.conformance.guard_rule import refuse_other_guard
 from tumorseg_runtime.conformance.network import conformance_bundle, expected_logits
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError
@@ -94,7 +95,8 @@ def check_conformance(
     full: all files, every batch size, stream and threads; else those of moderate size that are no DICOM, one
         by one and as one list.
     tell: the share that is done.
-    Raises BackendError where the backend does not open its conformance artefact.
+    Raises BackendError where the backend does not open its conformance artefact, ParityError where the door
+    has not the bundle's input guard.
     """
     name = "rgb" if contract.channels == 3 else "gray"
     bundle = conformance_bundle(name, contract.rule)
@@ -105,6 +107,7 @@ def check_conformance(
         session = RuleSession(name)
         unverified.append(f"{backend} has no conformance artefact in {precision}: a rule stood in for it")
     door = make(bundle, session)
+    refuse_other_guard(bundle, door.guard)
     dicom = full and importlib.util.find_spec("pydicom") is not None
     if full and not dicom:
         unverified.append("DICOM conformance files: pydicom is not installed (extra dicom)")

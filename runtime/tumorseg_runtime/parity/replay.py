@@ -26,6 +26,7 @@ from tumorseg_runtime.parity.budget import Budget
 from tumorseg_runtime.parity.check_prediction import Checker, Predicted
 from tumorseg_runtime.parity.compare import ImageParity, ParityReport, logit_scale
 from tumorseg_runtime.parity.reference import Reference
+from tumorseg_runtime.processing.input_guard import InputGuard
 
 ALL = 10**9  # as many references as there are
 FEW_STREAMED = 8
@@ -40,6 +41,7 @@ class Door(Protocol):
     channels: int
     gives_masks: bool
     resizes_masks: bool
+    guard: InputGuard | None
 
     @property
     def info(self) -> SessionInfo:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tumorseg_runtime.backends import BACKENDS, has_artefact, open_session, why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle
+from tumorseg_runtime.conformance.guard_rule import refuse_other_guard
 from tumorseg_runtime.core.backend import split_device
 from tumorseg_runtime.core.errors import (
     BackendError,
@@ -99,6 +100,7 @@ def replay_golden(
     ways = (True, False) if STREAM in session.input.memory and session.output == LOGITS else (True,)
     for number, logits in enumerate(ways):
         door = make(bundle, session, None, logits)
+        refuse_other_guard(bundle, door.guard)
         plan = full_plan(door.batch_size) if full else quick_plan(door.batch_size)
         share = part(tell, number, len(ways))
         reports.append(replay(door, golden, BUDGETS[info.precision], plan, artefact=name, tell=share))

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from tumorseg_export.onnx.fuse import fuse
+from tumorseg_train.networks.mirrored import Mirrored
 from tumorseg_train.networks.models import build_model
 
 
@@ -59,3 +60,22 @@ def test_batchnorm_that_follows_no_single_convolution_stays() -> None:
 
     odd = Odd().eval()
     assert norms(fuse(odd, 3)) == ["once", "twice"]
+
+
+def test_a_mirrored_network_is_folded_as_the_network_is() -> None:
+    """Each of its layers runs twice; INT8 lost its masks while every BatchNorm stayed."""
+
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 1, 3), torch.nn.BatchNorm2d(1)
+            torch.nn.init.constant_(self.norm.running_var, 4.0)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.conv(x))
+
+    mirrored = Mirrored(Small()).eval()
+    fused, images = fuse(mirrored, 3), torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        assert torch.allclose(fused(images), mirrored(images), atol=1e-6)
+    assert norms(fused) == []

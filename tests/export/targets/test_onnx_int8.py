@@ -21,6 +21,7 @@ from tumorseg_export.targets.onnx_fp16 import fused_graph
 from tumorseg_export.targets.registry import TARGETS
 from tumorseg_runtime.backends.onnxruntime import open_file
 from tumorseg_runtime.core.errors import CheckFailedError, InputError
+from tumorseg_train.networks.mirrored import Mirrored
 from tumorseg_train.networks.models import build_model
 
 
@@ -129,6 +130,22 @@ def test_real_networks_are_rounded_by_every_way_to_cut_ranges(
         assert nodes(rounded, "QuantizeLinear")
         (found,) = (values for _, values in trials.logits(rounded, golden[:1]))
         assert np.abs(found - golden[0].logits).mean() < 0.5 * golden[0].logits.std()
+
+
+@pytest.mark.slow
+def test_a_mirrored_network_has_each_kernel_once_and_each_layer_as_one_unit(
+    context: ExportContext, tmp_path: Path
+) -> None:
+    changed = dataclasses.replace(context, model=Mirrored(context.model).eval())
+    graph = Graph(fused_graph(changed.model, changed))
+    trials = Trials.over(context.calibration, context.contract, tmp_path)
+    seen = observe(graph, context.calibration, trials)
+    model = to_int8(graph, frozenset(), calibrate(graph, seen, "largest"))
+    kernels = [tensor for tensor in model.graph.initializer if tensor.name.endswith("_weight")]
+    assert len(nodes(model, "Conv")) == 6
+    assert len(kernels) == 2
+    units = [unit for unit in search.units_of(graph, dict.fromkeys(graph.nodes, 1)) if len(unit.nodes) > 1]
+    assert sorted(sum("conv" in name for name in unit.nodes) for unit in units) == [2, 2, 2]
 
 
 @pytest.mark.slow

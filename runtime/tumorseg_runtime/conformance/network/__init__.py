@@ -8,7 +8,8 @@ What the runtime does around a network is proven with them, through the Segmente
 in intensities of 0..1; no two logits of 8-bit pixels are equal, and none is 0. In INT8 a convolution that
 changes nothing stands before it: the last one is never rounded. The folders `rgb` and `gray` beside this
 module hold each as an artefact of every format that a backend opens, but for TensorRT's engines, which are
-made for one GPU; deploy forms, which decide, once for each decision rule. They are made by
+made for one GPU; deploy forms, which decide, once for each decision rule; and an input guard of two kinds
+of images, of which the conformance files are some within and some beyond. They are made by
 `python -m tumorseg_export.bundle.conformance_network`.
 """
 
@@ -24,10 +25,12 @@ import numpy.typing as npt
 from tumorseg_runtime.bundle.bundle import Artefact, Bundle, FileRecord, sha256_of
 from tumorseg_runtime.conformance.vector import CONTRACTS
 from tumorseg_runtime.core.contract import SIGMOID, SOFTMAX, Contract
+from tumorseg_runtime.processing.input_guard import FILE as GUARD
 
 FloatArray = npt.NDArray[np.float64]
 
 FOLDER = Path(__file__).parent
+TEMPERATURE = 1.6
 # by contract: per class, the factors of the intensities and what is added
 LOGITS = {
     "rgb": (((4, 4, 4), -6.13), ((8, 0, -8), -2.5)),
@@ -67,13 +70,14 @@ def expected_logits(contract_name: str, tensor: npt.NDArray[np.floating[Any]]) -
 
 
 def conformance_contract(contract_name: str, rule: str = SIGMOID) -> Contract:
-    """The contract 'rgb' or 'gray' under a decision rule; softmax stands against a background of 0."""
-    contract = CONTRACTS[contract_name]
+    """The contract 'rgb' or 'gray' under a decision rule; softmax stands against a background of 0. Its
+    temperature is not 1: it shows where a device's probabilities lack it, and where its masks have it."""
+    contract = dataclasses.replace(CONTRACTS[contract_name], temperature=TEMPERATURE)
     return contract if rule == SIGMOID else dataclasses.replace(contract, threshold=None, rule=rule)
 
 
 def conformance_bundle(contract_name: str, rule: str = SIGMOID) -> Bundle:
-    """The network of this contract, 'rgb' or 'gray', as a bundle without golden images.
+    """The network of this contract, 'rgb' or 'gray', as a bundle without golden images, with an input guard.
 
     Its seals are those of the files as they are here: a damaged file shows by its logits.
     """
@@ -83,7 +87,7 @@ def conformance_bundle(contract_name: str, rule: str = SIGMOID) -> Bundle:
         Artefact(file_under(rule, file), format, precision, None, {}, (), weights)
         for file, format, precision, weights in made
     )
-    names = {
+    names = {GUARD} | {
         file_under(one, name)
         for one in (SIGMOID, SOFTMAX)
         for file, *_, weights in made

@@ -8,6 +8,7 @@ from onnx import helper
 
 from tumorseg_benchmarks.mutants.bugs.files import stale_engine
 from tumorseg_benchmarks.mutants.bugs.graph import attribute, constant, insert_before, of_type
+from tumorseg_benchmarks.mutants.bugs.watch import seen_as
 from tumorseg_benchmarks.mutants.mutant import Mutant, edited
 from tumorseg_benchmarks.mutants.testbed import DEEPLAB
 
@@ -65,5 +66,12 @@ MUTANTS = (
         stale_engine,
         proof="An engine is opened only where its record names this bundle's hash, so one of the bundle "
         "before is never read; a backend that needs one says that there is none.",
+    ),
+    Mutant(
+        "input guard of an image with its channels exchanged",
+        "watch",
+        seen_as(lambda pixels: pixels[..., ::-1] if pixels.ndim == 3 else pixels),
+        proof="Its statistics are those of the channels' sum, its colour their largest less their smallest: "
+        "neither knows an order.",
     ),
 )
