@@ -121,7 +121,8 @@ def run_demo(root: Path, log: Callable[[str], None] = lambda line: None, tell: T
     """Run the demo with the bundle in `root`, on ONNX Runtime's CPU provider.
 
     log: called with one line per finished step. tell: the share that is done.
-    Raises BundleError, BackendError, ParityError where the bundle is not right, and CheckFailedError where it is not verified or a broken copy is not refused.
+    Raises BundleError, BackendError, ParityError where the bundle is not right, and CheckFailedError where it
+    is not verified or a broken copy is not refused.
     """
     started = time.perf_counter()
     opening, segmenting, verifying, breaking = parts(tell, [3, 1, 6, 2])
