@@ -31,6 +31,13 @@ def test_the_action_hands_every_input_on_as_a_variable() -> None:
     assert set(re.findall(r"(\w+):", given)) <= inputs
 
 
+def test_a_workflow_in_the_docs_names_actions_by_their_commit() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))
+    named = re.findall(r"uses: \S+@(\S+)", text)
+    assert len(named) >= 4
+    assert all(one == "COMMIT" or re.fullmatch("[0-9a-f]{40}", one) for one in named)
+
+
 @pytest.mark.process
 def test_continuous_integration_goes_on_without_debians_tools(tmp_path: Path) -> None:
     """Without apt-get, and with one that fails."""

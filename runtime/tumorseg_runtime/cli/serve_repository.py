@@ -74,10 +74,12 @@ def serve_repository(options: ServeRepositoryOptions) -> None:
         "THREADS": options.threads, "TIMEOUT_S": options.timeout,
     }  # fmt: skip
     parameters = {name: str(value) for name, value in given.items() if value is not None}
-    with Segmenter.open(
-        bundle, backend=options.backend, device=options.device, precision=options.precision,
-        threads=options.threads, batch_size=options.batch, self_test=True,
-    ) as segmenter:  # fmt: skip
+    with options.progress("self-test on this device") as tell:
+        opened = Segmenter.open(
+            bundle, backend=options.backend, device=options.device, precision=options.precision,
+            threads=options.threads, batch_size=options.batch, self_test=True, tell=tell,
+        )  # fmt: skip
+    with opened as segmenter:
         serving = Serving(options.instances, options.batch, options.queue, options.delay, parameters)
         artefact = write_repository(bundle, segmenter, serving, options.out)
     form = None if artefact is None else artefact.format

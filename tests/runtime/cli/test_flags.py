@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tumorseg_runtime.cli.main import cli
-from tumorseg_runtime.core.errors import InputError, TumorsegError
+from tumorseg_runtime.core.errors import BundleError, InputError, TumorsegError
 
 HERE = Path(__file__).parent
 
@@ -106,3 +106,13 @@ def test_arguments_are_no_options_in_help() -> None:
 def test_a_command_of_a_group_is_named_with_its_group() -> None:
     result = CliRunner().invoke(cli, ["audit", "data"])
     assert "No such command 'audit'. Did you mean 'data audit'?" in result.stderr
+
+
+def test_install_names_the_bundle_and_not_its_copy(small_bundle: Path, tmp_path: Path) -> None:
+    given = ["install", str(tmp_path / "store"), str(small_bundle), "--precision", "fp16"]
+    result = CliRunner().invoke(cli, given)
+    assert isinstance(result.exception, BundleError)
+    assert str(result.exception) == (
+        f"{small_bundle}: has no fp16 onnx artefact, it has onnx fp32: take it by --precision fp32, or "
+        "export that one"
+    )

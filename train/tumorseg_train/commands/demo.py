@@ -39,7 +39,8 @@ def demo(options: DemoOptions) -> None:
     from tumorseg_train.demo.demo_page import demo_page
 
     root = find_bundle(options.bundle)
-    found = run_demo(root, options.step)
+    with options.progress("demo") as tell:
+        found = run_demo(root, options.step, tell)
     steps = next_steps(root, choose_artefact(found.bundle).precision)
     make_folder(options.out.parent)
     write_text(options.out, demo_page(found, steps))

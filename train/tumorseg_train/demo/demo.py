@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import INDEX, Artefact, Bundle
 from tumorseg_runtime.core.errors import CheckFailedError, InputError
+from tumorseg_runtime.core.progress import Tell, parts, silent
 from tumorseg_runtime.inference.segmenter import Segmenter, door_of
 from tumorseg_runtime.parity.verify import PASSED, UNVERIFIED, Verification, verify_bundle
 from tumorseg_train.data.phantoms import draw_brain, draw_breast
@@ -116,16 +117,18 @@ def draw_scenes() -> list[tuple[str, UInt8Array, BoolArray]]:
     ]
 
 
-def run_demo(root: Path, log: Callable[[str], None] = lambda line: None) -> Demo:
+def run_demo(root: Path, log: Callable[[str], None] = lambda line: None, tell: Tell = silent) -> Demo:
     """Run the demo with the bundle in `root`, on ONNX Runtime's CPU provider.
 
-    log: called with one line per finished step. Raises BundleError, BackendError, ParityError where the
-    bundle is not right, and CheckFailedError where it is not verified or a broken copy is not refused.
+    log: called with one line per finished step. tell: the share that is done.
+    Raises BundleError, BackendError, ParityError where the bundle is not right, and CheckFailedError where it
+    is not verified or a broken copy is not refused.
     """
     started = time.perf_counter()
+    opening, segmenting, verifying, breaking = parts(tell, [3, 1, 6, 2])
     bundle = Bundle.open(root)
     artefact = choose_artefact(bundle)
-    segmenter = Segmenter.open(bundle, precision=artefact.precision, self_test=True)
+    segmenter = Segmenter.open(bundle, precision=artefact.precision, self_test=True, tell=opening)
     log(f"{bundle.name}: every hash is right, self-test passed on {segmenter.info.backend} cpu")
     scenes = draw_scenes()
     predictions = segmenter.predict([pixels for _, pixels, _ in scenes])
@@ -134,12 +137,14 @@ def run_demo(root: Path, log: Callable[[str], None] = lambda line: None) -> Demo
     )
     for case in cases:
         log(f"  {case.name}: {case.figures}")
-    verification = verify_bundle(root, door_of)
+    segmenting(1.0)
+    verification = verify_bundle(root, door_of, tell=verifying)
     for check in verification.checks:
         log(f"verify: {check.backend} {check.device} {check.precision}: {check.status}: {check.detail}")
     if not verification.passed:
         raise CheckFailedError(f"{root}: is not verified on this machine: tumorseg verify {root} says why")
     refusals = break_copies(bundle, artefact)
+    breaking(1.0)
     for refusal in refusals:
         log(f"broken on purpose: {refusal.what}")
         log(f"  the {refusal.guard} refuses it: {refusal.message}")
