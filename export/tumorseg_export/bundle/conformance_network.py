@@ -104,7 +104,8 @@ def write_network(contract_name: str, folder: Path) -> None:
             logits = model(torch.from_numpy(tensor)[None])[0].numpy()
             golden.append(Golden(vector.name, vector.pixels, tensor, logits))
     context = ExportContext(model, contract, {"network": f"conformance {contract_name}"}, tuple(golden))
-    exclusive = dataclasses.replace(context, contract=conformance_contract(contract_name, SOFTMAX))
+    softmax = dataclasses.replace(conformance_contract(contract_name, SOFTMAX), temperature=1.0)
+    exclusive = dataclasses.replace(context, contract=softmax)  # masks know no temperature
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         write_int8(contract_name, context, scratch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any, Protocol
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.core.errors import ParityError
-from tumorseg_runtime.processing.input_guard import FILE, InputCheck, InputGuard
+from tumorseg_runtime.processing.input_guard import FILE, FORMAT, InputCheck, InputGuard
 from tumorseg_runtime.processing.preprocess import resize_rule
 
 ROUNDING = 1e-6  # of a score
@@ -33,8 +32,8 @@ class Guarded(Protocol):
 
 def refuse_other_guard(bundle: Bundle, guard: InputGuard | None) -> None:
     """Raise ParityError where a device watches its input by another guard than its bundle's, or by none."""
-    there = json.loads(bundle.read(FILE)) if FILE in bundle.files else None
-    held = None if guard is None else json.loads(guard.to_text())
+    there = FORMAT.parse(bundle.read(FILE), bundle.root / FILE) if FILE in bundle.files else None
+    held = None if guard is None else FORMAT.parse(guard.to_text(), FILE)
     if held != there:
         got = "none" if guard is None else "another one"
         expected = f"that of {FILE}" if there else "none"
