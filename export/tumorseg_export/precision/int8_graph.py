@@ -116,6 +116,7 @@ class _Writer:
         self._graph, self._source, self._calibrated = model.graph, graph, calibrated
         self._done: set[str] = set()
         self._kernels: dict[tuple[str, bytes], str] = {}
+        self._scales: dict[str, npt.NDArray[np.float32]] = {}
 
     def activation(self, name: str) -> str:
         """The name of a tensor's rounded values."""
@@ -136,16 +137,20 @@ class _Writer:
         if len(conv.input) > 2:
             bias = numpy_helper.to_array(self._source.weights[conv.input[2]]).astype(np.float64)
         step = float(self._calibrated.ranges[image].scale)
-        scale = np.abs(kernel).reshape(len(kernel), -1).max(axis=1) / WEIGHT_LEVELS
-        scale = np.maximum(scale, np.maximum(np.abs(bias) / (step * LARGEST_BIAS), 1e-12)).astype(np.float32)
+        floor = np.maximum(np.abs(bias) / (step * LARGEST_BIAS), 1e-12)  # of a channel that is all but 0
+        scale = np.maximum(np.abs(kernel).reshape(len(kernel), -1).max(axis=1) / WEIGHT_LEVELS, floor)
+        scale = scale.astype(np.float32)
+        twin = self._scales.setdefault(kernel_name, scale)  # a mirrored network runs each layer twice
+        if (floor <= 1.25 * twin).all():
+            scale = twin
         wide = scale.astype(np.float64).reshape(-1, 1, 1, 1)
         codes = np.clip(np.rint(kernel / wide), -WEIGHT_LEVELS, WEIGHT_LEVELS)
         bias = bias + self._bias_of_rounding(conv, kernel - codes * wide, image)
         product = scale * np.float32(step)
-        twin = (kernel_name, scale.tobytes())  # a mirrored network runs each layer twice
-        if twin not in self._kernels:
-            self._kernels[twin] = self._constant(f"{conv.output[0]}_weight", codes.astype(np.int8), scale)
-        conv.input[1] = self._kernels[twin]
+        key = (kernel_name, scale.tobytes())
+        if key not in self._kernels:
+            self._kernels[key] = self._constant(f"{conv.output[0]}_weight", codes.astype(np.int8), scale)
+        conv.input[1] = self._kernels[key]
         biases = np.rint(bias / product.astype(np.float64)).astype(np.int32)
         rounded = self._constant(f"{conv.output[0]}_bias", biases, product)
         del conv.input[2:]
