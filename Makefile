@@ -120,7 +120,7 @@ reliability: $(STAMP) ## what a field does to it, row by row; the quick form, AR
 	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m reliability $(ARGS)
 
 clean: ## remove build output and caches; keeps .venv, DATA, RUN and BUNDLE
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 ##@ Variables (make train DATA=... EPOCHS=...)

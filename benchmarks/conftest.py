@@ -1,15 +1,19 @@
-"""Options and fixtures of `pytest benchmarks`: which bundle is timed."""
+"""Options and fixtures of `pytest benchmarks --benchmark-enable`: which bundle and run are timed."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tumorseg_benchmarks.variants.machine import usable_cores
 from tumorseg_runtime.bundle.bundle import Bundle
+
+if TYPE_CHECKING:
+    from tumorseg_train.networks.run import Run
 
 # The tiny network of the tests, for when no bundle is named; a conftest is no package that one could import.
 _spec = importlib.util.spec_from_file_location(
@@ -27,9 +31,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--bundle", help="bundle to time, or $TUMORSEG_BUNDLE [a tiny network, made for the session]"
     )
+    group.addoption("--run", help="run of that bundle, or $TUMORSEG_RUN: PyTorch is timed too")
     group.addoption("--save-baseline", help="file for the timings of this version")
     group.addoption("--baseline", help="such a file: fail where this version is slower beyond the noise")
     group.addoption("--threads", type=int, default=usable_cores(), help="CPU threads [all cores]")
+
+
+def _named(config: pytest.Config, option: str) -> str | None:
+    value: str | None = config.getoption(f"--{option}") or os.environ.get(f"TUMORSEG_{option.upper()}")
+    return value
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +52,22 @@ def threads(pytestconfig: pytest.Config) -> int:
 @pytest.fixture(scope="session")
 def bundle(request: pytest.FixtureRequest) -> Bundle:
     """The bundle that was named, else the tiny one."""
-    if named := request.config.getoption("--bundle") or os.environ.get("TUMORSEG_BUNDLE"):
+    named = _named(request.config, "bundle")
+    if named:
         return Bundle.open(named)
     tiny: Bundle = request.getfixturevalue("tiny_bundle")
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def run(request: pytest.FixtureRequest) -> Run | None:
+    """The run that was named; the tiny one where no bundle was named either; else None."""
+    named = _named(request.config, "run")
+    if named:
+        from tumorseg_train.networks.run import Run
+
+        return Run.open(named)
+    if _named(request.config, "bundle"):
+        return None
+    tiny: Run = request.getfixturevalue("tiny_run")
     return tiny

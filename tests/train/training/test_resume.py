@@ -113,7 +113,7 @@ def test_what_cannot_be_resumed_is_refused(uninterrupted: Run, data: Path, tmp_p
     out = str(uninterrupted.root)
     assert "is finished, expected a training that was broken off" in refusal("--resume", out)
     assert "has no plan.json, expected the folder of a training" in refusal("--resume", str(tmp_path))
-    assert "got also data, epochs: leave them out" in refusal(str(data), "--resume", out, "--epochs", "9")
+    assert "got also DATA, --epochs: leave them out" in refusal(str(data), "--resume", out, "--epochs", "9")
     plan = json.loads((uninterrupted.root / "plan.json").read_text(encoding="utf-8"))
     for name in ("split.json", "plan.json"):
         (tmp_path / name).write_bytes((uninterrupted.root / name).read_bytes())

@@ -237,7 +237,7 @@ def test_weights_of_another_network_are_refused_before_the_training(
     wide = ["--encoder", "resnet34", "--recipe", str(recipe), "--arch", "unet"]
     assert "encoder is resnet18, expected resnet34" in refusal(*wide, "--init", str(run.root))
     assert "do not fit: missing" in refusal(*wide, "--init", str(run.root / CHECKPOINT))
-    assert "has neither run.json nor plan.json" in refusal(*unet, "--init", str(tmp_path))
+    assert "has no run.json and no plan.json" in refusal(*unet, "--init", str(tmp_path))
     assert "nothing: does not exist, expected a run or a file of weights" in refusal(
         *unet, "--init", str(tmp_path / "nothing")
     )
