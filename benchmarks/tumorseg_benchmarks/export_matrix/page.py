@@ -21,8 +21,8 @@ INTRODUCTION = """\
 statistics of its norms, and a small input (64x96, PAN 128x160); each pair of architecture and encoder stands
 for four cases, gray or RGB with one or three classes. A case passes where its weights alone say what it is
 ([checkpoints.md](checkpoints.md)), its graph passes `onnx.checker` and Polygraphy's lint, and the logits are
-PyTorch's in ONNX Runtime without and with optimisation, in OpenVINO, and, for one of the four, in ONNX's
-reference evaluator (at most 5e-4 of their standard deviation apart)."""
+PyTorch's, in float32 or float64, in ONNX Runtime without and with optimisation, in OpenVINO, and, for one
+of the four, in ONNX's reference evaluator (at most 5e-4 of their standard deviation apart)."""
 
 
 def page(records: Sequence[Mapping[str, Any]]) -> str:

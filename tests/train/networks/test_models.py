@@ -195,5 +195,5 @@ def test_a_network_that_no_memory_holds_is_refused_before_it_is_made() -> None:
 
 def test_an_unknown_encoder_is_told_the_nearest() -> None:
     require_encoder("tu-mobilenetv3_small_100")
-    with pytest.raises(InputError, match=r"encoder is 'resnet35', expected .*, such as resnet34, "):
+    with pytest.raises(InputError, match=r"encoder is 'resnet35', expected .*, such as resnet50, resnet34, "):
         require_encoder("resnet35")

@@ -137,7 +137,7 @@ def dies_in_the_checkpoint(training: Training, monkeypatch: pytest.MonkeyPatch) 
 
 
 def dies_in_the_weights(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(tensors: object, path: Path) -> None:
+    def half(tensors: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half of it")
         raise Killed
 
