@@ -202,7 +202,7 @@ def test_the_object_that_comes_back_holds_the_masks(
     assert made.StudyInstanceUID == image.StudyInstanceUID
     referenced = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
     assert referenced.ReferencedSOPInstanceUID == image.SOPInstanceUID
-    assert (tmp_path / "node.log").read_text().endswith(f"{image.SOPInstanceUID}: sent\n")
+    until(lambda: (tmp_path / "node.log").read_text().endswith(f"{image.SOPInstanceUID}: sent\n"), process)
 
 
 @pytest.mark.parametrize("pacs", [StandIn], indirect=True)

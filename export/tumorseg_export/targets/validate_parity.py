@@ -100,11 +100,12 @@ def validate_parity(
     """
     certificate = f"{FOLDER}/{artefact.file}.json"
     verdicts, reports = [], []
+    here = [one for one in target.validated_on if why_unavailable(*one) is None]
     for place, (backend, device) in enumerate(target.validated_on):
         if reason := why_unavailable(backend, device):
             verdicts.append(Verdict(backend, device, "unverified", reason))
             continue
-        share = part(tell, place, len(target.validated_on))
+        share = part(tell, here.index((backend, device)), len(here))
         try:
             if target.judged:
                 assert judged is not None

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from tumorseg_train.networks.run import Run
 
 
-def invoke(*arguments: str | Path) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(
-        bench, ["--threads", "1", "--rounds", "8", "--no-cold", *map(str, arguments)]
-    )
+def invoke(
+    *arguments: str | Path, short: tuple[str, ...] = ("--rounds", "8", "--no-cold")
+) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(bench, ["--threads", "1", *short, *map(str, arguments)])
 
 
 @pytest.mark.slow
@@ -174,7 +174,7 @@ def test_a_rate_is_run_and_searched(
 
     monkeypatch.setattr(bench_rate, "LEAST_TRIAL_S", 0.3)
     given = ("--rate", "8", "--seconds", "2", "--backend", "onnxruntime", "--out", tmp_path, "--json")
-    result = invoke(tiny_bundle.root, *given)
+    result = invoke(tiny_bundle.root, *given, short=())
     assert result.exit_code == 0, result.output
     values = json.loads(result.stdout)
     assert values == json.loads((tmp_path / "rate.json").read_text())

@@ -91,7 +91,7 @@ def test_a_broken_copy_that_opens_is_a_failure(tiny_bundle: Bundle, monkeypatch:
 def test_the_command_ends_with_three_commands_and_a_verdict(
     shown: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo_module, "run_demo", lambda root, log: shown)
+    monkeypatch.setattr(demo_module, "run_demo", lambda root, log, tell: shown)
     root, out = str(shown.bundle.root), tmp_path / "pages" / "demo.html"
     run = CliRunner().invoke(demo, ["--bundle", root, "--out", str(out)])
     assert run.exit_code == 0, run.output
