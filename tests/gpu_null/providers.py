@@ -39,7 +39,8 @@ def prove(folder: Path) -> None:
     """Validate a copy of the conformance network on CUDA, whose kernels do nothing here."""
     whole = conformance_bundle("rgb")
     contract, artefact = whole.contract, whole.artefact("onnx", "fp32")
-    (folder / artefact.file).write_bytes((whole.root / artefact.file).read_bytes())
+    for name in (artefact.file, "guard.json"):
+        (folder / name).write_bytes((whole.root / name).read_bytes())
     pixels = np.random.default_rng(0).integers(0, 256, (contract.height, contract.width), np.uint8)
     tensor = Preprocessor(contract)(pixels)
     logits = expected_logits("rgb", tensor).astype(np.float32)
