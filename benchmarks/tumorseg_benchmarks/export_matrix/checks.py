@@ -33,8 +33,7 @@ from tumorseg_train.networks.models import build_model
 
 TOOLS = ("torch", "segmentation-models-pytorch", "timm", "onnx", "onnxruntime", "openvino", "polygraphy")
 BATCH = 2
-# Of the logits' standard deviation.
-TOLERANCE = 5e-4
+TOLERANCE = 5e-4  # of the logits' standard deviation
 Logits = npt.NDArray[np.float32]
 PASSED, REFUSED, FAILED = "passed", "refused", "failed"
 NOT_MADE = "not made: "

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 
 from tumorseg_export.precision.search import Effect
 
-ENOUGH = (
-    0.05  # standard deviations near the threshold: networks of residual blocks that err so keep their Dice
-)
+# Standard deviations near the threshold: networks of residual blocks that err by so much keep their Dice.
+ENOUGH = 0.05
 SPARED = 0.08  # of the network's multiplications, at most
 
 

@@ -100,12 +100,13 @@ def validate_parity(
     """
     certificate = f"{FOLDER}/{artefact.file}.json"
     verdicts, reports = [], []
-    here = [one for one in target.validated_on if why_unavailable(*one) is None]
+    reasons = [why_unavailable(*one) for one in target.validated_on]
+    shares = iter(parts(tell, [1.0] * reasons.count(None)))
     for place, (backend, device) in enumerate(target.validated_on):
-        if reason := why_unavailable(backend, device):
+        if reason := reasons[place]:
             verdicts.append(Verdict(backend, device, "unverified", reason))
             continue
-        share = part(tell, here.index((backend, device)), len(here))
+        share = next(shares)
         try:
             if target.judged:
                 assert judged is not None

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tumorseg_runtime.core.errors import BundleError, InputError, TumorsegError
 from tumorseg_train.commands.train import move_aside, train
 from tumorseg_train.config.plan import InitialWeights, TrainingPlan
 from tumorseg_train.config.recipe import load_recipe
+from tumorseg_train.data.phantoms import NOTE
 from tumorseg_train.data.split import SPLIT
 from tumorseg_train.evaluation.predictions import evaluate
 from tumorseg_train.networks.initial import initial_weights, load_initial_weights
@@ -243,12 +245,33 @@ def test_weights_of_another_network_are_refused_before_the_training(
     )
     assert "is a JSON text; expected weights" in refusal(*unet, "--init", str(run.root / "run.json"))
     assert "leave one out" in refusal(*unet, "--init", str(run.root), "--encoder-weights", "none")
+    other = [
+        "--init",
+        str(run.root),
+        "--set",
+        "seed=7",
+    ]  # another split of the same
+    assert "images that validate and test here, expected none" in refusal(*unet, *other)
     out = run.root
     result = CliRunner().invoke(train, [str(data), "--out", str(out), *unet, "--init", str(out)])
     assert "lies in --out" in str(result.exception)
     initial = InitialWeights(str(run.root / CHECKPOINT), "0" * 64)
     with pytest.raises(InputError, match="is missing or changed since the training was planned"):
         load_initial_weights(run.model(), initial)
+
+
+def test_weights_of_an_unknown_split_are_warned_of_but_for_phantoms(
+    data: Path, recipe: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tumorseg_train.training.train.train", lambda *arguments, **options: None)
+    weights, images = tmp_path / "weights.safetensors", tmp_path / "images"
+    weights.write_bytes((run.root / CHECKPOINT).read_bytes())
+    shutil.copytree(data, images, ignore=shutil.ignore_patterns(NOTE))
+    for folder, warned in ((images, True), (data, False)):
+        arguments = [str(folder), "--out", str(tmp_path / "out"), *SMALL[:6], "--recipe", str(recipe)]
+        result = CliRunner().invoke(train, [*arguments, "--init", str(weights)])
+        assert result.exit_code == 0, result.output
+        assert ("warning: " in result.output and "an unknown split" in result.output) == warned
 
 
 def test_without_an_epoch_weights_are_judged_as_they_are(data: Path, run: Run, tmp_path: Path) -> None:

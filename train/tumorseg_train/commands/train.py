@@ -230,7 +230,7 @@ def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tu
     tell = Lines("reading images and masks", log)
     manifest = make_manifest(data, chosen.seed, method=options.split, declared=declared, tell=tell)
     unknown = options.init and check_unseen(options.init, manifest)
-    if unknown and not (manifest.root / NOTE).is_file():  # phantoms are of this machine
+    if unknown and not (manifest.root / NOTE).is_file():  # nobody else trained on these phantoms
         log(f"warning: {unknown}")
     counts = ", ".join(f"{len(manifest.part(part))} {part}" for part in ("train", "val", "test"))
     log(f"{data}: {len(manifest.items)} images: {counts}")
