@@ -221,7 +221,7 @@ def command(
             for name, other in (needs or {}).items():
                 if flags[name] in given() and not parameters[other]:
                     raise InputError(
-                        f"{flags[name]} was given without {flags[other]}, expected both or neither: "
+                        f"{flags[name]} was given without {flags[other]}, where it does nothing: "
                         f"add {flags[other]}, or leave {flags[name]} out"
                     )
             function(options(**parameters))

@@ -203,7 +203,7 @@ def find(options: PredictOptions) -> list[File]:
     files = tuple(one for one in options.files if isinstance(one, Path))
     uris = [one for one in options.files if not isinstance(one, Path)]
     if options.workers is not None and options.engine != RAY:
-        raise InputError("--workers was given without --engine ray, expected both or neither: add it")
+        raise InputError("--workers was given without --engine ray, where it does nothing: add it")
     check_stores(uris, ray=options.engine == RAY, series=options.window == SERIES or options.series_seg)
     check_apart(options.out, files, (*FOLDERS, *([SERIES_FOLDER] if options.series_seg else [])))
     if not uris and not any(path.exists() for path in files):
