@@ -107,9 +107,16 @@ def conformance_once(known: dict[tuple[Any, ...], Conformance]) -> Iterator[None
 _RIGHT: dict[tuple[Any, ...], Conformance] = {}  # of this process, whose code is right
 
 
-def detect(device: Device, network: BedNetwork) -> list[Detection]:
-    """The first thing that each command finds wrong with a device; empty for one that may serve."""
-    in_code = device.bundle is network.bundle  # else the artefact alone is wrong
+def detect(
+    device: Device, network: BedNetwork, known: dict[tuple[Any, ...], Conformance] | None = None
+) -> list[Detection]:
+    """The first thing that each command finds wrong with a device; empty for one that may serve.
+
+    known: what the conformance files gave before. None: nothing where the bundle is the right one, so that
+        the bug must be in the code; else what they gave in this process, as the artefact alone is wrong.
+    """
+    if known is None:
+        known = {} if device.bundle is network.bundle else _RIGHT
     columns: dict[str, Callable[[], Iterable[str]]] = {
         "export": partial(_export, device),
         "self-test": partial(_self_test, device),
@@ -117,8 +124,7 @@ def detect(device: Device, network: BedNetwork) -> list[Detection]:
         "parity": partial(_parity, device, network, None),
         "parity --run": partial(_parity, device, network, network.run),
     }
-    shared = contextlib.nullcontext() if in_code else conformance_once(_RIGHT)
-    with shared, mock.patch("tumorseg_runtime.parity.replay.Checker", FirstRefusal):
+    with conformance_once(known), mock.patch("tumorseg_runtime.parity.replay.Checker", FirstRefusal):
         found = [one for name in COMMANDS[:4] for one in _at(name, columns[name])[:1]]
         within = [Detection(COMMANDS[4], one.line) for one in found if one.level == COMMANDS[3]]
         return found + (within or _at(COMMANDS[4], columns[COMMANDS[4]])[:1])

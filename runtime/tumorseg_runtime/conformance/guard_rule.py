@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from tumorseg_runtime.processing.input_guard import FILE, FORMAT, InputCheck, In
 from tumorseg_runtime.processing.preprocess import resize_rule
 
 ROUNDING = 1e-6  # of a score
+MOST_KNOWN = 512  # images
+_KNOWN: dict[tuple[tuple[int, ...], bytes], tuple[float, list[float]]] = {}
 
 
 class Guarded(Protocol):
@@ -59,15 +62,26 @@ def guard_breaches(found: Guarded) -> list[str]:
 
 
 def _score(guard: InputGuard, pixels: npt.NDArray[np.uint8]) -> tuple[float, str]:
-    levels = np.atleast_3d(resize_rule(pixels, 256, 256)).astype(int)  # (256, 256, 1 or 3)
-    tint = float((levels.max(axis=2) - levels.min(axis=2)).mean()) / guard.most_colour
-    values = _statistics(levels.sum(axis=2) // levels.shape[2])
+    colour, values = _of_pixels(pixels)
+    tint = colour / guard.most_colour
     scores = []
     for kind in guard.kinds:
         away = [(v - m) / s for v, m, s in zip(values, kind.mean, kind.std, strict=True)]
         white = [sum(w * a for w, a in zip(row, away, strict=True)) for row in kind.whitening]
         scores.append(math.sqrt(sum(w * w for w in white) / len(white)) / kind.limit)
     return max(min(scores), tint), guard.kinds[scores.index(min(scores))].name
+
+
+def _of_pixels(pixels: npt.NDArray[np.uint8]) -> tuple[float, list[float]]:
+    """Mean difference of the colour channels, and the statistics; of one image worked out once."""
+    key = (pixels.shape, hashlib.sha256(np.ascontiguousarray(pixels)).digest())
+    if key not in _KNOWN:
+        levels = np.atleast_3d(resize_rule(pixels, 256, 256)).astype(int)  # (256, 256, 1 or 3)
+        colour = float((levels.max(axis=2) - levels.min(axis=2)).mean())
+        while len(_KNOWN) >= MOST_KNOWN:
+            _KNOWN.pop(next(iter(_KNOWN)))
+        _KNOWN[key] = colour, _statistics(levels.sum(axis=2) // levels.shape[2])
+    return _KNOWN[key]
 
 
 def _statistics(gray: npt.NDArray[Any]) -> list[float]:

@@ -163,7 +163,7 @@ def statistics(pixels: npt.NDArray[np.uint8]) -> tuple[FloatArray, float]:
     below = np.bincount(small.ravel(), minlength=256).cumsum()
     gray = small.astype(np.float64)
     blocks = _means(gray, SIDE // BLOCKS)
-    steps = [np.abs(np.diff(_means(gray, size), axis=axis)).mean() for size in STEPS for axis in (1, 0)]
+    steps = [np.abs(np.diff(means, axis=axis)).mean() for means in _at_steps(gray) for axis in (1, 0)]
     from_centre = np.arange(BLOCKS) - (BLOCKS - 1) / 2
     corners = np.hypot(from_centre[:, None], from_centre) > 0.5625 * BLOCKS
     return np.array([
@@ -178,6 +178,10 @@ def statistics(pixels: npt.NDArray[np.uint8]) -> tuple[FloatArray, float]:
         *(quarter.mean() for quarter in np.split(blocks, 4)),
         *(_correlation(blocks, np.flip(blocks, axis)) for axis in (1, 0)),
     ]), colour  # fmt: skip
+
+
+def _at_steps(gray: FloatArray) -> list[FloatArray]:
+    return [gray if size == 1 else _means(gray, size) for size in STEPS]
 
 
 def _means(gray: FloatArray, size: int) -> FloatArray:

@@ -16,7 +16,7 @@ from session_cache import kept
 from tumorseg_benchmarks.mutants import testbed
 from tumorseg_benchmarks.mutants.__main__ import problems_of
 from tumorseg_benchmarks.mutants.bugs import files
-from tumorseg_benchmarks.mutants.by_command import COMMANDS, Detection, conformance_once, detect
+from tumorseg_benchmarks.mutants.by_command import COMMANDS, Detection, detect
 from tumorseg_benchmarks.mutants.catalogue import EQUIVALENT, MUTANTS
 from tumorseg_benchmarks.mutants.mutant import Device, Mutant
 from tumorseg_benchmarks.mutants.negative_controls import FEWEST, NegativeControl, all_controls, all_forms
@@ -119,8 +119,7 @@ def test_bugs_of_every_kind_are_refused_and_what_changes_nothing_is_not(test_bed
 def test_nothing_is_left_broken_and_correct_artefacts_pass(test_bed: TestBed) -> None:
     for name, precision in ((UNET, "fp32"), (DEEPLAB, "fp16")):
         network = test_bed.networks[name]
-        with conformance_once(CONFORMANCE):
-            assert detect(Device(network.bundle, precision), network) == []
+        assert detect(Device(network.bundle, precision), network, CONFORMANCE) == []
     forms = [
         NegativeControl(name, "onnxruntime", precision, 1, batch, level)
         for name, precision, batch, level in ((UNET, "fp32", 3, "off"), (DEEPLAB, "fp16", 1, "all"))
@@ -134,8 +133,7 @@ def test_an_engine_of_this_very_bundle_is_no_bug(test_bed: TestBed, tmp_path: Pa
     key = files.engine_key(network.bundle, network.bundle.digest())
     write_engine(tmp_path / key.name(), b"engine", key)
     device = Device(network.bundle, folder=tmp_path)
-    with conformance_once(CONFORMANCE):
-        assert detect(device, network) == []
+    assert detect(device, network, CONFORMANCE) == []
 
 
 def test_there_are_enough_correct_artefacts_and_each_is_another_one() -> None:

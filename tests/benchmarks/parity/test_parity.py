@@ -91,6 +91,7 @@ def test_command_fails_on_every_mutant(bug: str, mutate: Callable[..., Path], tm
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_conformance_files")  # all: test_ranking, of every backend
 def test_command_passes_on_the_right_bundle_and_lists_what_is_unverified(
     tiny_bundle: Bundle, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from forked import tumorseg
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_train.commands.train import train
 from tumorseg_train.networks.run import CHECKPOINT, Run
@@ -35,24 +36,24 @@ for setting in (
 
 @pytest.fixture(scope="module")
 def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    subprocess.run([*TUMORSEG, str(data), "--out", str(out), *FLAGS], check=True, capture_output=True)
-    return Run.open(out)
+    folder = tmp_path_factory.mktemp("runs")
+    with tumorseg(folder, "train", str(data), "--out", str(folder / "whole"), *FLAGS) as (process, stderr):
+        said = stderr.read()
+    assert process.exitcode == 0, said
+    return Run.open(folder / "whole")
 
 
 @pytest.fixture(scope="module")
 def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a training leaves which is killed in its second epoch, after two batches of it."""
-    out = tmp_path_factory.mktemp("runs") / "killed"
-    command = [*TUMORSEG, str(data), "--out", str(out), *FLAGS]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
+    folder = tmp_path_factory.mktemp("runs")
+    with tumorseg(folder, "train", str(data), "--out", str(folder / "killed"), *FLAGS) as (process, stderr):
+        for line in stderr:
             if line.startswith("epoch 2 of 2, batch 2 of "):
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
                 break
-    assert process.returncode == -signal.SIGKILL
-    return out
+    assert process.exitcode == -signal.SIGKILL
+    return folder / "killed"
 
 
 @pytest.mark.fault
@@ -62,6 +63,7 @@ def test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one(
     killed = Path(shutil.copytree(killed, tmp_path / "killed"))
     rows = (killed / "curves.csv").read_text(encoding="utf-8").splitlines()
     assert [row.partition(",")[0] for row in rows] == ["epoch", "1"]
+    # in a process of its own, whose hashes of text and whose addresses are others
     resumed = subprocess.run(
         [*TUMORSEG, "--resume", str(killed), "--report", "0"], check=True, capture_output=True, text=True
     )
@@ -90,15 +92,14 @@ def test_a_stopped_training_says_so_and_how_to_go_on(
     killed: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     out = Path(shutil.copytree(killed, tmp_path / "stopped"))
-    command = [*TUMORSEG, "--resume", str(out), "--report", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
+    with tumorseg(tmp_path, "train", "--resume", str(out), "--report", "0") as (process, stderr):
+        for line in stderr:
             if line.startswith("epoch 2 of 2, batch 2 of "):
-                process.send_signal(number)
+                assert process.pid is not None
+                os.kill(process.pid, number)
                 break
-        *_, last = process.stderr
-    assert process.returncode == status
+        *_, last = stderr
+    assert process.exitcode == status
     expected = f"go on after the last whole epoch: tumorseg train --resume {out}\n"
     assert last == f"stopped by {number.name}: {expected}"
 
