@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
@@ -206,7 +207,7 @@ def find(options: PredictOptions) -> list[File]:
         raise InputError("--workers was given without --engine ray, where it does nothing: add it")
     check_stores(uris, ray=options.engine == RAY, series=options.window == SERIES or options.series_seg)
     check_apart(options.out, files, (*FOLDERS, *([SERIES_FOLDER] if options.series_seg else [])))
-    if not uris and not any(path.exists() for path in files):
+    if not uris and not any(map(os.path.exists, files)):
         require(files[0], "an image, a DICOM file, a NIfTI volume or a folder of them")
     images = list_images(files, dicom=True, log=options.log)
     return [*images, *(one for uri in uris for one in list_stored(uri, options.log))]
