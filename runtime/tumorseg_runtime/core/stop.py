@@ -95,7 +95,8 @@ def postponed() -> Iterator[Callable[[], bool]]:
         for number, handler in ours.items():
             signal.signal(number, handler)
         if noted:
-            ours[noted[0][0]](noted[0][0], None)
+            number = signal.Signals(noted[0][0])
+            ours[number](number, None)
 
 
 def leave_in_peace() -> None:
