@@ -35,7 +35,8 @@ from tumorseg_runtime.core.progress import Lines, Tell, silent
 
 STEPS = 1000  # of a bar
 WHOLE = 1000  # characters of a first sentence, which is never cut off
-PATH = click.Path(path_type=Path)  # of what a command writes
+# Of what a command writes. Not `readable`: whoever reads it says in one line why it cannot.
+PATH = click.Path(path_type=Path, readable=False)
 RUN = "run.json"  # of a run that is whole; its module comes with torch
 
 
@@ -47,7 +48,7 @@ class Existing(click.Path):
     """
 
     def __init__(self, expected: str, *holds: str) -> None:
-        super().__init__(path_type=Path)
+        super().__init__(path_type=Path, readable=False)
         self.expected = expected
         self.holds = holds
 

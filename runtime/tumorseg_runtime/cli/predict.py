@@ -85,7 +85,7 @@ class PredictOptions(Options):
     },
 )
 @bundle_argument
-@click.argument("files", nargs=-1, required=True, type=PathOrUri(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=PathOrUri(path_type=Path, readable=False))
 @out_option(required=True, help="Folder for all outputs.")
 @click.option(
     "--backend", default="onnxruntime", show_default=True, help="A name, or auto; never substituted."
