@@ -30,7 +30,7 @@ import click
 
 from tumorseg_runtime.cli.terminal import bar_on_terminal, say
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.paths import require
+from tumorseg_runtime.core.paths import check_writable, require
 from tumorseg_runtime.core.progress import Lines, Tell, silent
 
 STEPS = 1000  # of a bar
@@ -218,6 +218,8 @@ def command(
                 require(path, kind.expected)
             for kind, path in read:
                 kind.check_kind(path)
+            if isinstance(out := parameters.get("out"), Path):
+                check_writable(out)
             flags = {str(one.name): one.opts[0] for one in made.params}
             for name, other in (needs or {}).items():
                 if flags[name] in given() and not parameters[other]:

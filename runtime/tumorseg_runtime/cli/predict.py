@@ -13,14 +13,7 @@ import click
 
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.options import (
-    Options,
-    bundle_argument,
-    command,
-    on_terminal,
-    out_option,
-    spoken,
-)
+from tumorseg_runtime.cli.options import Options, bundle_argument, command, on_terminal, out_option, spoken
 from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import locked, make_folder

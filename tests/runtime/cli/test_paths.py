@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tumorseg_runtime.cli.main import cli, one_line_errors
+from tumorseg_runtime.cli.options import Existing
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.outputs.image_files import is_mask, list_images
@@ -60,11 +62,34 @@ def test_a_path_that_the_system_refuses_is_one_line(
     given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Existing, "check_kind", lambda *_: None)
     with pytest.raises(SystemExit) as ended, one_line_errors():
         cli.main([*given.format(here=HERE).split(), "x" * 300], standalone_mode=False)
     (line,) = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2
-    assert line.startswith("error: ")
+    expected = "a name that files can have: choose another"
+    assert line == f"error: {'x' * 300}: cannot be used (File name too long), expected {expected}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "bench {here}", "bundle pack {here}", "compare {here} {here}", "demo", "data audit {here}",
+        "export {here}", "parity {here}", "predict {here} {here}", "serve-repository {here}",
+        "train {here}", "unfold {here}",
+    ],
+)  # fmt: skip
+def test_where_it_cannot_write_no_command_begins(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Existing, "check_kind", lambda *_: None)
+    (tmp_path / "file").touch()
+    words = given.format(here=HERE).split()
+    result = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "file/x/y.html")])
+    assert f"y.html: cannot be written ({tmp_path}/file is a file): choose another" in str(result.exception)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    result = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "x/y.html")])
+    assert f"y.html: cannot be written (no right to write in {tmp_path})" in str(result.exception)
 
 
 def test_an_error_of_the_system_names_its_path(capsys: pytest.CaptureFixture[str]) -> None:
