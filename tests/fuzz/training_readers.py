@@ -148,7 +148,7 @@ def weights(folder: Path) -> Iterator[Reader]:
 
 
 def results(folder: Path) -> Iterator[Reader]:
-    from tumorseg_benchmarks.latency.regression import Timing, read_baseline, write_baseline
+    from tumorseg_benchmarks.latency.regression import Timing, read_baseline, regression, write_baseline
     from tumorseg_benchmarks.reports.html_report import foreign_page, read_report
     from tumorseg_train.evaluation.comparison import compare, gather
     from tumorseg_train.evaluation.complexity import read_latencies
@@ -180,10 +180,11 @@ def results(folder: Path) -> Iterator[Reader]:
     shutil.copy(RESULTS / "cpu-128/unetplusplus.parity.json", parity)
     yield Reader("parity.json (page)", parity, changed_json, lambda: page([good, parity]))
     baseline = folder / "baseline.json"
-    write_baseline(baseline, {"cpu": "x"}, {"infer": Timing((0.1, 0.2, 0.3))})
+    now = Timing((0.1, 0.2, 0.3))
+    write_baseline(baseline, {"cpu": "x"}, {"infer": now})
 
     def timings() -> None:
         for timing in read_baseline(baseline, {"cpu": "x"}).values():
-            timing.middle, timing.error  # noqa: B018
+            regression(timing, now), regression(now, timing)
 
     yield Reader("baseline", baseline, changed_json, timings)

@@ -13,16 +13,18 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from tumorseg_benchmarks.latency.latency import SHORT_CALLS, TimingPlan, measure, turns
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.core.files import make_folder, write_text
-from tumorseg_runtime.core.records import Fields, Format, to_json
+from tumorseg_runtime.core.records import Fields, Format, Range, to_json
 
 _FORMAT = Format("baseline", "make one with --save-baseline", error=InputError)
-_FIELDS = Fields(facts=dict[str, str], timings=dict[str, tuple[float, ...]])
+_RATIO = Annotated[float, Range(-30, 30)]  # of e^30 to one is none that was measured
+_FIELDS = Fields(facts=dict[str, str], timings=dict[str, tuple[_RATIO, ...]])
 SESSIONS = 5
 ROUNDS = 24
 ERRORS = 4.0  # standard errors of the difference that count as a regression
@@ -103,4 +105,9 @@ def read_baseline(path: Path, facts: dict[str, str]) -> dict[str, Timing]:
                 f"{path}: its {name} is {got.get(name)}, expected {expected}: "
                 "make one here with --save-baseline"
             )
-    return {name: Timing(tuple(logs)) for name, logs in timings.items()}
+    for name, logs in timings.items():
+        if len(logs) < 2:  # whose spread says nothing
+            raise InputError(
+                f"{path}: {name} has {len(logs)} sessions, expected at least 2: make one with --save-baseline"
+            )
+    return {name: Timing(logs) for name, logs in timings.items()}

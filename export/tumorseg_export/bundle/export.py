@@ -45,7 +45,7 @@ from tumorseg_runtime.bundle.bundle import (
 )
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError, TumorsegError
 from tumorseg_runtime.core.files import write_text
-from tumorseg_runtime.core.progress import Tell, part, parts, silent, told
+from tumorseg_runtime.core.progress import Tell, part, parts, silent
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.parity.reference import Golden
 from tumorseg_runtime.parity.yardstick import Yardstick
@@ -99,9 +99,10 @@ def export_checkpoint(
     rtx = RtxOptions() if rtx is None else rtx
     if "tensorrt-rtx" in chosen:
         tensorrt_rtx_export.check(rtx)  # now, and not after minutes of work
-    loading, making, noise, proof = parts(tell, [2, *(cost * len(chosen) for cost in (2, 4, 16))])
+    asked = any(target.judged for target in chosen.values())
+    costs = [120 if asked else 20, sum(6 * target.cost for target in chosen.values()), 24]  # seconds of one
+    loading, making, noise, proof = parts(tell, [*costs, 34 * len(chosen)])  # DeepLabV3 on one core
     with new_bundle_folder(Path(out), log) as folder:
-        asked = any(target.judged for target in chosen.values())
         context, judged, model_facts = _load(checkpoint, golden, calibration, rtx, log, loading, judged=asked)
         with _step(log, f"{len(context.golden)} golden images"):
             write_golden(context.golden, folder)
@@ -175,7 +176,8 @@ def _make_all(
     tell: Tell,
 ) -> dict[str, ExportResult]:
     made: dict[str, ExportResult] = {}
-    for name, target in told(list(chosen.items()), tell):
+    shares = parts(tell, [target.cost for target in chosen.values()])
+    for (name, target), share in zip(chosen.items(), shares, strict=True):
         before = set(folder.rglob("*"))
         with _or_refuse(name, refuse):
             _require(target, made)
@@ -183,6 +185,7 @@ def _make_all(
                 made[name] = target.make(context, folder)
         if name not in made:
             _remove(set(folder.rglob("*")) - before)
+        share(1)
     return made
 
 

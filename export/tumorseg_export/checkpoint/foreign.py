@@ -35,6 +35,7 @@ from tumorseg_export.references.folder_images import PHANTOMS, describe, open_im
 from tumorseg_runtime.bundle.bundle import sha256_of
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BundleError, InputError
+from tumorseg_runtime.core.paths import require
 from tumorseg_train.networks.models import ARCHITECTURES, require_architecture
 from tumorseg_train.networks.run import INDEX, Run
 
@@ -212,11 +213,7 @@ def open_checkpoint(path: Path, given: CheckpointOptions, log: Log = lambda line
     Raises BundleError for a folder that is neither, and InputError where nothing is there or `given` says
     more of a run.
     """
-    if not path.exists():
-        raise InputError(
-            f"{path}: is not there, expected a run of `tumorseg train`, a folder of smp's save_pretrained, "
-            "or a file of weights: check the path"
-        )
+    require(path, "a run of `tumorseg train`, a folder of smp's save_pretrained, or a file of weights")
     if (path / INDEX).is_file():
         flags = {f"--{NAMES.get(name, name)}" for name, value in vars(given).items() if value is not None}
         if wrong := sorted(flags - {"--images"}):

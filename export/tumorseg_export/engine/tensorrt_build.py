@@ -12,6 +12,8 @@ from typing import Any
 
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.core.progress import Lines
+from tumorseg_runtime.core.stop import postponed
 from tumorseg_runtime.device.engines import Profile
 from tumorseg_runtime.device.tensorrt_log import collecting_logger, out_of_memory, why
 
@@ -63,10 +65,24 @@ def build_engine(
 ) -> BuiltEngine:
     """Build an engine with the package `trt`.
 
-    name: of the ONNX file, for messages. say: called with lines of progress where the package reports it.
+    name: of the ONNX file, for messages. log: called with lines of progress where the package reports it.
+    A signal cancels the build where the package has a progress monitor.
     Raises BundleError for a file that does not parse or is not the contract's network, InputError for a
     capability that the package does not know, BackendError where the build fails; out of memory is said so.
     """
+    with postponed() as stopping:  # TensorRT swallows what its callbacks raise
+        return _build(trt, onnx_file, contract, options, log, stopping, name)
+
+
+def _build(
+    trt: Any,
+    onnx_file: bytes,
+    contract: Contract,
+    options: BuildOptions,
+    log: Log,
+    stopping: Callable[[], bool],
+    name: str,
+) -> BuiltEngine:
     logger = collecting_logger(trt)
     builder = trt.Builder(logger)
     strongly_typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # implied from 11 on
@@ -94,7 +110,7 @@ def build_engine(
     if options.timing_cache is not None:
         config.set_timing_cache(config.create_timing_cache(options.timing_cache), False)
     if hasattr(trt, "IProgressMonitor"):
-        config.progress_monitor = _monitor(trt, log)
+        config.progress_monitor = _monitor(trt, log, stopping)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BackendError(_failure(trt, logger, options, name))
@@ -169,26 +185,24 @@ def _failure(trt: Any, logger: Any, options: BuildOptions, name: str) -> str:
     )
 
 
-def _monitor(trt: Any, log: Log) -> Any:
-    """A progress monitor that says when a phase of the build begins, and its tenths."""
+def _monitor(trt: Any, log: Log, stopping: Callable[[], bool]) -> Any:
+    """A progress monitor that tells of each phase of the build what is left of it, and cancels the build."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # TensorRT's class, which is Any here
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.steps: dict[str, int] = {}
+            self.phases: dict[str, tuple[Lines, int]] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.steps[phase_name] = num_steps
-            if parent_phase is None:
-                log(f"{phase_name} ...")
+            self.phases[phase_name] = Lines(phase_name, log), num_steps
 
         def phase_finish(self, phase_name: str) -> None:
-            self.steps.pop(phase_name, None)
+            self.phases.pop(phase_name, None)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            total = self.steps.get(phase_name, 0)
-            if total > 1 and (step + 1) * 10 // total > step * 10 // total:
-                log(f"{phase_name} {100 * (step + 1) // total} %")
-            return True  # go on
+            if phase_name in self.phases:
+                tell, steps = self.phases[phase_name]
+                tell((step + 1) / steps)
+            return not stopping()
 
     return Monitor()

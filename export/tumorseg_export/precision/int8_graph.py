@@ -27,7 +27,6 @@ FloatArray = npt.NDArray[np.float64]
 LEVELS, WEIGHT_LEVELS = 255, 127
 LARGEST_BIAS = 2.0**30  # of S32, with room for the sum that it is added to
 ACTIVATIONS = ("Relu", "Clip")
-MOVING = ("Concat", "MaxPool", "Resize")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Target:
         the artefact is sealed as unverified.
     judged: True for what images of their own judge, and time (`tumorseg_export.targets.int8_acceptance`).
     packages: importable packages that only the making needs; the extra export brings them.
+    cost: of the making beside that of a plain ONNX file: FP16 and INT8 search for the layers to keep.
     """
 
     module: str
@@ -38,6 +39,7 @@ class Target:
     must_run: bool = True
     judged: bool = False
     packages: tuple[str, ...] = ()
+    cost: int = 1
 
     @property
     def extra(self) -> str:
@@ -56,8 +58,10 @@ ONNX_RUNTIME = (("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("onnxruntime",
 
 TARGETS = {
     "onnx": Target("tumorseg_export.onnx.export", ONNX_RUNTIME),
-    "onnx-fp16": Target("tumorseg_export.targets.onnx_fp16", ONNX_RUNTIME),
-    "onnx-int8": Target("tumorseg_export.targets.onnx_int8", ONNX_RUNTIME, needs=("onnx",), judged=True),
+    "onnx-fp16": Target("tumorseg_export.targets.onnx_fp16", ONNX_RUNTIME, cost=20),
+    "onnx-int8": Target(
+        "tumorseg_export.targets.onnx_int8", ONNX_RUNTIME, needs=("onnx",), judged=True, cost=60
+    ),
     "onnx-deploy": Target(
         "tumorseg_export.targets.onnx_deploy", (("onnxruntime-deploy", "cpu"),), needs=("onnx",)
     ),

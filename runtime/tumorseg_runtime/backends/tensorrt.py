@@ -20,6 +20,7 @@ from tumorseg_runtime.core.backend import BackendSpec, split_device
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
 from tumorseg_runtime.core.session import DEVICE, HOST, LOGITS, MASKS, STREAM, InputForm, SessionInfo
+from tumorseg_runtime.core.stop import postponed
 from tumorseg_runtime.device.cuda import Gpu, open_gpu
 from tumorseg_runtime.device.driver import why_no_driver
 from tumorseg_runtime.device.engines import (
@@ -157,7 +158,7 @@ def open_engine(
     trt = load_tool(key.tool)
     require_machine(path, key, {key.tool: str(trt.__version__)}, gpu.capability, gpu.name)
     logger = collecting_logger(trt)
-    with gpu.current():
+    with gpu.current(), postponed():  # TensorRT swallows what its logger raises
         runtime = trt.Runtime(logger)
         engine = runtime.deserialize_cuda_engine(stored.data)
         execution = None if engine is None else Execution.of(trt, engine, key, device_folder, gpu.stream)

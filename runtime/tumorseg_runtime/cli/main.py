@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib.metadata
 import io
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tumorseg_runtime.backends import BACKENDS
 from tumorseg_runtime.cli.options import SuggestingGroup, epilog
 from tumorseg_runtime.cli.terminal import fill_closed, no_output, said_by_click, say, say_text
 from tumorseg_runtime.core.errors import TumorsegError
+from tumorseg_runtime.core.paths import cannot_be_used
 from tumorseg_runtime.core.stop import Stopped, leave_in_peace, stoppable
 from tumorseg_runtime.core.text import printable
 
@@ -81,10 +83,13 @@ def one_line_errors() -> Iterator[None]:
         leave_in_peace()
         sys.exit(stopped.exit_code)
     except (MemoryError, OSError, RuntimeError) as error:
-        lack = _lacking(error)
-        if lack is None:
+        if lack := _lacking(error):
+            say(f"error: {lack}; files that were written are whole", err=True)
+        elif isinstance(error, OSError) and error.filename is not None:
+            path = printable(os.fsdecode(error.filename))
+            say(f"error: {path}: {cannot_be_used(error)}: check the path and its rights", err=True)
+        else:
             raise
-        say(f"error: {lack}; files that were written are whole", err=True)
         sys.exit(2)
 
 

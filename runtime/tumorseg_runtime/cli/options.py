@@ -30,12 +30,13 @@ import click
 
 from tumorseg_runtime.cli.terminal import bar_on_terminal, say
 from tumorseg_runtime.core.errors import InputError
-from tumorseg_runtime.core.paths import require
+from tumorseg_runtime.core.paths import check_writable, require
 from tumorseg_runtime.core.progress import Lines, Tell, silent
 
 STEPS = 1000  # of a bar
 WHOLE = 1000  # characters of a first sentence, which is never cut off
-PATH = click.Path(path_type=Path)  # of what a command writes
+# Of what a command writes. Not `readable`: whoever reads it says in one line why it cannot.
+PATH = click.Path(path_type=Path, readable=False)
 RUN = "run.json"  # of a run that is whole; its module comes with torch
 
 
@@ -47,7 +48,7 @@ class Existing(click.Path):
     """
 
     def __init__(self, expected: str, *holds: str) -> None:
-        super().__init__(path_type=Path)
+        super().__init__(path_type=Path, readable=False)
         self.expected = expected
         self.holds = holds
 
@@ -217,6 +218,8 @@ def command(
                 require(path, kind.expected)
             for kind, path in read:
                 kind.check_kind(path)
+            if isinstance(out := parameters.get("out"), Path):
+                check_writable(out)
             flags = {str(one.name): one.opts[0] for one in made.params}
             for name, other in (needs or {}).items():
                 if flags[name] in given() and not parameters[other]:

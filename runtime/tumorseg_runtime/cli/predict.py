@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
@@ -12,14 +13,7 @@ import click
 
 import tumorseg_runtime
 from tumorseg_runtime.bundle.bundle import Bundle
-from tumorseg_runtime.cli.options import (
-    Options,
-    bundle_argument,
-    command,
-    on_terminal,
-    out_option,
-    spoken,
-)
+from tumorseg_runtime.cli.options import Options, bundle_argument, command, on_terminal, out_option, spoken
 from tumorseg_runtime.cli.terminal import say, say_text
 from tumorseg_runtime.core.errors import BackendError, CheckFailedError, InputError
 from tumorseg_runtime.core.files import locked, make_folder
@@ -84,7 +78,7 @@ class PredictOptions(Options):
     },
 )
 @bundle_argument
-@click.argument("files", nargs=-1, required=True, type=PathOrUri(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=PathOrUri(path_type=Path, readable=False))
 @out_option(required=True, help="Folder for all outputs.")
 @click.option(
     "--backend", default="onnxruntime", show_default=True, help="A name, or auto; never substituted."
@@ -206,7 +200,7 @@ def find(options: PredictOptions) -> list[File]:
         raise InputError("--workers was given without --engine ray, where it does nothing: add it")
     check_stores(uris, ray=options.engine == RAY, series=options.window == SERIES or options.series_seg)
     check_apart(options.out, files, (*FOLDERS, *([SERIES_FOLDER] if options.series_seg else [])))
-    if not uris and not any(path.exists() for path in files):
+    if not uris and not any(map(os.path.exists, files)):
         require(files[0], "an image, a DICOM file, a NIfTI volume or a folder of them")
     images = list_images(files, dicom=True, log=options.log)
     return [*images, *(one for uri in uris for one in list_stored(uri, options.log))]

@@ -69,6 +69,36 @@ def stoppable() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def postponed() -> Iterator[Callable[[], bool]]:
+    """Inside the block signals are only noted; at its end the first one is handled as before the block.
+
+    For a library that calls back and swallows what is raised there. Yields whether a signal was noted, for a
+    callback that can cancel the work. A second signal later than `AGAIN_S` ends the process.
+    """
+    noted: list[tuple[int, float]] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted and time.monotonic() - noted[0][1] > AGAIN_S:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        noted.append((number, time.monotonic()))
+
+    mine = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS if mine}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    try:
+        for number in ours:
+            signal.signal(number, note)
+        yield lambda: bool(noted)
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        if noted:
+            number = signal.Signals(noted[0][0])
+            ours[number](number, None)
+
+
 def leave_in_peace() -> None:
     """No further signal changes the exit status; what hangs on its way out is killed by an alarm.
 

@@ -7,6 +7,7 @@ have none, or end in the number of their instance.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def is_dicom(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in DICOM_SUFFIXES:
         return True
-    if suffix in SUFFIXES or (suffix and not suffix[1:].isdigit()) or not path.is_file():
+    if suffix in SUFFIXES or (suffix and not suffix[1:].isdigit()) or not os.path.isfile(path):
         return False
     try:
         with path.open("rb") as file:

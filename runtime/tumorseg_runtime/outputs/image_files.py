@@ -57,7 +57,7 @@ def list_images(
     """
     paths: list[Path] = []
     for path in files:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             paths.append(path)
             continue
         there = [Path(base, name) for base, _, names in os.walk(path, onerror=_refuse) for name in names]

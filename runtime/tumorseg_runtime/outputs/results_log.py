@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -144,7 +145,8 @@ class ResultsLog:
         """True for a failure of a file that is not of this run, or an image whose outputs are there."""
         if line["file"] in names or "error" in line:
             return line["file"] not in names
-        return all((self.out / output).is_file() for output in (*line["masks"].values(), *line["pictures"]))
+        outputs = (*line["masks"].values(), *line["pictures"])
+        return all(os.path.isfile(self.out / output) for output in outputs)
 
     def _holds(self, line: dict[str, Any], names: dict[str, str]) -> bool:
         """True if a line's outputs are still what this run would write for the file as it is now."""
@@ -154,7 +156,7 @@ class ResultsLog:
             return False
         outputs = [*line["masks"].values(), *line["pictures"]]
         now = self._stamps.get(line["file"]) or stamp(Path(line["file"]))
-        return line["stamp"] == now and all((self.out / output).is_file() for output in outputs)
+        return line["stamp"] == now and all(os.path.isfile(self.out / output) for output in outputs)
 
 
 def earlier_names(out: Path) -> dict[str, str]:

@@ -48,6 +48,16 @@ def test_baselines_are_read_back_and_those_of_another_machine_are_refused(tmp_pa
         read_baseline(file, {"cpu": "a"})
 
 
+@pytest.mark.parametrize(
+    ("logs", "message"),
+    [("[]", "decode has 0 sessions, expected at least 2"), ("[0.1]", "decode has 1"), ("[0.1, 1e300]", "30")],
+)
+def test_a_baseline_without_a_spread_is_refused(tmp_path: Path, logs: str, message: str) -> None:
+    (tmp_path / "baseline.json").write_text(f'{{"facts": {{}}, "timings": {{"decode": {logs}}}}}')
+    with pytest.raises(InputError, match=message):
+        read_baseline(tmp_path / "baseline.json", {})
+
+
 def test_a_call_is_timed_against_the_yardstick_in_five_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that only the calls turn: each of them takes eight times as long as the yardstick."""
     now = 0

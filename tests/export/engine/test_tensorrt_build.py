@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from tumorseg_export.targets.registry import choose
 from tumorseg_export.targets.validate_parity import worst_figures
 from tumorseg_runtime.backends.tensorrt import why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
+from tumorseg_runtime.core import progress
 from tumorseg_runtime.core.contract import Contract
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.core.stop import SIGNALS, Stopped, stoppable
 from tumorseg_runtime.device.engines import Profile, read_key
 from tumorseg_train.networks.run import Run
 
@@ -156,10 +159,31 @@ def test_the_bundle_seals_it_as_unverified(trt: Any, tiny_run: Run, tmp_path: Pa
         Bundle.open(copied)
 
 
+@pytest.mark.slow
+def test_a_signal_cancels_a_build_and_is_not_lost(
+    trt: Any, graph: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT calls back into Python, and swallows what is raised there."""
+    said: list[str] = []
+
+    def signalled(line: str) -> None:
+        said.append(line)
+        signal.raise_signal(signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    monkeypatch.setattr(progress, "FIRST_S", 0.0)
+    with pytest.raises(Stopped), stoppable():
+        build_engine(trt, graph, CONTRACT, BuildOptions(PROFILE, (86,)), signalled, name="m")
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert len(said) == 1
+
+
 # What a device's TensorRT is told, seen by a fake one.
 
 
-def test_tensorrt_is_told_everything_and_ten_has_no_capabilities() -> None:
+def test_tensorrt_is_told_everything_and_ten_has_no_capabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FIRST_S", 0.0)
     trt = FakeTensorRt(FakeDriver())
     said: list[str] = []
     built = build_engine(
@@ -171,7 +195,7 @@ def test_tensorrt_is_told_everything_and_ten_has_no_capabilities() -> None:
     ]  # fmt: skip
     assert built.timing_cache == b"old timed"
     assert b"[[1, 3, 64, 64], [2, 3, 64, 64], [4, 3, 64, 64]]" in built.data
-    assert said == ["Building ...", *(f"Building {share} %" for share in (25, 50, 75, 100))]
+    assert said[0] == "Building: 25%, 0 s left"
     del trt.ComputeCapability
     assert known_capabilities(trt) == {}
 

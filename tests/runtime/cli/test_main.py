@@ -59,7 +59,10 @@ def test_a_bad_file_is_1_and_one_line_each(small_bundle: Path, image: Path, tmp_
         (["{bundle}", "{image}", "--device", "cuda"], "onnxruntime on 'cuda' is not available"),
         (["{bundle}", "{image}", "--backend", "magic"], "backend is 'magic'"),
         (["{bundle}", "{image}", "--precision", "fp16"], "has no fp16 onnx artefact"),
-        (["{bundle}", "{image}", "--out", "{bundle}/model.onnx/out"], "the folder cannot be made"),
+        (
+            ["{bundle}", "{image}", "--out", "{bundle}/model.onnx/out"],
+            "model.onnx is a file): choose another name",
+        ),
     ],
 )
 def test_bad_usage_is_2_and_one_line(

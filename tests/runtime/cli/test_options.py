@@ -59,6 +59,18 @@ def test_one_frozen_object_whose_fields_are_the_parameters(
     assert {field.name for field in dataclasses.fields(options)} == {p.name for p in commands[name].params}
 
 
+def test_a_path_that_cannot_be_read_is_told_by_its_reader(commands: dict[str, click.Command]) -> None:
+    """click would say so in three lines of usage; an administrator, as whom tests may run, may read all."""
+    kinds = {
+        (name, one.name): one.type.readable
+        for name, found in commands.items()
+        for one in found.params
+        if isinstance(one.type, click.Path)
+    }
+    assert len(kinds) > 40
+    assert not any(kinds.values()), kinds
+
+
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_help_has_json_quiet_and_an_example_that_parses(
     commands: dict[str, click.Command], name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tumorseg_runtime.cli.main import cli
+from tumorseg_runtime.cli.main import cli, one_line_errors
+from tumorseg_runtime.cli.options import Existing
 from tumorseg_runtime.core.errors import InputError
 from tumorseg_runtime.images.read import write_png
 from tumorseg_runtime.outputs.image_files import is_mask, list_images
@@ -18,35 +20,87 @@ from tumorseg_runtime.outputs.image_files import is_mask, list_images
 ABSENT = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'onnxruntime', 'matplotlib'])); "
 MAIN = ABSENT + "from tumorseg_runtime.cli.main import main; main()"
 HERE = Path(__file__).parent
+GIVEN = [
+    "bench gone", "bench {here} --run gone", "bench {here} --images gone", "bench {here} --parity gone",
+    "build gone --device-folder x", "compare gone", "compare {here} --bench gone", "data audit gone",
+    "data audit {here} --split gone", "data prepare gone", "doctor gone", "evaluate gone",
+    "evaluate {here} --data gone", "evaluate {here} --split gone", "export gone --out x",
+    "export {here} --out x --sign gone", "export {here}/test_paths.py --out x --images gone",
+    "install x gone",
+    "parity gone", "parity {here} --run gone", "predict gone {here} --out x",
+    "predict {here} gone --out x",
+    "rollback gone", "sign gone --key {here}", "sign {here} --key gone", "train gone --out x",
+    "unfold gone --out x.safetensors",
+    "train --resume gone", "train data --out x --init gone", "verify gone",
+    "verify {here} --public-key gone",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("gone", "does not exist"), ("x" * 300, "cannot be used (File name too long)")],
+    ids=["missing", "too long"],
+)
+@pytest.mark.parametrize("given", GIVEN)
+def test_every_command_refuses_a_path_that_is_not_there(
+    given: str, name: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for package in ("torch", "onnx"):
+        monkeypatch.setitem(sys.modules, package, None)  # its import would fail
+    words = given.format(here=HERE).split()
+    result = CliRunner().invoke(cli, [name if word == "gone" else word for word in words])
+    assert isinstance(result.exception, InputError), result.output
+    assert str(result.exception).startswith(f"{name}: {why}, expected ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "given", ["train {here} --out", "predict {here} {here}/a.png --out", "export {here} --out"]
+)
+def test_a_path_that_the_system_refuses_is_one_line(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Existing, "check_kind", lambda *_: None)
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        cli.main([*given.format(here=HERE).split(), "x" * 300], standalone_mode=False)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    expected = "a name that files can have: choose another"
+    assert line == f"error: {'x' * 300}: cannot be used (File name too long), expected {expected}"
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        "bench gone", "bench {here} --run gone", "bench {here} --images gone", "bench {here} --parity gone",
-        "build gone --device-folder x", "compare gone", "compare {here} --bench gone", "data audit gone",
-        "data audit {here} --split gone", "data prepare gone", "doctor gone", "evaluate gone",
-        "evaluate {here} --data gone", "evaluate {here} --split gone", "export gone --out x",
-        "export {here} --out x --sign gone", "export {here}/test_paths.py --out x --images gone",
-        "install x gone",
-        "parity gone", "parity {here} --run gone", "predict gone {here} --out x",
-        "predict {here} gone --out x",
-        "rollback gone", "sign gone --key {here}", "sign {here} --key gone", "train gone --out x",
-        "unfold gone --out x.safetensors",
-        "train --resume gone", "train data --out x --init gone", "verify gone",
-        "verify {here} --public-key gone",
+        "bench {here}", "bundle pack {here}", "compare {here} {here}", "demo", "data audit {here}",
+        "export {here}", "parity {here}", "predict {here} {here}", "serve-repository {here}",
+        "train {here}", "unfold {here}",
     ],
 )  # fmt: skip
-def test_every_command_refuses_a_path_that_is_not_there(
+def test_where_it_cannot_write_no_command_begins(
     given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("torch", "onnx"):
-        monkeypatch.setitem(sys.modules, name, None)  # its import would fail
-    result = CliRunner().invoke(cli, given.format(here=HERE).split())
-    assert isinstance(result.exception, InputError), result.output
-    assert str(result.exception).startswith("gone: does not exist, expected ")
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(Existing, "check_kind", lambda *_: None)
+    (tmp_path / "file").touch()
+    words = given.format(here=HERE).split()
+    result = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "file/x/y.html")])
+    assert f"y.html: cannot be written ({tmp_path}/file is a file): choose another" in str(result.exception)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    result = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "x/y.html")])
+    assert f"y.html: cannot be written (no right to write in {tmp_path})" in str(result.exception)
+
+
+def test_an_error_of_the_system_names_its_path(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        Path("x\x1b[2J" * 60).stat()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(": cannot be used (File name too long): check the path and its rights")
+    assert "\x1b" not in line
+    with pytest.raises(OSError, match="odd"), one_line_errors():
+        raise OSError("odd")  # of no path: a fault of ours, whole
 
 
 @pytest.mark.slow

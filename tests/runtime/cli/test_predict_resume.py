@@ -91,6 +91,11 @@ def test_resume_with_other_files_keeps_the_earlier_lines(
     assert both[:1] == first
     assert [line["output"] for line in both] == ["1", "b__1", "2"]  # b/1 does not overwrite a/1
     assert (out / first[0]["masks"]["tumour"]).read_bytes() == mask
+    log = (out / "predictions.jsonl").read_text()
+    (out / "predictions.jsonl").write_text(log.replace('"masks/', f'"{"x" * 300}/'))  # names of no file
+    assert run_predict(small_bundle, image_folder / "b", "--out", out, "--resume").exit_code == 0
+    both = json.loads((out / "predictions.json").read_text())["images"]
+    assert [line["output"] for line in both] == ["b__1", "2"]
 
 
 @pytest.mark.fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from tumorseg_runtime.cli.options import spoken
-from tumorseg_runtime.core.stop import AGAIN, Stopped, resumable, stoppable
+from tumorseg_runtime.core.stop import AGAIN, Stopped, postponed, resumable, stoppable
 from tumorseg_runtime.images.read import write_png
 
 MAIN = "from tumorseg_runtime.cli.main import main; main()"
@@ -89,6 +90,23 @@ def test_handlers_come_back_and_what_is_ignored_stays_so(handler: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with stoppable():
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_that_would_be_swallowed_is_postponed(handler: Any) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def swallowing() -> None:
+        with postponed() as stopping:
+            assert not stopping()
+            with contextlib.suppress(BaseException):  # as TensorRT does
+                signal.raise_signal(signal.SIGINT)
+            assert stopping()
+            raise ValueError("cancelled")  # a signal says more than what it led to
+
+    with pytest.raises(KeyboardInterrupt):
+        swallowing()
+    with pytest.raises(Stopped), stoppable():
+        swallowing()
 
 
 def test_a_command_is_spoken_as_the_user_came(monkeypatch: pytest.MonkeyPatch) -> None:

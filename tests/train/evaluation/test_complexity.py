@@ -77,6 +77,8 @@ def test_the_fastest_artefact_that_counts(tmp_path: Path) -> None:
     faster = bench(tmp_path / "2.json", row("mnn", 15.0), load_average={"before": [3.0, 0, 0]})
     found, _ = read_latencies([path, faster])
     assert (found["abc"].infer_ms, found["abc"].busy) == (15, True)
+    unknown = bench(tmp_path / "3.json", row("mnn", 9.0), load_average={"before": []})
+    assert read_latencies([unknown])[0]["abc"].busy
 
 
 def test_whose_latency_it_is(tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -87,6 +89,8 @@ def test_whose_latency_it_is(tiny_bundle: Bundle, tmp_path: Path) -> None:
     found, notes = read_latencies([gone])
     assert found == {}
     assert "does not say from which run" in notes[0]
+    facts["path"] = "x" * 300  # the name of no file
+    assert read_latencies([bench(tmp_path / "long.json", run=None, bundle=facts)])[0] == {}
     assert "no artefact was measured at batch 1" in read_latencies([bench(tmp_path / "none.json")])[1][0]
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.functional import classification as peer
 
-from tumorseg_train.evaluation.metrics import ImageScore, mean_dice, threshold_baseline
+from tumorseg_train.evaluation.metrics import ImageScore, ThresholdBaseline, mean_dice
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -57,6 +57,13 @@ def test_millimetres_where_the_spacing_is_known() -> None:
     assert ImageScore.of("a", predicted, truth).hd95_px == 10
     assert math.isnan(ImageScore.of("a", predicted, truth).hd95_mm)
     assert ImageScore.of("a", predicted, truth, (2.0, 0.5)).hd95_mm == pytest.approx(5)
+
+
+def threshold_baseline(images: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, float | int | str]:
+    baseline = ThresholdBaseline()
+    for image, truth in zip(images, truths, strict=True):
+        baseline.add(image, truth)
+    return baseline.best()
 
 
 def test_baseline_is_the_best_threshold_of_all() -> None:

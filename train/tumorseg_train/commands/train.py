@@ -171,8 +171,8 @@ def how_to_go_on(out: Path) -> str:
 
 def prepare(data: Path, options: TrainOptions, log: Callable[[str], None]) -> tuple[TrainingPlan, Manifest]:
     """Plan and split of a new training; raises InputError, for paths and flags before torch is imported."""
-    if not is_first() and not data.exists():
-        raise InputError(f"{data} does not exist, expected the images: run `tumorseg data prepare` first")
+    if not is_first():
+        require(data, "the images", "run `tumorseg data prepare` first")
     overrides = {
         field: value
         for field in ("encoder_weights", "epochs", "batch_size", "seed", "deterministic")

@@ -11,6 +11,7 @@ below are in pixels of an image whose shorter side has 512, and scale with the i
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def ensure_data(root: Path, *, asked: bool = False, tell: Tell = silent) -> bool
     They appear whole or not at all. A folder that exists is left as it is, whatever it holds. Unless they are
     asked for, only DEFAULT gets phantoms: any other path may be mistyped, which is an InputError.
     """
-    if root.exists():
+    if os.path.exists(root):
         return False
     if not asked and root != DEFAULT:
         require(root, "a folder of images", f"check the path, or draw phantoms into it by {PHANTOMS_FLAG}")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tumorseg_runtime.core.errors import InputError
+from tumorseg_runtime.core.paths import require
 from tumorseg_runtime.core.progress import Lines
 from tumorseg_runtime.core.records import Format
 from tumorseg_train.data.split import GROUPED, RANDOM
@@ -100,8 +101,7 @@ def gather(
     if twice:
         raise InputError(f"{twice[0]}: is given twice, expected different runs: leave one out")
     for path in paths:
-        if not path.exists():
-            raise InputError(f"{path}: does not exist, expected a run or an evaluation.json: name one")
+        require(path, "a run or an evaluation.json", "name one")
     found = []
     for path in paths:
         evaluation = (

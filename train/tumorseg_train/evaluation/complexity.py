@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 FORMAT = Format("bench.json of `tumorseg bench`", "make it again", error=InputError, max_bytes=2**28)
 _BENCH = Fields(
     kind=Literal["bench"],
-    machine=Fields(cpu=str),
+    machine=Fields(cpu=str, gpu=str),
     load_average=Fields(before=[float]),
     run=(Fields(checkpoint_sha256=str), None),
     bundle=Fields(path=str, sha256=str),
@@ -38,7 +39,7 @@ class Latency:
     """The fastest artefact of a bundle at batch 1, PyTorch left out.
 
     infer_ms: median; low_ms, high_ms: quartiles. end_to_end_ms: median from file to mask.
-    busy: other programs were running.
+    busy: other programs were running, or nobody knows.
     """
 
     artefact: str
@@ -96,7 +97,7 @@ def _checkpoint(values: dict[str, Any]) -> str | None:
         return str(values["run"]["checkpoint_sha256"])
     root = Path(values["bundle"]["path"])
     index = root / BUNDLE_INDEX
-    if not index.is_file() or sha256_of(index) != values["bundle"]["sha256"]:
+    if not os.path.isfile(index) or sha256_of(index) != values["bundle"]["sha256"]:
         return None
     checkpoint = Bundle.read_index(root).provenance.get("checkpoint_sha256")
     return None if checkpoint is None else str(checkpoint)
@@ -115,7 +116,7 @@ def _best(values: dict[str, Any], path: Path) -> Latency | None:
         return None
     row = min(rows, key=lambda row: float(row["stages"]["infer"]["median"]))
     infer, whole = row["stages"]["infer"], row["stages"]["end_to_end"]
-    machine = values["machine"]
+    machine, load = values["machine"], values["load_average"]["before"]
     return Latency(
         artefact=row["label"],
         infer_ms=infer["median"],
@@ -124,6 +125,6 @@ def _best(values: dict[str, Any], path: Path) -> Latency | None:
         end_to_end_ms=whole["median"],
         machine=f"{machine['cpu']}, {row['threads']} threads"
         if row["variant"]["device"] == "cpu"
-        else str(machine["gpu"]),
-        busy=values["load_average"]["before"][0] > BUSY,
+        else machine["gpu"],
+        busy=not load or load[0] > BUSY,
     )

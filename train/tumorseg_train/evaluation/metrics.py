@@ -18,7 +18,7 @@ are judged by what was wrongly marked. Sums and intervals over many images:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -138,16 +138,6 @@ class ThresholdBaseline:
             return {"mean_dice": NAN, "threshold": 0, "tumour": "above"}
         side, dice = max(self._dice.items(), key=lambda pair: float(pair[1].max()))
         return {"mean_dice": float(dice.max()) / self._count, "threshold": int(dice.argmax()), "tumour": side}
-
-
-def threshold_baseline(
-    images: Sequence[npt.NDArray[np.uint8]], truths: Sequence[BoolArray]
-) -> dict[str, float | int | str]:
-    """`ThresholdBaseline` of images and bool truths (H, W)."""
-    baseline = ThresholdBaseline()
-    for image, truth in zip(images, truths, strict=True):
-        baseline.add(image, truth)
-    return baseline.best()
 
 
 def hausdorff95(predicted: BoolArray, truth: BoolArray, spacing: tuple[float, float] = (1.0, 1.0)) -> float:

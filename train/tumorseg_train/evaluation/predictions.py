@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,7 @@ def answer(infer: Infer, contract: Contract, manifest: Manifest, item: Item, sca
     for name, sha256 in item.files.items():
         path = manifest.root / name
         if not same_content(path, sha256):
-            state = "differs from the file of the split" if file_of(path).is_file() else "is missing"
+            state = "differs from the file of the split" if os.path.isfile(file_of(path)) else "is missing"
             raise InputError(
                 f"{path}: {state}, expected the very data of the split: give its folder with --data, or "
                 "split and train again"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from pathlib import Path
 
 from tumorseg_runtime.bundle.bundle import sha256_of
@@ -44,7 +45,7 @@ def content_hash(path: Path) -> str:
 
 def same_content(path: Path, sha256: str) -> bool:
     """Whether an image is there and has this hash."""
-    return file_of(path).is_file() and content_hash(path) == sha256
+    return os.path.isfile(file_of(path)) and content_hash(path) == sha256
 
 
 def check_grid(image: Path, mask: Path) -> None:

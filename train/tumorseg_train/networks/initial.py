@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -85,7 +86,7 @@ def _split_of(path: Path) -> str:
 def load_initial_weights(model: torch.nn.Module, initial: InitialWeights) -> None:
     """Fill the whole network; raises InputError where the file is gone or another one."""
     path = Path(initial.path)
-    if not path.is_file() or sha256_of(path) != initial.sha256:
+    if not os.path.isfile(path) or sha256_of(path) != initial.sha256:
         raise InputError(f"{path}: is missing or changed since the training was planned: bring it back")
     load_exactly(model, read_state_dict(path), f"initial weights '{path}'")
 
