@@ -74,7 +74,7 @@ def _score(guard: InputGuard, pixels: npt.NDArray[np.uint8]) -> tuple[float, str
 
 def _of_pixels(pixels: npt.NDArray[np.uint8]) -> tuple[float, list[float]]:
     """Mean difference of the colour channels, and the statistics; of one image worked out once."""
-    key = (pixels.shape, hashlib.sha256(np.ascontiguousarray(pixels)).digest())
+    key = (pixels.shape, hashlib.sha256(np.ascontiguousarray(pixels).data).digest())
     if key not in _KNOWN:
         levels = np.atleast_3d(resize_rule(pixels, 256, 256)).astype(int)  # (256, 256, 1 or 3)
         colour = float((levels.max(axis=2) - levels.min(axis=2)).mean())
