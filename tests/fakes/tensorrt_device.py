@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fakes.cuda import FakeDriver
 from fakes.tensorrt import FakeTensorRt
+from tumorseg_export.engine import build
 from tumorseg_runtime.backends import BACKENDS
 from tumorseg_runtime.backends import tensorrt as backend
 from tumorseg_runtime.bundle.bundle import Bundle
 from tumorseg_runtime.device.cuda import Gpu
 from tumorseg_runtime.device.engines import EngineKey, Profile, write_engine
+from tumorseg_runtime.inference.segmenter import Segmenter
 
 PROFILE = Profile(1, 2, 4)
 
@@ -43,3 +50,22 @@ class Device:
 
     def open(self) -> backend.TensorRtSession:
         return backend.open_session(BACKENDS["tensorrt"], self.bundle, "cuda", "fp32", None, self.folder)
+
+
+@contextlib.contextmanager
+def that_builds() -> Iterator[FakeTensorRt]:
+    """TensorRT 10.3.0 on a fake GPU of compute capability 8.7, in the place of the real ones."""
+    driver = FakeDriver()
+    fake = FakeTensorRt(driver)
+
+    def door(bundle: Bundle, session: Any, size: int, *_: Any, **__: Any) -> Segmenter:
+        return Segmenter(bundle.contract, session, size, preprocess="cpu")  # the fake has no streams
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tensorrt", fake)
+        patch.setattr(build, "why_no_driver", lambda *ordinal: None)
+        patch.setattr(build, "door_of", door)
+        patch.setattr(backend, "why_unavailable", lambda device: None)
+        for holder in (build, backend):
+            patch.setattr(holder, "open_gpu", lambda ordinal=0: Gpu(driver))
+        yield fake

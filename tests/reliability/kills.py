@@ -11,10 +11,8 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 from reliability.bundles import make_bundle, write_pictures
 from reliability.row import Settings, Tally
@@ -203,33 +201,9 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.suffix == ".png" else b"" for p in paths}
 
 
-@contextlib.contextmanager
-def _fake_device() -> Iterator[None]:
-    """A GPU and TensorRT of the tests."""
-    from fakes.cuda import FakeDriver
-    from fakes.tensorrt import FakeTensorRt
-    from tumorseg_export.engine import build as module
-    from tumorseg_runtime.backends import tensorrt as backend
-    from tumorseg_runtime.device.cuda import Gpu
-    from tumorseg_runtime.inference.segmenter import Segmenter
-
-    driver = FakeDriver()
-
-    def door(bundle: Bundle, session: Any, size: int, logits: bool) -> Segmenter:
-        return Segmenter(bundle.contract, session, size, preprocess="cpu")  # the fake has no streams
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(sys.modules, {"tensorrt": FakeTensorRt(driver)}))
-        for holder in (module, backend):
-            stack.enter_context(mock.patch.object(holder, "open_gpu", return_value=Gpu(driver)))
-        stack.enter_context(mock.patch.object(module, "why_no_driver", return_value=None))
-        stack.enter_context(mock.patch.object(backend, "why_unavailable", return_value=None))
-        stack.enter_context(mock.patch.object(module, "door_of", door))
-        yield
-
-
 def _build(work: Path, folder: Path) -> tuple[Prepare, Callable[[Path], list[str]], Check, Around]:
     from fakes.mean_bundle import make_mean_bundle
+    from fakes.tensorrt_device import that_builds
     from tumorseg_runtime.device.engines import latest_engine, read_engine
 
     bundle = make_mean_bundle(folder / "bundle")
@@ -240,11 +214,11 @@ def _build(work: Path, folder: Path) -> tuple[Prepare, Callable[[Path], list[str
     def check(live: Path, tally: Tally, what: str) -> None:
         if (live / "device").is_dir() and (engine := latest_engine(live / "device", bundle, "fp16")):
             read_engine(engine)
-        _again(live, "build again", *words(live), around=_fake_device)
+        _again(live, "build again", *words(live), around=that_builds)
         left = [p.name for p in (live / "device").iterdir() if p.name.endswith(".part")]
         tally.demand(not left, f"{what}: {left} is left")
 
-    return (lambda live: None, words, check, _fake_device)
+    return (lambda live: None, words, check, that_builds)
 
 
 def _data(work: Path) -> Path:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fakes.cuda import FakeDriver
 from fakes.mean_bundle import make_mean_bundle
 from fakes.tensorrt import FakeTensorRt
+from fakes.tensorrt_device import that_builds
 from tumorseg_export.commands.build import build
 from tumorseg_export.engine import build as build_module
 from tumorseg_export.engine.build import DeviceOptions, build_for_device
@@ -25,7 +26,6 @@ from tumorseg_runtime.backends import tensorrt as backend
 from tumorseg_runtime.backends.tensorrt import FORMS
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, ParityError
-from tumorseg_runtime.device.cuda import Gpu
 from tumorseg_runtime.device.engines import Profile, read_key, record_of
 from tumorseg_runtime.inference.segmenter import Segmenter
 from tumorseg_runtime.parity.reference import load_golden
@@ -45,21 +45,9 @@ def mean_bundle(tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    """TensorRT 10.3.0 on a fake GPU of compute capability 8.7, in the place of the real ones."""
-    driver = FakeDriver()
-    fake = FakeTensorRt(driver)
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setattr(build_module, "why_no_driver", lambda *ordinal: None)
-    monkeypatch.setattr(build_module, "open_gpu", lambda ordinal=0: Gpu(driver))
-    monkeypatch.setattr(backend, "why_unavailable", lambda device: None)
-    monkeypatch.setattr(backend, "open_gpu", lambda ordinal=0: Gpu(driver))
-
-    def door(bundle: Bundle, session: Any, size: int, logits: bool, kernel_cache: Path) -> Segmenter:
-        return Segmenter(bundle.contract, session, size, preprocess="cpu")  # the fake has no streams
-
-    monkeypatch.setattr(build_module, "door_of", door)
-    return fake
+def trt() -> Iterator[FakeTensorRt]:
+    with that_builds() as fake:
+        yield fake
 
 
 def test_an_engine_is_built_proven_and_kept(mean_bundle: Bundle, trt: FakeTensorRt, tmp_path: Path) -> None:
