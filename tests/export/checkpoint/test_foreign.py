@@ -259,7 +259,7 @@ def test_run_and_folders_of_neither_kind(tiny_run: Run, tmp_path: Path) -> None:
     assert drawn.training == own.training
     with pytest.raises(BundleError, match=r"has no run\.json and no config\.json"):
         open_checkpoint(tmp_path, UNET)
-    with pytest.raises(InputError, match="is not there, expected a run"):
+    with pytest.raises(InputError, match="does not exist, expected a run"):
         open_checkpoint(tmp_path / "absent.pth", UNET)
 
 
