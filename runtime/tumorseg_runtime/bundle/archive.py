@@ -61,7 +61,7 @@ def unpack(archive: Path, bundle: Path, sha256: str | None = None) -> Bundle:
         with zipfile.ZipFile(archive) as file, staged(bundle) as part:
             _extract(archive, file, part)
             opened = Bundle.open(part)  # every hash, and no file too few
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
         raise BundleError(
             f"{archive}: is no zip of `tumorseg bundle pack` ({error}): fetch it again"
         ) from error

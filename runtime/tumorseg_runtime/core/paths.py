@@ -24,7 +24,7 @@ def require(path: Path, expected: str, remedy: str = "check the path") -> None:
 def check_writable(path: Path) -> None:
     """Raise InputError where no file or folder can be made at `path`: before the work whose result it is."""
     absolute = Path(os.path.abspath(path))
-    if _is_there(path, "expected a name that files can have: choose another") and path.is_dir():
+    if _is_there(path, "expected a place to write to: choose another") and path.is_dir():
         holder = absolute
     else:
         holder = next(one for one in absolute.parents if os.path.lexists(one))

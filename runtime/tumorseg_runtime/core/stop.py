@@ -52,9 +52,7 @@ def stoppable() -> Iterator[None]:
         if not first:
             first.append(time.monotonic())
             raise Stopped(number)
-        if time.monotonic() - first[0] > AGAIN_S:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        _again(first[0], number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     mine = threading.current_thread() is threading.main_thread()  # Python lets no other handle signals
@@ -79,9 +77,8 @@ def postponed() -> Iterator[Callable[[], bool]]:
     noted: list[tuple[int, float]] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if noted and time.monotonic() - noted[0][1] > AGAIN_S:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        if noted:
+            _again(noted[0][1], number)
         noted.append((number, time.monotonic()))
 
     mine = threading.current_thread() is threading.main_thread()
@@ -97,6 +94,13 @@ def postponed() -> Iterator[Callable[[], bool]]:
         if noted:
             number = signal.Signals(noted[0][0])
             ours[number](number, None)
+
+
+def _again(first: float, number: int) -> None:
+    """End the process at once by a signal that comes late enough after the first."""
+    if time.monotonic() - first > AGAIN_S:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def leave_in_peace() -> None:

@@ -145,8 +145,7 @@ class ResultsLog:
         """True for a failure of a file that is not of this run, or an image whose outputs are there."""
         if line["file"] in names or "error" in line:
             return line["file"] not in names
-        outputs = (*line["masks"].values(), *line["pictures"])
-        return all(os.path.isfile(self.out / output) for output in outputs)
+        return self._has_outputs(line)
 
     def _holds(self, line: dict[str, Any], names: dict[str, str]) -> bool:
         """True if a line's outputs are still what this run would write for the file as it is now."""
@@ -154,9 +153,12 @@ class ResultsLog:
             names[line["file"]], line["frame"], line["frames"]
         ):
             return False
-        outputs = [*line["masks"].values(), *line["pictures"]]
         now = self._stamps.get(line["file"]) or stamp(Path(line["file"]))
-        return line["stamp"] == now and all(os.path.isfile(self.out / output) for output in outputs)
+        return line["stamp"] == now and self._has_outputs(line)
+
+    def _has_outputs(self, line: dict[str, Any]) -> bool:
+        outputs = (*line["masks"].values(), *line["pictures"])
+        return all(os.path.isfile(self.out / output) for output in outputs)
 
 
 def earlier_names(out: Path) -> dict[str, str]:

@@ -67,7 +67,7 @@ def test_a_path_that_the_system_refuses_is_one_line(
         cli.main([*given.format(here=HERE).split(), "x" * 300], standalone_mode=False)
     (line,) = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2
-    expected = "a name that files can have: choose another"
+    expected = "a place to write to: choose another"
     assert line == f"error: {'x' * 300}: cannot be used (File name too long), expected {expected}"
 
 
