@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, TumorsegError
 from tumorseg_runtime.core.progress import Lines
 from tumorseg_runtime.core.stop import postponed
 from tumorseg_runtime.device.engines import Profile
@@ -109,9 +109,12 @@ def _build(
         _set_capabilities(trt, config, options.capabilities)
     if options.timing_cache is not None:
         config.set_timing_cache(config.create_timing_cache(options.timing_cache), False)
-    if hasattr(trt, "IProgressMonitor"):
-        config.progress_monitor = _monitor(trt, log, stopping)
+    monitor = _monitor(trt, log, stopping) if hasattr(trt, "IProgressMonitor") else None
+    if monitor is not None:
+        config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
+    if monitor is not None and monitor.failed:
+        raise monitor.failed[0]
     if plan is None:
         raise BackendError(_failure(trt, logger, options, name))
     timing = None if options.timing_cache is None else bytes(config.get_timing_cache().serialize())
@@ -192,6 +195,7 @@ def _monitor(trt: Any, log: Log, stopping: Callable[[], bool]) -> Any:
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.phases: dict[str, tuple[Lines, int]] = {}
+            self.failed: list[TumorsegError] = []  # of the log, such as a closed output
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.phases[phase_name] = Lines(phase_name, log), num_steps
@@ -202,7 +206,10 @@ def _monitor(trt: Any, log: Log, stopping: Callable[[], bool]) -> Any:
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name in self.phases:
                 tell, steps = self.phases[phase_name]
-                tell((step + 1) / steps)
-            return not stopping()
+                try:
+                    tell((step + 1) / steps)
+                except TumorsegError as error:
+                    self.failed.append(error)
+            return not (self.failed or stopping())
 
     return Monitor()

@@ -32,7 +32,7 @@ from tumorseg_runtime.backends.tensorrt import why_unavailable
 from tumorseg_runtime.bundle.bundle import Bundle, sha256_of
 from tumorseg_runtime.core import progress
 from tumorseg_runtime.core.contract import Contract
-from tumorseg_runtime.core.errors import BackendError, BundleError, InputError
+from tumorseg_runtime.core.errors import BackendError, BundleError, InputError, OutputError
 from tumorseg_runtime.core.stop import SIGNALS, Stopped, stoppable
 from tumorseg_runtime.device.engines import Profile, read_key
 from tumorseg_train.networks.run import Run
@@ -177,6 +177,18 @@ def test_a_signal_cancels_a_build_and_is_not_lost(
     for number, handler in before.items():
         signal.signal(number, handler)
     assert len(said) == 1
+
+
+@pytest.mark.slow
+def test_a_log_that_fails_cancels_a_build_and_says_why(
+    trt: Any, graph: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(line: str) -> None:
+        raise OutputError("standard output is closed")
+
+    monkeypatch.setattr(progress, "FIRST_S", 0.0)
+    with pytest.raises(OutputError, match="standard output is closed"):
+        build_engine(trt, graph, CONTRACT, BuildOptions(PROFILE, (86,)), closed, name="m")
 
 
 # What a device's TensorRT is told, seen by a fake one.
